@@ -1,0 +1,47 @@
+/* The one allocator table. All memory of the library comes through it, so that a test can fail any
+ * single allocation, and all memory of a session is charged to that session.
+ *
+ * The table is process-wide and is replaced before the first runtime exists (bm_alloc_set). Blocks
+ * carry no header: the caller knows the size it asked for and gives it back on free, which is what
+ * makes accounting exact without a look-up. */
+#ifndef BM_ALLOC_H
+#define BM_ALLOC_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One function as in Lua: old_len 0 allocates, new_len 0 frees and returns NULL.
+ * Memory is aligned to 64 bytes when new_len >= 64, else to 16. Called on any thread. */
+struct bm_allocator {
+    void *(*realloc)(void *ptr, size_t old_len, size_t new_len, void *arg);
+    void *arg;
+};
+
+/* Who pays. One owner thread; parent gets the same charges (session -> reactor). limit 0: none. */
+struct bm_account {
+    size_t used;
+    size_t peak;
+    size_t limit;
+    uint64_t allocs;
+    struct bm_account *parent;
+};
+
+/* Process-wide sums over all threads, relaxed; tests compare them before and after. */
+struct bm_alloc_totals {
+    size_t live_bytes;
+    size_t live_blocks;
+    uint64_t allocs;
+};
+
+void bm_alloc_set(const struct bm_allocator *allocator); /* NULL: back to the C library's */
+struct bm_alloc_totals bm_alloc_totals(void);
+
+/* NULL when the table or a limit of the account says no. The account may be NULL. */
+void *bm_alloc(struct bm_account *account, size_t len);
+void *bm_alloc_zero(struct bm_account *account, size_t len);
+void *bm_realloc(struct bm_account *account, void *ptr, size_t old_len, size_t new_len);
+/* Accepts NULL. Returns NULL, so that `p = bm_free(a, p, n)` leaves nothing dangling. */
+void *bm_free(struct bm_account *account, void *ptr, size_t len);
+
+#endif

@@ -1,0 +1,110 @@
+/* Errors and status codes.
+ *
+ * Two kinds, never mixed:
+ *   - an `int` below zero says what happened *here*: -errno, or one of -BEAM_E… below;
+ *   - a `struct beam_status` says how a request or channel ended, as its peer (or the loss of the
+ *     peer) decided: one of the sixteen canonical codes that gRPC and Connect also use.
+ */
+#ifndef BEAM_ERROR_H
+#define BEAM_ERROR_H
+
+#include <stddef.h>
+
+#include <beam/export.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* name, number, HTTP status, text */
+#define BEAM_STATUS_TABLE(X)                                                                       \
+    X(OK, 0, 200, "ok")                                                                            \
+    X(CANCELLED, 1, 499, "cancelled")                                                              \
+    X(UNKNOWN, 2, 500, "unknown, may have run")                                                    \
+    X(INVALID_ARGUMENT, 3, 400, "invalid argument")                                                \
+    X(DEADLINE_EXCEEDED, 4, 504, "deadline exceeded")                                              \
+    X(NOT_FOUND, 5, 404, "not found")                                                              \
+    X(ALREADY_EXISTS, 6, 409, "already exists")                                                    \
+    X(PERMISSION_DENIED, 7, 403, "permission denied")                                              \
+    X(RESOURCE_EXHAUSTED, 8, 429, "resource exhausted")                                            \
+    X(FAILED_PRECONDITION, 9, 400, "failed precondition")                                          \
+    X(ABORTED, 10, 409, "aborted")                                                                 \
+    X(OUT_OF_RANGE, 11, 400, "out of range")                                                       \
+    X(UNIMPLEMENTED, 12, 501, "unimplemented")                                                     \
+    X(INTERNAL, 13, 500, "internal")                                                               \
+    X(UNAVAILABLE, 14, 503, "unavailable, did not run")                                            \
+    X(DATA_LOSS, 15, 500, "data loss")                                                             \
+    X(UNAUTHENTICATED, 16, 401, "unauthenticated")
+
+enum beam_code {
+#define BEAM_STATUS_ENUM_(name, number, http, text) BEAM_##name = number,
+    BEAM_STATUS_TABLE(BEAM_STATUS_ENUM_)
+#undef BEAM_STATUS_ENUM_
+};
+
+/* Local errors that errno has no word for. name, number, text */
+#define BEAM_ERROR_TABLE(X)                                                                        \
+    X(KV_TRUNCATED, 4096, "kv: entry runs past the end")                                           \
+    X(KV_TRAILING, 4097, "kv: bytes after the document")                                           \
+    X(KV_TYPE, 4098, "kv: unknown type")                                                           \
+    X(KV_AUX, 4099, "kv: reserved byte is not zero")                                               \
+    X(KV_PADDING, 4100, "kv: padding is not zero")                                                 \
+    X(KV_LENGTH, 4101, "kv: value length does not fit its type")                                   \
+    X(KV_NUMBER, 4102, "kv: number is not in its one encoding")                                    \
+    X(KV_UTF8, 4103, "kv: string or key is not UTF-8")                                             \
+    X(KV_ORDER, 4104, "kv: keys are not strictly ascending")                                       \
+    X(KV_KEY, 4105, "kv: key where none belongs")                                                  \
+    X(KV_DEPTH, 4106, "kv: nested deeper than 32")                                                 \
+    X(KV_TOO_LARGE, 4107, "kv: document or key over its limit")                                    \
+    X(FRAME_TRUNCATED, 4128, "frame: runs past the end of its packet")                             \
+    X(FRAME_LENGTH, 4129, "frame: length does not fit its kind")                                   \
+    X(FRAME_KIND, 4130, "frame: unknown kind below 0x80")                                          \
+    X(FRAME_FLAGS, 4131, "frame: flags do not fit its kind")                                       \
+    X(FRAME_PADDING, 4132, "frame: padding or reserved field is not zero")                         \
+    X(FRAME_OVERSIZED, 4133, "frame: larger than the limit of 64 KiB")                             \
+    X(FRAME_CHANNEL, 4134, "frame: channel id breaks the rules for ids")                           \
+    X(FRAME_FDS, 4135, "frame: file descriptors do not match the packet")                          \
+    X(FRAME_METADATA, 4136, "frame: metadata is not a map, or over its limit")                     \
+    X(FRAME_ATTACHMENT, 4137, "frame: attached channel entry is malformed")                        \
+    X(FRAME_NAME, 4138, "frame: service name is empty, too long or not UTF-8")                     \
+    X(HELLO_MISSING, 4160, "session: first frame is not HELLO")                                    \
+    X(HELLO_REPEATED, 4161, "session: HELLO came twice")                                           \
+    X(HELLO_MALFORMED, 4162, "session: HELLO has a missing or malformed key")                      \
+    X(HELLO_VERSION, 4163, "session: no common protocol version")                                  \
+    X(HELLO_ROLE, 4164, "session: both ends claim the same role")                                  \
+    X(FLOW_CONTROL, 4165, "session: peer sent without credit")                                     \
+    X(TOO_MANY_CHANNELS, 4166, "session: peer opened more channels than granted")                  \
+    X(CREDIT_OVERFLOW, 4167, "session: credit overflows")                                          \
+    X(FRAGMENT, 4168, "session: fragment does not continue its message")                           \
+    X(PACKET_EMPTY, 4169, "session: packet without a frame")                                       \
+    X(PEER_IDENTITY, 4170, "session: the kernel named no peer identity")                           \
+    X(URL, 4192, "url: not understood")                                                            \
+    X(NO_IO_URING, 4193, "io_uring is not available")                                              \
+    X(FORKED, 4194, "runtime was made before fork and cannot be used in the child")
+
+enum beam_error {
+#define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,
+    BEAM_ERROR_TABLE(BEAM_ERROR_ENUM_)
+#undef BEAM_ERROR_ENUM_
+};
+
+/* Text for a negative error of this library (-errno or -BEAM_E…). Never NULL, never freed, safe on
+ * any thread. */
+BEAM_EXPORT const char *beam_strerror(int error);
+
+/* Name of an error as written in the specification's vectors ("FRAME_KIND", "EAGAIN"); never NULL. */
+BEAM_EXPORT const char *beam_error_name(int error);
+
+/* Upper-case name of a status code ("NOT_FOUND") and its one-line text. Numbers outside the table
+ * give "UNKNOWN" (gRPC: core/doc/statuscodes). Never NULL, safe on any thread. */
+BEAM_EXPORT const char *beam_code_name(unsigned code);
+BEAM_EXPORT const char *beam_code_text(unsigned code);
+
+/* The HTTP status that stands for a status code (RFC 9110; 499 as nginx uses it). */
+BEAM_EXPORT int beam_code_http(unsigned code);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
