@@ -36,8 +36,12 @@ struct bm_alloc_totals {
 
 void bm_alloc_set(const struct bm_allocator *allocator); /* NULL: back to the C library's */
 struct bm_alloc_totals bm_alloc_totals(void);
+/* Allocations made by the calling thread since it began: a loop that allocates nothing does not move
+ * it. */
+uint64_t bm_alloc_count_thread(void);
 
-/* NULL when the table or a limit of the account says no. The account may be NULL. */
+/* NULL when the table or a limit of the account says no. The account may be NULL. A length of 0 is a
+ * block of one byte, to be freed with length 0: NULL means refused and nothing else. */
 void *bm_alloc(struct bm_account *account, size_t len);
 void *bm_alloc_zero(struct bm_account *account, size_t len);
 void *bm_realloc(struct bm_account *account, void *ptr, size_t old_len, size_t new_len);
