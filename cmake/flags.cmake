@@ -1,0 +1,37 @@
+# beam_flags: what every file of this project is compiled with, and no file of its users.
+include(CheckCCompilerFlag)
+
+add_library(beam_flags INTERFACE)
+target_include_directories(beam_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
+# Empty, so that a file may define it too.
+target_compile_definitions(beam_flags INTERFACE _GNU_SOURCE= BEAM_VERSION="${PROJECT_VERSION}")
+target_compile_options(beam_flags INTERFACE
+    -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
+    -Wcast-qual -Wwrite-strings -Wformat=2 -Wconversion -Wno-sign-conversion -Wno-unused-parameter
+    -fno-common -fno-strict-aliasing)
+
+if(BEAM_SANITIZE)
+    target_compile_options(beam_flags INTERFACE
+        -fsanitize=${BEAM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    add_link_options(-fsanitize=${BEAM_SANITIZE})
+endif()
+if(BEAM_FUZZ)
+    target_compile_options(beam_flags INTERFACE -fsanitize=fuzzer-no-link)
+    add_link_options(-fsanitize=fuzzer-no-link)
+endif()
+
+# Hardening: a server that passes descriptors is worth the few percent.
+set(release $<CONFIG:Release>)
+check_c_compiler_flag(-fcf-protection=full BEAM_HAS_CF_PROTECTION)
+check_c_compiler_flag(-fstack-clash-protection BEAM_HAS_STACK_CLASH)
+target_compile_options(beam_flags INTERFACE
+    $<${release}:-fstack-protector-strong>
+    $<$<AND:${release},$<BOOL:${BEAM_HAS_CF_PROTECTION}>>:-fcf-protection=full>
+    $<$<AND:${release},$<BOOL:${BEAM_HAS_STACK_CLASH}>>:-fstack-clash-protection>
+    # Undefined first: some distributions define it themselves.
+    $<${release}:-U_FORTIFY_SOURCE> $<${release}:-D_FORTIFY_SOURCE=2>)
+add_link_options($<${release}:-Wl,-z,relro,-z,now,-z,noexecstack>)
+
+include(CheckPIESupported)
+check_pie_supported(LANGUAGES C)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
