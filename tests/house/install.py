@@ -1,0 +1,95 @@
+"""Installs into an empty prefix and builds a program against what was installed, the two ways users
+do: with pkg-config and with find_package. Also: what the shared library exports."""
+import os
+import pathlib
+import re
+import sys
+import tempfile
+
+from cases import ROOT, case, check, finish, run, start
+
+CMAKE = sys.argv[1]
+BUILD = pathlib.Path(os.environ["BEAM_BUILD_DIR"])
+CC = os.environ.get("CC", "cc")
+
+SOURCE = r"""
+#include <stdio.h>
+#include <beam/beam.h>
+int main(void)
+{
+    return puts(beam_strerror(-BEAM_EFRAME_KIND)) < 0;
+}
+"""
+CMAKELISTS = """
+cmake_minimum_required(VERSION 3.25)
+project(user LANGUAGES C)
+find_package(Beam @VERSION@ REQUIRED)
+add_executable(shared user.c)
+target_link_libraries(shared PRIVATE Beam::beam)
+add_executable(static user.c)
+target_link_libraries(static PRIVATE Beam::beam_static)
+"""
+PRINTS = "frame: unknown kind below 0x80\n"
+
+start()
+folder = tempfile.TemporaryDirectory()
+home = pathlib.Path(folder.name)
+prefix = home / "prefix"
+user = home / "user"
+user.mkdir()
+(user / "user.c").write_text(SOURCE)
+
+with case("install: headers, libraries, program and package files arrive"):
+    run(CMAKE, "--install", BUILD, "--prefix", prefix)
+    files = sorted(str(f.relative_to(prefix)) for f in prefix.rglob("*"))
+    for wanted in (r"include/beam/beam\.h", r"lib.*/libbeam\.a", r"lib.*/libbeam\.so",
+                   r"lib.*/libbeam\.so\.0", r"lib.*/pkgconfig/beam\.pc",
+                   r"lib.*/cmake/Beam/BeamConfig\.cmake", r"bin/beam", r".*/LICENSE"):
+        check(any(re.fullmatch(wanted, f) for f in files), f"no {wanted} in:\n" + "\n".join(files))
+
+with case("install: only public headers are installed"):
+    installed = {f.name for f in (prefix / "include").rglob("*.h")}
+    public = {f.name for f in (ROOT / "include/beam").glob("*.h")}
+    check(installed == public, f"installed {installed ^ public} in one place only")
+
+package = next(prefix.rglob("beam.pc"), prefix)
+libdir = package.parent.parent
+# The prefix in the .pc file is the configured one; this one is where the files were put today.
+config = ["pkg-config", f"--define-variable=prefix={prefix}"]
+environment = {**os.environ, "PKG_CONFIG_PATH": str(package.parent), "LD_LIBRARY_PATH": str(libdir)}
+
+with case("install: a program builds through pkg-config, shared, and runs"):
+    flags = run(*config, "--cflags", "--libs", "beam", env=environment).split()
+    run(CC, "-Wall", "-Werror", user / "user.c", "-o", home / "shared", *flags)
+    check(run(home / "shared", env=environment) == PRINTS, "prints something else")
+    check("libbeam.so.0" in run("ldd", home / "shared", env=environment), "not linked shared")
+
+with case("install: a program builds through pkg-config --static, and runs"):
+    flags = run(*config, "--static", "--cflags", "--libs", "beam", env=environment).split()
+    flags = [str(libdir / "libbeam.a") if flag == "-lbeam" else flag for flag in flags]
+    run(CC, "-Wall", "-Werror", user / "user.c", "-o", home / "static", *flags)
+    check(run(home / "static") == PRINTS, "prints something else")
+
+with case("install: a program builds through find_package, shared and static, and runs"):
+    version = run("pkg-config", "--modversion", "beam", env=environment).strip()
+    (user / "CMakeLists.txt").write_text(CMAKELISTS.replace("@VERSION@", version))
+    run(CMAKE, "-G", "Ninja", "-S", user, "-B", home / "build", f"-DCMAKE_C_COMPILER={CC}",
+        f"-DCMAKE_PREFIX_PATH={prefix}")
+    run(CMAKE, "--build", home / "build")
+    for program in ("shared", "static"):
+        check(run(home / "build" / program) == PRINTS, f"{program} prints something else")
+
+with case("install: libbeam.so exports beam_* under BEAM_1 and nothing else"):
+    table = run("nm", "-D", "--defined-only", libdir / "libbeam.so")
+    names = [line.split()[-1] for line in table.splitlines()]
+    foreign = [n for n in names if not re.fullmatch(r"beam_\w+@@BEAM_1|BEAM_1", n)]
+    check(len(names) > 1, "exports nothing")
+    check(not foreign, f"exports {foreign}")
+
+with case("install: every exported function is declared in a public header"):
+    declared = "".join(h.read_text() for h in (ROOT / "include/beam").glob("*.h"))
+    undeclared = [n for n in names if n.startswith("beam_")
+                  and not re.search(rf"\b{n.split('@')[0]}\b", declared)]
+    check(not undeclared, f"not in include/beam: {undeclared}")
+folder.cleanup()
+finish()
