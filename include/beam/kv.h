@@ -25,7 +25,7 @@
  *
  * Check first: the functions that take values and iterators of a document that was *not* checked
  * stay inside its buffer and end, but what they return then is anybody's guess. Bytes that another
- * process can write while they are read are never checked bytes (K13). */
+ * process can write while they are read are never checked bytes (K14). */
 #ifndef BEAM_KV_H
 #define BEAM_KV_H
 
@@ -111,7 +111,7 @@ BEAM_EXPORT void beam_kv_iter_init(beam_kv_iter *iter, const beam_kv_value *cont
 BEAM_EXPORT int beam_kv_iter_next(beam_kv_iter *iter, beam_str *ret_key, beam_kv_value *ret_value);
 
 /* A value as the C type wanted. Numbers are taken from INT, UINT or FLOAT where nothing is lost
- * (K12; -0.0 is 0). Returns 0; -EINVAL: the value is of another kind; -ERANGE: a number, but not
+ * (K13; -0.0 is 0). Returns 0; -EINVAL: the value is of another kind; -ERANGE: a number, but not
  * exactly one of the type wanted. */
 BEAM_EXPORT int beam_kv_as_bool(const beam_kv_value *value, bool *ret_bool);
 BEAM_EXPORT int beam_kv_as_int(const beam_kv_value *value, int64_t *ret_int);
@@ -209,7 +209,7 @@ BEAM_EXPORT int beam_kv_end(beam_kv_writer *writer);
  * \u0000) is always enough for its text and the terminator. */
 #define BEAM_KV_JSON_EXPANSION 6
 
-/* Checks the document and writes it as JSON (K14), terminated by NUL. *ret_len excludes the
+/* Checks the document and writes it as JSON (K15), terminated by NUL. *ret_len excludes the
  * terminator. Returns 0, -ENOSPC (the buffer's content is then undefined) or -BEAM_EKV_…. */
 BEAM_EXPORT int beam_kv_to_json(const void *doc, size_t len, char *buf, size_t cap,
                                 size_t *ret_len);

@@ -1,0 +1,297 @@
+/* Writes a document into the caller's buffer, front to back.
+ *
+ * Model. The entries written so far lie at the front, base[0..len). A map or list is opened by its
+ * header; its own key belongs behind its entries, so until it is closed the key waits at the end of
+ * the buffer, in the last `tail` bytes (innermost first, each padded to 8). What is needed to come
+ * back from a nested one stands in the open header itself: in vlen the offset of the one around it,
+ * in klen the length of its key, in aux whether its keys came out of order. So the writer is small
+ * enough to live inside a message, and holds offsets instead of pointers: the buffer may move.
+ *
+ * Invariants. len and tail are multiples of 8, len + tail <= cap <= what the caller gave. Each open
+ * map or list has set aside its padded key, so closing always has room, and a buffer of exactly the
+ * document's length is always enough. `last` is the last entry of the innermost open map or list.
+ * A call that fails with -ENOSPC has changed nothing but error and need. */
+#include <errno.h>
+
+#include "kv/entry.h"
+#include "kv/order.h"
+#include "kv/utf8.h"
+
+#define NONE UINT32_MAX /* no offset: offsets are below 2^31 */
+
+enum { UNSORTED = 1 }; /* aux of an open map */
+
+static void put_header(uint8_t *p, uint32_t value_len, size_t key_len, uint8_t type, uint8_t aux)
+{
+    bm_put_u64(p, value_len | (uint64_t)key_len << 32 | (uint64_t)type << 48 | (uint64_t)aux << 56);
+}
+
+static int fail(beam_kv_writer *w, int error)
+{
+    w->error = error;
+    return error;
+}
+
+static inline uint8_t open_type(const beam_kv_writer *w)
+{
+    return w->open == NONE ? 0 : w->base[w->open + 6];
+}
+
+/* Whether an entry of that length, with that key, may come where the writer is, and has room. */
+static int check_next(beam_kv_writer *w, beam_str key, uint64_t len)
+{
+    if (w->error)
+        return w->error;
+    if (w->open == NONE && w->len > 0)
+        return fail(w, -BEAM_EKV_TRAILING);
+    if ((open_type(w) == BEAM_KV_MAP) != (key.ptr != NULL))
+        return fail(w, -BEAM_EKV_KEY);
+    if (w->depth >= BEAM_KV_DEPTH_MAX)
+        return fail(w, -BEAM_EKV_DEPTH);
+    if (key.len > BEAM_KV_KEY_LEN_MAX)
+        return fail(w, -BEAM_EKV_TOO_LARGE);
+    if (!bm_utf8_valid(key.ptr, key.len))
+        return fail(w, -BEAM_EKV_UTF8);
+    uint64_t need = w->len + w->tail + len;
+    if (need > BEAM_KV_LEN_MAX)
+        return fail(w, -BEAM_EKV_TOO_LARGE);
+    if (need > w->cap) {
+        w->need = (size_t)need;
+        return fail(w, -ENOSPC);
+    }
+    return 0;
+}
+
+/* Makes the entry that will start at len the last one, and notes whether its key comes after. */
+static void follow(beam_kv_writer *w, beam_str key)
+{
+    if (w->last != NONE && key.ptr) {
+        struct bm_entry e = bm_entry_at(w->base + w->last);
+        if (bm_key_compare(key.ptr, key.len, bm_entry_key(&e), e.key_len) <= 0)
+            w->base[w->open + 7] = UNSORTED;
+    }
+    w->last = (uint32_t)w->len;
+}
+
+/* Adds an entry with everything but its value, for which it gives the room in *ret_value. */
+static int add(beam_kv_writer *w, beam_str key, beam_kv_type type, size_t value_len,
+               uint8_t **ret_value)
+{
+    if (value_len > BEAM_KV_LEN_MAX && !w->error) /* before a sum can overflow */
+        return fail(w, -BEAM_EKV_TOO_LARGE);
+    uint64_t len = bm_entry_len(value_len, key.len);
+    int r = check_next(w, key, len);
+    if (r < 0)
+        return r;
+    follow(w, key);
+    uint8_t *p = w->base + w->len;
+    bm_put_u64(p + len - 8, 0); /* the padding, whatever of it there is */
+    put_header(p, (uint32_t)value_len, key.len, (uint8_t)type, 0);
+    p += BM_ENTRY_HEADER_LEN;
+    if (key.len > 0)
+        memcpy(p + value_len, key.ptr, key.len);
+    w->len += len;
+    *ret_value = p;
+    return 0;
+}
+
+static int put(beam_kv_writer *w, beam_str key, beam_kv_type type, const void *value, size_t len)
+{
+    uint8_t *room;
+    int r = add(w, key, type, len, &room);
+    if (r == 0 && len > 0)
+        memcpy(room, value, len);
+    return r;
+}
+
+static inline beam_str key_of(const char *key)
+{
+    return (beam_str){key, key ? strlen(key) : 0};
+}
+
+void beam_kv_writer_init(beam_kv_writer *w, void *buf, size_t cap)
+{
+    *w = (beam_kv_writer){
+        .base = (uint8_t *)buf, .cap = cap & ~(size_t)7, .open = NONE, .last = NONE};
+}
+
+int beam_kv_writer_move(beam_kv_writer *w, void *new_buf, size_t new_cap)
+{
+    uint8_t *base = (uint8_t *)new_buf;
+    new_cap &= ~(size_t)7;
+    if (new_cap < w->cap)
+        return -EINVAL;
+    if (w->len > 0 && base != w->base)
+        memcpy(base, w->base, w->len);
+    if (w->tail > 0)
+        memmove(base + new_cap - w->tail, w->base + w->cap - w->tail, w->tail);
+    w->base = base;
+    w->cap = new_cap;
+    if (w->error == -ENOSPC)
+        w->error = 0;
+    return 0;
+}
+
+int beam_kv_writer_finish(beam_kv_writer *w, const void **ret_doc, size_t *ret_len)
+{
+    if (w->error)
+        return w->error;
+    if (w->len == 0 || w->open != NONE)
+        return fail(w, -EINVAL);
+    *ret_doc = w->base;
+    *ret_len = w->len;
+    return 0;
+}
+
+int beam_kv_put(beam_kv_writer *w, beam_str key, const beam_kv_value *value)
+{
+    const uint8_t *bad;
+    uint64_t bits;
+    int r;
+
+    if (w->error)
+        return w->error;
+    switch (value->type) {
+    case BEAM_KV_NIL:
+    case BEAM_KV_FALSE:
+    case BEAM_KV_TRUE:
+        return put(w, key, value->type, NULL, 0);
+    case BEAM_KV_INT:
+        return put(w, key, BEAM_KV_INT, &value->i, sizeof(value->i));
+    case BEAM_KV_UINT:
+        return put(w, key, value->u >> 63 ? BEAM_KV_UINT : BEAM_KV_INT, &value->u,
+                   sizeof(value->u));
+    case BEAM_KV_FLOAT:
+        bits = value->f == value->f ? value->u : BM_ENTRY_NAN_BITS;
+        return put(w, key, BEAM_KV_FLOAT, &bits, sizeof(bits));
+    case BEAM_KV_STR:
+        if (!value->str.ptr && value->str.len > 0)
+            return fail(w, -EINVAL);
+        if (!bm_utf8_valid(value->str.ptr, value->str.len))
+            return fail(w, -BEAM_EKV_UTF8);
+        return put(w, key, BEAM_KV_STR, value->str.ptr, value->str.len);
+    case BEAM_KV_BYTES:
+        if (!value->bytes.ptr && value->bytes.len > 0)
+            return fail(w, -EINVAL);
+        return put(w, key, BEAM_KV_BYTES, value->bytes.ptr, value->bytes.len);
+    case BEAM_KV_MAP:
+    case BEAM_KV_LIST:
+        if (!value->bytes.ptr && value->bytes.len > 0)
+            return fail(w, -EINVAL);
+        if (value->bytes.len % 8 != 0)
+            return fail(w, -BEAM_EKV_LENGTH);
+        /* This value will stand at depth + 1, and what it holds one below. */
+        r = bm_entries_check((const uint8_t *)value->bytes.ptr, value->bytes.len,
+                             value->type == BEAM_KV_MAP, w->depth + 2, &bad);
+        if (r < 0)
+            return fail(w, r);
+        return put(w, key, value->type, value->bytes.ptr, value->bytes.len);
+    }
+    return fail(w, -EINVAL);
+}
+
+int beam_kv_put_nil(beam_kv_writer *w, const char *key)
+{
+    return put(w, key_of(key), BEAM_KV_NIL, NULL, 0);
+}
+
+int beam_kv_put_bool(beam_kv_writer *w, const char *key, bool value)
+{
+    return put(w, key_of(key), value ? BEAM_KV_TRUE : BEAM_KV_FALSE, NULL, 0);
+}
+
+int beam_kv_put_int(beam_kv_writer *w, const char *key, int64_t value)
+{
+    return put(w, key_of(key), BEAM_KV_INT, &value, sizeof(value));
+}
+
+int beam_kv_put_uint(beam_kv_writer *w, const char *key, uint64_t value)
+{
+    return beam_kv_put(w, key_of(key), &(beam_kv_value){.type = BEAM_KV_UINT, .u = value});
+}
+
+int beam_kv_put_float(beam_kv_writer *w, const char *key, double value)
+{
+    return beam_kv_put(w, key_of(key), &(beam_kv_value){.type = BEAM_KV_FLOAT, .f = value});
+}
+
+int beam_kv_put_strn(beam_kv_writer *w, const char *key, const char *str, size_t len)
+{
+    return beam_kv_put(w, key_of(key),
+                       &(beam_kv_value){.type = BEAM_KV_STR, .str = {.ptr = str, .len = len}});
+}
+
+int beam_kv_put_str(beam_kv_writer *w, const char *key, const char *str)
+{
+    /* one byte at NULL is what beam_kv_put refuses */
+    return beam_kv_put_strn(w, key, str, str ? strlen(str) : 1);
+}
+
+int beam_kv_put_bytes(beam_kv_writer *w, const char *key, const void *bytes, size_t len)
+{
+    return beam_kv_put(
+        w, key_of(key),
+        &(beam_kv_value){.type = BEAM_KV_BYTES, .bytes = {.ptr = bytes, .len = len}});
+}
+
+int beam_kv_begin(beam_kv_writer *w, beam_str key, beam_kv_type type)
+{
+    if (!w->error && type != BEAM_KV_MAP && type != BEAM_KV_LIST)
+        return fail(w, -EINVAL);
+    int r = check_next(w, key, bm_entry_len(0, key.len));
+    if (r < 0)
+        return r;
+    follow(w, key);
+    put_header(w->base + w->len, w->open, key.len, (uint8_t)type, 0);
+    w->open = (uint32_t)w->len;
+    w->last = NONE;
+    w->depth++;
+    w->len += BM_ENTRY_HEADER_LEN;
+    w->tail += bm_round_up8(key.len);
+    if (key.len > 0)
+        memcpy(w->base + w->cap - w->tail, key.ptr, key.len);
+    return 0;
+}
+
+int beam_kv_begin_map(beam_kv_writer *w, const char *key)
+{
+    return beam_kv_begin(w, key_of(key), BEAM_KV_MAP);
+}
+
+int beam_kv_begin_list(beam_kv_writer *w, const char *key)
+{
+    return beam_kv_begin(w, key_of(key), BEAM_KV_LIST);
+}
+
+int beam_kv_end(beam_kv_writer *w)
+{
+    if (w->error)
+        return w->error;
+    if (w->open == NONE)
+        return fail(w, -EINVAL);
+
+    uint8_t *header = w->base + w->open;
+    struct bm_entry e = bm_entry_at(header);
+    uint8_t *entries = header + BM_ENTRY_HEADER_LEN;
+    size_t len = (size_t)(w->base + w->len - entries);
+    uint32_t outer = e.value_len;
+    if (header[7] == UNSORTED) {
+        int r = bm_entries_sort(entries, len);
+        if (r < 0)
+            return fail(w, r);
+    }
+    put_header(header, (uint32_t)len, e.key_len, e.type, 0);
+
+    /* The key moves towards the front, over the free room. What was set aside for it includes its
+     * padding, so the keys behind it stay as they are. */
+    size_t padded = bm_round_up8(e.key_len);
+    uint8_t *key = w->base + w->len;
+    memmove(key, w->base + w->cap - w->tail, e.key_len);
+    memset(key + e.key_len, 0, padded - e.key_len);
+    w->len += padded;
+    w->tail -= padded;
+    w->last = w->open;
+    w->open = outer;
+    w->depth--;
+    return 0;
+}
