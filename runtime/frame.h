@@ -47,25 +47,25 @@ enum bm_channel_mode { BM_MODE_MESSAGES = 0, BM_MODE_BYTES = 1 };
 /* A frame with its header taken apart. payload points into the packet. */
 struct bm_frame {
     uint64_t channel;
+    uint32_t len; /* of the payload */
     uint8_t kind, flags, fds, attached;
-    uint32_t len;
     const uint8_t *payload;
 };
 
 /* The head of a message: everything in its first frame before the body. */
 struct bm_message_head {
-    bool open;            /* name, depth and deadline_ns are there */
+    bool open; /* name, depth and deadline_ns are there */
     uint8_t depth;
-    uint8_t attached;     /* entries of BM_ATTACHED_LEN bytes each */
+    uint8_t attached; /* entries of BM_ATTACHED_LEN bytes each */
     uint32_t codec;
     uint64_t deadline_ns; /* nanoseconds left; 0: none */
     beam_str name;
-    bool large;           /* body_total is there: first of several */
+    bool large; /* body_total is there: first of several */
     uint64_t body_total;
     const uint8_t *attached_entries;
     const void *metadata; /* checked kv map, or NULL */
     uint32_t metadata_len;
-    const uint8_t *body;  /* the part of the body in this frame */
+    const uint8_t *body; /* the part of the body in this frame */
     uint32_t body_len;
 };
 
@@ -91,9 +91,12 @@ struct bm_attached {
  * or -BEAM_EFRAME_…, and the packet's rest is not to be looked at. */
 int bm_frame_next(struct bm_bytes *packet, struct bm_frame *ret_frame);
 
-/* Takes apart the first frame of a message on a message-mode channel. 0 or -BEAM_EFRAME_…. */
+/* Takes apart the first frame of a message on a message-mode channel. 0 or -BEAM_EFRAME_…;
+ * -BEAM_EFRAGMENT: the first of several, yet nothing of the announced length is left for them.
+ * After 0, body_len < body_total holds if large. */
 int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head *ret_head);
-/* i < head->attached. -BEAM_EFRAME_ATTACHMENT: unknown mode or reserved field. */
+/* i < head->attached. -BEAM_EFRAME_ATTACHMENT: unknown mode; -BEAM_EFRAME_PADDING: reserved field.
+ * Whether the id is one the peer may use is not looked at. */
 int bm_frame_parse_attached(const struct bm_message_head *head, unsigned i,
                             struct bm_attached *ret_attached);
 void bm_frame_parse_end(const struct bm_frame *frame, struct bm_frame_end *ret_end);
@@ -126,7 +129,8 @@ uint8_t *bm_frame_put_hello(uint8_t *out, const void *document, uint32_t documen
 /* Bytes of header and head, up to where the body begins. attached_entries of the head are written by
  * the caller at *ret_attached afterwards, with bm_frame_put_attached. */
 uint32_t bm_frame_message_head_len(const struct bm_message_head *head);
-/* body_len bytes of body are copied from head->body; flags and fds go into the header. */
+/* body_len bytes of body are copied from head->body; flags and fds go into the header. OPEN and MORE
+ * in flags are head->open and head->large. ret_attached may be NULL when nothing is attached. */
 uint8_t *bm_frame_put_message(uint8_t *out, uint64_t channel, uint8_t flags, uint8_t fds,
                               const struct bm_message_head *head, uint8_t **ret_attached);
 void bm_frame_put_attached(uint8_t *entry, const struct bm_attached *attached);
