@@ -1,0 +1,64 @@
+"""The harness itself: what must fail fails, what crashes is named and counted."""
+import os
+import pathlib
+import subprocess
+import tempfile
+
+from cases import ROOT, case, check, finish, run, start
+
+CC = os.environ.get("CC", "cc")
+BUILD = pathlib.Path(os.environ["BEAM_BUILD_DIR"])
+
+start()
+folder = tempfile.TemporaryDirectory()
+program = pathlib.Path(folder.name, "sample")
+results = pathlib.Path(folder.name, "results")
+
+
+def sample(*arguments, **environment):
+    """(exit status, output, lines left in the results file)"""
+    results.unlink(missing_ok=True)
+    done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, cwd="/", timeout=60, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "CI": "", "BEAM_TEST_RESULTS": folder.name, **environment})
+    return done.returncode, done.stdout, results.read_text().splitlines()
+
+
+with case("harness: a sample of cases builds"):
+    support = [f for f in (ROOT / "tests/support").glob("*.c") if f.name != "replay.c"]
+    run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
+        ROOT / "tests/house/harness_sample.c", *support, BUILD / "libbeam.a", "-luring", "-pthread",
+        "-o", program)
+    names = run(program, "--list").split()
+
+for name in names:
+    kind = name.split("_")[0]
+    if kind == "root":
+        kind = name.split("_")[1] if os.geteuid() == 0 else "skip"
+    with case(f"harness: {name}"):
+        status, output, lines = sample(name, BEAM_TEST_CASE_TIMEOUT="1")
+        if kind == "crash":
+            check(status < 0, f"ended with {status}")
+            check(f"in case {name} of sample" in output, f"does not name the case:\n{output}")
+            check(lines == ["start sample"], f"left {lines}")
+            continue
+        word = {"pass": "ok  ", "fail": "FAIL", "skip": "skip"}[kind]
+        counts = {"pass": (1, 0, 0), "fail": (0, 1, 0), "skip": (0, 0, 1)}[kind]
+        check(any(line.startswith(f"{word} {name}") for line in output.splitlines()), output)
+        check(output.endswith("{} passed, {} failed, {} skipped\n".format(*counts)), output)
+        check(lines[-1] == "end sample {} {} {}".format(*counts), f"left {lines}")
+        check((status == 0) == (kind != "fail"), f"ended with {status}")
+
+with case("harness: a skip for want of io_uring fails in CI, another does not"):
+    check(sample("skip_io_uring", CI="true")[0] == 1, "passed")
+    check(sample("skip_reason", CI="true")[0] == 0, "failed")
+
+with case("harness: a filter that names no case fails"):
+    check(sample("no_such_case")[0] == 1, "passed")
+
+with case("harness: temporary directories are gone"):
+    left = [f for f in pathlib.Path(os.environ.get("TMPDIR", "/tmp")).glob("beam-test-*")
+            if (f / "left-over").exists()]
+    check(not left, f"left {left}")
+folder.cleanup()
+finish()
