@@ -10,7 +10,8 @@ REGISTRIES = re.compile(r"(deb|ftp|security|snapshot)[.]debian[.]org|registry[.]
                         r"|pythonhosted[.]org|proxy[.]golang|crates[.]io")
 
 start()
-tracked = run("git", "-C", ROOT, "ls-files", "-co", "--exclude-standard").split("\n")
+tracked = run("git", "-c", "safe.directory=*", "-C", ROOT, "ls-files", "-co",
+              "--exclude-standard").split("\n")
 files = [ROOT / name for name in tracked if name and (ROOT / name).is_file()]
 texts = {}
 for path in files:
