@@ -25,6 +25,8 @@ struct bm_buffers *bm_buffers_free(struct bm_buffers *buffers);
 
 void *bm_buffers_at(struct bm_buffers *buffers, int index);
 void bm_buffers_recycle(struct bm_buffers *buffers, int index);
+/* The completion entry's: a buffer came with a completion. */
+void bm_buffers_taken(struct bm_reactor *reactor, uint16_t group, int index);
 void bm_buffers_wait(struct bm_buffers *buffers, struct bm_buffers_waiter *waiter);
 void bm_buffers_unwait(struct bm_buffers *buffers, struct bm_buffers_waiter *waiter);
 

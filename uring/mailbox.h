@@ -4,11 +4,14 @@
 #ifndef BM_MAILBOX_H
 #define BM_MAILBOX_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
+struct bm_account;
 struct bm_reactor;
 
-#define BM_MAILBOX_SLOTS 1024u /* ours: 16 KiB a reactor; a power of two */
+#define BM_MAILBOX_SLOTS 1024u /* ours: 32 KiB a reactor; a power of two */
 
 typedef void bm_mail_fn(void *arg);
 
@@ -21,5 +24,37 @@ int bm_mailbox_post(struct bm_reactor *reactor, bm_mail_fn *fn, void *arg);
  * deadline_ns: absolute bm_clock_now_ns(), UINT64_MAX for none; -ETIMEDOUT. */
 int bm_mailbox_post_wait(struct bm_reactor *reactor, bm_mail_fn *fn, void *arg,
                          uint64_t deadline_ns);
+
+/* The rest is the reactor's: the box itself, and the consumer's end of it. */
+
+struct bm_mail_slot {
+    _Atomic uint64_t seq; /* position: free for it; position + 1: holds it */
+    bm_mail_fn *fn;
+    void *arg;
+    uint64_t unused; /* two slots a cache line, none across two */
+};
+
+struct bm_mailbox {
+    _Alignas(64) _Atomic uint64_t tail; /* producers */
+    _Alignas(64) _Atomic uint32_t inside;
+    _Atomic uint32_t waiters;
+    _Atomic uint32_t room; /* futex: changes when there is room again, or no more will come */
+    _Atomic uint32_t shut;
+    _Alignas(64) uint64_t head; /* the consumer */
+    struct bm_mail_slot *slots;
+};
+
+int bm_mailbox_init(struct bm_mailbox *box, struct bm_account *account);
+void bm_mailbox_deinit(struct bm_mailbox *box, struct bm_account *account);
+
+/* No post succeeds from now on, and the waiting ones end. */
+void bm_mailbox_shut(struct bm_mailbox *box);
+/* After shut: returns when no thread is inside a post any more, so that what was accepted is all
+ * there and the memory may go. */
+void bm_mailbox_settle(struct bm_mailbox *box);
+
+bool bm_mailbox_ready(const struct bm_mailbox *box);
+/* Runs at most max calls; returns how many. */
+unsigned bm_mailbox_run(struct bm_mailbox *box, unsigned max);
 
 #endif

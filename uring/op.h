@@ -3,7 +3,7 @@
  * The address of the op is the user_data of its submission. From bm_op_start() until the callback
  * that ends it, the op and every buffer it names are the kernel's: they neither move nor die.
  *
- *     IDLE -> QUEUED (filled in, not yet seen by the kernel) -> INFLIGHT -> callback -> IDLE
+ *     IDLE -> QUEUED (in line, the kernel knows nothing) -> INFLIGHT -> callback -> IDLE
  *                                     bm_op_cancel() only asks: -> CANCELLING -> callback
  *
  * The callback runs on the reactor's thread, from its loop, never from inside bm_op_start() or
@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+
+#include "base/list.h"
 
 struct bm_reactor;
 struct bm_op;
@@ -49,7 +51,7 @@ enum bm_op_state {
 
 struct bm_op {
     bm_op_fn *fn;
-    struct bm_op *next; /* the reactor's: waiting for room in the submission queue */
+    struct bm_list node; /* the reactor's: in line for the submission queue */
     uint8_t kind;       /* enum bm_op_kind */
     uint8_t state;      /* enum bm_op_state; the reactor's */
     uint16_t group;     /* provided buffer group, for RECVMSG_MULTISHOT */
@@ -70,12 +72,13 @@ static inline bool bm_op_idle(const struct bm_op *op)
     return op->state == BM_OP_IDLE;
 }
 
-/* Queues the op for the next submission. Never fails and never calls back from inside: a full
- * submission queue is flushed or the op waits in line; a submission the kernel refuses comes back
- * through the callback as a negative result. The op must be IDLE. */
+/* Puts the op in line for the end of the turn, where the line becomes submissions in its order. Never
+ * fails and never calls back from inside: what finds the submission queue full stays in line for the
+ * next turn; a submission the kernel refuses comes back through the callback as a negative result.
+ * The op must be IDLE. */
 void bm_op_start(struct bm_reactor *reactor, struct bm_op *op);
 
-/* Asks the kernel to end the op early. The callback still runs, exactly once more, usually with
+/* Asks the kernel to end the op early; one still in line is ended without asking. The callback still runs, exactly once more, usually with
  * -ECANCELED but possibly with the true result when that came first: its fds and bytes are then the
  * caller's to dispose of. No effect on an IDLE op or one already being cancelled. */
 void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op);

@@ -29,8 +29,8 @@ static inline bool bm_timer_armed(const struct bm_timer *timer)
     return bm_list_linked(&timer->node);
 }
 
-/* Arms, or moves an armed one. Never fires early; late by at most one tick (1 ms or finer) plus the
- * turn under way. The callback runs from the loop with the timer disarmed; it may re-arm or free it. */
+/* Arms, or moves an armed one. Never fires early; late by at most one tick (66 us) plus the turns
+ * under way. The callback runs from the loop with the timer disarmed; it may re-arm or free it. */
 void bm_timer_arm(struct bm_reactor *reactor, struct bm_timer *timer, uint64_t expires_ns);
 void bm_timer_cancel(struct bm_reactor *reactor, struct bm_timer *timer);
 

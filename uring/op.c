@@ -1,0 +1,201 @@
+/* From an op to a submission.
+ *
+ * Model: starting an op only puts it in line. At the end of the turn the line becomes submissions,
+ * in its order, as far as the submission queue has room; the rest waits for the next turn, after
+ * completions have been looked at. So there is no "queue full" for the user, one batch a turn, and
+ * an op cancelled before it left the line costs the kernel nothing. A cancellation of an op in
+ * flight stands in the same line, on the op's own node: it needs no memory of its own.
+ *
+ * Invariants: an op is on the line exactly when it is QUEUED, or CANCELLING and not yet asked for, or
+ * in `ended`; the completion takes it off. The result of a cancellation is ignored: the op's own
+ * last completion is the truth. */
+#include "uring/op.h"
+
+#include <errno.h>
+
+#include "base/assert.h"
+#include "uring/embed.h"
+#include "uring/reactor_inner.h"
+
+bool bm_op_more(uint32_t flags)
+{
+    return flags & IORING_CQE_F_MORE;
+}
+
+int bm_op_buffer(uint32_t flags)
+{
+    return flags & IORING_CQE_F_BUFFER ? (int)(flags >> IORING_CQE_BUFFER_SHIFT) : -1;
+}
+
+void bm_op_start(struct bm_reactor *reactor, struct bm_op *op)
+{
+    bm_assert(op->state == BM_OP_IDLE);
+    bm_assert(op->fn);
+    op->state = BM_OP_QUEUED;
+    reactor->inflight++;
+    bm_list_push_back(&reactor->queued, &op->node);
+    bm_embed_kick(reactor);
+}
+
+void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op)
+{
+    if (op->state == BM_OP_QUEUED) {
+        bm_list_unlink(&op->node);
+        bm_list_push_back(&reactor->ended, &op->node);
+    } else if (op->state == BM_OP_INFLIGHT) {
+        bm_list_push_back(&reactor->queued, &op->node);
+    } else {
+        return;
+    }
+    op->state = BM_OP_CANCELLING;
+    bm_embed_kick(reactor);
+}
+
+static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
+{
+    sqe->fd = op->fd;
+    sqe->addr = (uint64_t)(uintptr_t)op->addr;
+    sqe->user_data = (uint64_t)(uintptr_t)op;
+
+    switch ((enum bm_op_kind)op->kind) {
+    case BM_OP_NOP:
+        sqe->opcode = IORING_OP_NOP;
+        sqe->addr = 0;
+        break;
+    case BM_OP_ACCEPT:
+        sqe->opcode = IORING_OP_ACCEPT;
+        sqe->addr = 0;
+        sqe->accept_flags = op->flags | SOCK_CLOEXEC | SOCK_NONBLOCK;
+        break;
+    case BM_OP_CONNECT:
+        sqe->opcode = IORING_OP_CONNECT;
+        sqe->off = op->len;
+        break;
+    case BM_OP_SENDMSG:
+        sqe->opcode = IORING_OP_SENDMSG;
+        sqe->len = 1;
+        sqe->msg_flags = op->flags | MSG_NOSIGNAL;
+        break;
+    case BM_OP_RECVMSG:
+        sqe->opcode = IORING_OP_RECVMSG;
+        sqe->len = 1;
+        sqe->msg_flags = op->flags | MSG_CMSG_CLOEXEC;
+        break;
+    case BM_OP_RECVMSG_MULTISHOT:
+        sqe->opcode = IORING_OP_RECVMSG;
+        sqe->len = 1;
+        sqe->msg_flags = op->flags | MSG_CMSG_CLOEXEC;
+        sqe->ioprio = IORING_RECV_MULTISHOT;
+        sqe->flags = IOSQE_BUFFER_SELECT;
+        sqe->buf_group = op->group;
+        break;
+    case BM_OP_READ:
+        sqe->opcode = IORING_OP_READ;
+        sqe->len = op->len;
+        sqe->off = op->offset;
+        break;
+    case BM_OP_WRITE:
+        sqe->opcode = IORING_OP_WRITE;
+        sqe->len = op->len;
+        sqe->off = op->offset;
+        break;
+    case BM_OP_SEND:
+        sqe->opcode = IORING_OP_SEND;
+        sqe->len = op->len;
+        sqe->msg_flags = op->flags | MSG_NOSIGNAL;
+        break;
+    case BM_OP_RECV:
+        sqe->opcode = IORING_OP_RECV;
+        sqe->len = op->len;
+        sqe->msg_flags = op->flags;
+        break;
+    case BM_OP_POLL:
+        sqe->opcode = IORING_OP_POLL_ADD;
+        sqe->addr = 0;
+        sqe->poll32_events = op->flags;
+        break;
+    case BM_OP_CLOSE:
+        sqe->opcode = IORING_OP_CLOSE;
+        sqe->addr = 0;
+        break;
+    case BM_OP_SHUTDOWN:
+        sqe->opcode = IORING_OP_SHUTDOWN;
+        sqe->addr = 0;
+        sqe->len = op->flags;
+        break;
+    case BM_OP_FSYNC:
+        sqe->opcode = IORING_OP_FSYNC;
+        sqe->addr = 0;
+        sqe->fsync_flags = op->flags & 1 ? IORING_FSYNC_DATASYNC : 0;
+        break;
+    default:
+        bm_assert_failed("a known kind of op", __FILE__, __LINE__);
+    }
+}
+
+static void fill_cancel(struct io_uring_sqe *sqe, const struct bm_op *op)
+{
+    sqe->opcode = IORING_OP_ASYNC_CANCEL;
+    sqe->fd = -1;
+    sqe->addr = (uint64_t)(uintptr_t)op;
+    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = BM_TAG_IGNORE;
+}
+
+static void fill_wake(struct io_uring_sqe *sqe, struct bm_reactor *reactor)
+{
+    sqe->opcode = IORING_OP_READ;
+    sqe->fd = reactor->wake_fd;
+    sqe->addr = (uint64_t)(uintptr_t)&reactor->wake_value;
+    sqe->len = sizeof(reactor->wake_value);
+    sqe->user_data = BM_TAG_WAKE;
+}
+
+/* A reactor that is ending gives descriptors back and starts nothing else. */
+static bool too_late(const struct bm_reactor *reactor, const struct bm_op *op)
+{
+    return reactor->ending && op->state == BM_OP_QUEUED && op->kind != BM_OP_CLOSE &&
+           op->kind != BM_OP_SHUTDOWN;
+}
+
+bool bm_ops_submit(struct bm_reactor *reactor)
+{
+    struct io_uring_sqe *sqe;
+    if (!reactor->wake_armed && !reactor->embedded && !reactor->ending) {
+        if (!(sqe = bm_kernel_sqe(reactor->kernel)))
+            return false;
+        fill_wake(sqe, reactor);
+        reactor->wake_armed = true;
+    }
+
+    struct bm_list *node;
+    while ((node = bm_list_front(&reactor->queued))) {
+        struct bm_op *op = bm_list_entry(node, struct bm_op, node);
+        if (too_late(reactor, op)) {
+            bm_op_cancel(reactor, op);
+            continue;
+        }
+        if (!(sqe = bm_kernel_sqe(reactor->kernel)))
+            return false;
+        bm_list_unlink(node);
+        if (op->state == BM_OP_CANCELLING) {
+            fill_cancel(sqe, op);
+        } else {
+            fill(sqe, op);
+            op->state = BM_OP_INFLIGHT;
+        }
+    }
+    return bm_list_empty(&reactor->ended);
+}
+
+void bm_ops_cancel_all(struct bm_reactor *reactor)
+{
+    struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
+    if (!sqe)
+        return; /* tried again in the next turn */
+    sqe->opcode = IORING_OP_ASYNC_CANCEL;
+    sqe->fd = -1;
+    sqe->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
+    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = BM_TAG_IGNORE;
+}

@@ -1,0 +1,112 @@
+/* The inside of a reactor, shared by the files of this folder only. */
+#ifndef BM_REACTOR_INNER_H
+#define BM_REACTOR_INNER_H
+
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "uring/kernel.h"
+#include "uring/reactor.h"
+#include "uring/spinner.h"
+#include "uring/wheel.h"
+
+#define BM_SQ_LEN 256u  /* ours: one turn's batch; more stay in line for the next turn */
+#define BM_CQ_LEN 4096u /* ours: room for the multishots of some thousand sessions between two turns */
+
+#define BM_BATCH_CQES 32u              /* ours: copied at once; the clock is looked at in between */
+#define BM_TURN_CQES 256u              /* reactor.h: budget of completions a turn */
+#define BM_TURN_MESSAGES 64u           /* reactor.h: budget of each source and of the mailbox */
+#define BM_TURN_TASKS 4096u            /* ours: a task that queues itself must not hold the turn */
+#define BM_TURN_TIMERS 256u            /* ours: as completions */
+#define BM_TURN_NS (500 * BM_NS_PER_US) /* ours: the longest dispatch before the kernel is entered */
+#define BM_TURNS_UNCLOCKED 8u          /* ours: turns without an enter between two looks at the clock */
+#define BM_DIRTY_MAX 64u               /* ours: peers remembered for a wake; more are woken at once */
+
+/* The kind of a submission, in the low bits of its user_data. */
+enum {
+    BM_TAG_OP = 0,       /* the rest is the address of a struct bm_op */
+    BM_TAG_RANG = 1,     /* a doorbell of ours failed; the rest is the address of its target */
+    BM_TAG_DOORBELL = 2, /* somebody rang; the rest is the sender's time, in ns */
+    BM_TAG_IGNORE = 3,
+    BM_TAG_WAKE = 4,     /* the read of our eventfd */
+    BM_TAG_CLOSE = 5,    /* the rest is the descriptor */
+    BM_TAG_TIMEOUT = 6,  /* the one timeout of an embedded reactor */
+    BM_TAG_BITS = 3,
+    BM_TAG_MASK = (1 << BM_TAG_BITS) - 1,
+};
+
+struct bm_held;
+
+struct bm_reactor {
+    /* 1: about to sleep, or asleep. Exchanged by both sides (sleep.c). */
+    _Alignas(64) _Atomic uint32_t sleeping;
+
+    /* Read by others, written once or twice. */
+    _Alignas(64) int ring_fd;
+    int wake_fd; /* an eventfd; embedded: the one the host polls */
+    bool embedded;
+    _Atomic bool stopping;
+
+    struct bm_mailbox mailbox;
+
+    /* From here on the owner's alone. */
+    _Alignas(64) struct bm_kernel *kernel;
+    uint64_t epoch; /* forked.h */
+
+    bool in_turn;
+    bool kicked;      /* embedded: the host has been told since its last turn */
+    bool ending;      /* in bm_reactor_free() */
+    bool wake_armed;  /* BM_TAG_WAKE is in flight */
+    bool now_fresh;   /* now_ns was read in this turn */
+    uint8_t unclocked; /* turns since the clock was read for the timers */
+    bool timeout_armed;
+    bool overflowing;
+
+    unsigned inflight;  /* ops not IDLE */
+    unsigned closing;   /* BM_TAG_CLOSE in flight */
+    uint64_t now_ns;
+    uint64_t turn_start_ns; /* 0: not asked yet */
+    uint64_t slept_at_ns;   /* when we last went to sleep; 0: a doorbell is no measure of a wake */
+
+    struct bm_list queued; /* ops in line: QUEUED to be submitted, CANCELLING to be asked for */
+    struct bm_list ended;  /* ops that end without the kernel */
+    struct bm_list tasks;
+    struct bm_list sources;
+    struct bm_list *source_next; /* bm_source_remove() keeps a drain going */
+    struct bm_list buffers;
+
+    struct bm_reactor *dirty[BM_DIRTY_MAX];
+    unsigned dirty_len;
+
+    struct __kernel_timespec timeout;
+    uint64_t timeout_at_ns;
+    uint64_t wake_value; /* where BM_TAG_WAKE reads to */
+
+    struct bm_held *held; /* completions a test's hook holds back */
+    unsigned held_len;
+
+    struct bm_spinner spinner;
+    struct bm_wheel wheel;
+    struct bm_account account;
+    struct bm_reactor_stats stats;
+};
+
+/* Reads the clock unless it was read in this turn. */
+uint64_t bm_reactor_clock(struct bm_reactor *reactor);
+
+/* One turn without its enter; true when work is left. */
+bool bm_reactor_once(struct bm_reactor *reactor);
+
+/* Anything that would be missed by sleeping now. */
+bool bm_reactor_anything(struct bm_reactor *reactor);
+
+/* The enters, counted. poll does nothing when there is nothing to do. */
+void bm_reactor_poll(struct bm_reactor *reactor);
+int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns);
+
+/* Turns the line of ops into submissions; false when some are left for the next turn. */
+bool bm_ops_submit(struct bm_reactor *reactor);
+/* Asks the kernel to end everything that is in flight. */
+void bm_ops_cancel_all(struct bm_reactor *reactor);
+
+#endif
