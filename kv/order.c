@@ -3,12 +3,12 @@
  * A merge sort whose merge exchanges adjacent blocks: cut the longer of two sorted runs in the
  * middle, find where that key belongs in the other, swap the two inner pieces, and merge what then
  * is on the left and on the right (Dudzinski and Dydek, "On a stable minimum storage merging
- * algorithm", 1981). Entries cannot be indexed, since their lengths differ, so "the middle" and "where it
- * belongs" are found by walking, which is linear in the run.
+ * algorithm", 1981). Entries cannot be indexed, since their lengths differ, so "the middle" and
+ * "where it belongs" are found by walking, which is linear in the run.
  *
  * Recursion is bounded: the sort halves its count, and the merge recurses into the part with the
- * fewer entries and loops over the other, so neither goes deeper than log2 of the number of entries
- * (28 for the largest document). Nothing here looks at bytes from elsewhere. */
+ * fewer entries and loops over the other, so neither goes deeper than log2 of the number of
+ * entries (28 for the largest document). Nothing here looks at bytes from elsewhere. */
 #include "kv/order.h"
 
 #include <errno.h>

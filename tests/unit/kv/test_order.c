@@ -1,0 +1,144 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <beam/kv.h>
+
+#include "kv/order.h"
+#include "tests/support/test.h"
+
+enum pattern { ASCENDING, DESCENDING, INTERLEAVED, ORGAN_PIPE, RANDOM, LAST_FIRST, PATTERNS };
+
+static size_t place(enum pattern pattern, size_t i, size_t count, struct test_random *random)
+{
+    switch (pattern) {
+    case ASCENDING:
+        return i;
+    case DESCENDING:
+        return count - 1 - i;
+    case INTERLEAVED:
+        return i % 2 ? (count + 1) / 2 + i / 2 : i / 2;
+    case ORGAN_PIPE:
+        return i < (count + 1) / 2 ? 2 * i : 2 * (count - 1 - i) + 1;
+    case LAST_FIRST:
+        return (i + 1) % count;
+    default:
+        return test_random_below(random, i + 1); /* where to swap with, see below */
+    }
+}
+
+/* A map of count entries, number i with key %06i and a value whose length depends on i; sorted by
+ * the writer. Then every entry must be there, in order, unharmed. */
+static void sort_case(enum pattern pattern, size_t count, size_t value_len_max,
+                      struct test_random *random)
+{
+    size_t *order = calloc(count + 1, sizeof(*order));
+    uint8_t *value = malloc(value_len_max + 1);
+    size_t cap = 64 + count * (24 + value_len_max);
+    uint8_t *buf = malloc(cap);
+    for (size_t i = 0; i < count; i++) {
+        order[i] = pattern == RANDOM ? i : place(pattern, i, count, random);
+        if (pattern == RANDOM) {
+            size_t k = place(pattern, i, count, random);
+            order[i] = order[k];
+            order[k] = i;
+        }
+    }
+
+    beam_kv_writer w;
+    const void *doc;
+    char key[16];
+    size_t len = 0;
+    beam_kv_writer_init(&w, buf, cap);
+    beam_kv_begin_map(&w, NULL);
+    for (size_t i = 0; i < count; i++) {
+        size_t n = order[i] * 7919 % (value_len_max + 1);
+        memset(value, (int)(order[i] & 0xff), n);
+        snprintf(key, sizeof(key), "%06zu", order[i]);
+        beam_kv_put_bytes(&w, key, value, n);
+    }
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &doc, &len), 0);
+    CHECK_INT(beam_kv_check(doc, len, NULL), 0);
+
+    beam_kv_value map, got;
+    beam_kv_iter iter;
+    size_t wrong = 0;
+    REQUIRE_INT(beam_kv_root(doc, len, &map), 0);
+    beam_kv_iter_init(&iter, &map);
+    for (size_t i = 0; i < count; i++) {
+        size_t n = i * 7919 % (value_len_max + 1);
+        beam_str got_key;
+        memset(value, (int)(i & 0xff), n);
+        snprintf(key, sizeof(key), "%06zu", i);
+        wrong += beam_kv_iter_next(&iter, &got_key, &got) != 1 || got_key.len != 6 ||
+                 memcmp(got_key.ptr, key, 6) != 0 || got.bytes.len != n ||
+                 memcmp(got.bytes.ptr, value, n) != 0;
+    }
+    CHECK_INT(wrong, 0);
+    free(order);
+    free(value);
+    free(buf);
+}
+
+TEST(sort_orders_every_pattern_and_loses_nothing)
+{
+    struct test_random random = test_random(0);
+    for (int pattern = 0; pattern < PATTERNS; pattern++)
+        for (size_t count = 0; count < 40; count++) {
+            test_note("pattern %d, %zu entries", pattern, count);
+            sort_case((enum pattern)pattern, count, 30, &random);
+        }
+    for (int pattern = 0; pattern < PATTERNS; pattern++) {
+        test_note("pattern %d, many entries", pattern);
+        sort_case((enum pattern)pattern, 3000, 0, &random);
+        sort_case((enum pattern)pattern, 1001, 700, &random);
+    }
+}
+
+TEST(sort_of_equal_keys_says_so)
+{
+    struct test_random random = test_random(0);
+    for (int round = 0; round < 200; round++) {
+        /* twelve keys of three bytes; sometimes two are equal */
+        uint64_t entries[24];
+        bool twice = false;
+        for (size_t i = 0; i < 12; i++) {
+            uint64_t key = 0x202020 + test_random_below(&random, 100);
+            for (size_t k = 0; k < i; k++)
+                twice = twice || entries[2 * k + 1] == key;
+            entries[2 * i] = (uint64_t)BEAM_KV_NIL << 48 | UINT64_C(3) << 32;
+            entries[2 * i + 1] = key;
+        }
+        CHECK_INT(bm_entries_sort((uint8_t *)entries, sizeof(entries)), twice ? -EEXIST : 0);
+        for (size_t i = 0; i + 1 < 12; i++)
+            CHECK(memcmp(&entries[2 * i + 1], &entries[2 * i + 3], 3) <= 0);
+    }
+}
+
+/* The least processor time of several rounds: other programs can only add to it. */
+static double cost_s(enum pattern pattern, size_t count, int rounds, struct test_random *random)
+{
+    double least = 1e9;
+    for (int i = 0; i < rounds; i++) {
+        clock_t start = clock();
+        sort_case(pattern, count, 0, random);
+        double cost = (double)(clock() - start) / CLOCKS_PER_SEC;
+        least = cost < least ? cost : least;
+    }
+    return least;
+}
+
+TEST(sort_cost_stays_near_linear)
+{
+    static const enum pattern worst[] = {DESCENDING, INTERLEAVED, RANDOM};
+    struct test_random random = test_random(0);
+    for (size_t i = 0; i < sizeof(worst) / sizeof(worst[0]); i++) {
+        double few = cost_s(worst[i], 3000, 7, &random), many = cost_s(worst[i], 60000, 3, &random);
+        test_note("pattern %d: %g s for 3 000, %g s for 60 000", worst[i], few, many);
+        /* n log^2 n: 38 times; n^2: 400 times */
+        CHECK(many < 150 * few);
+    }
+}
