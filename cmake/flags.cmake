@@ -7,7 +7,8 @@ target_include_directories(beam_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_
 target_compile_definitions(beam_flags INTERFACE _GNU_SOURCE= BEAM_VERSION="${PROJECT_VERSION}")
 target_compile_options(beam_flags INTERFACE
     -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
-    -Wcast-qual -Wwrite-strings -Wformat=2 -Wconversion -Wno-sign-conversion -Wno-unused-parameter
+    -Wwrite-strings -Wformat=2 -Wconversion -Wno-sign-conversion -Wno-unused-parameter
+    -Wno-format-truncation # snprintf is called to cut what is too long
     -fno-common -fno-strict-aliasing)
 
 if(BEAM_SANITIZE)
