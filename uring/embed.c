@@ -21,12 +21,12 @@
 #include "uring/reactor_inner.h"
 #include "uring/sleep.h"
 
-#define PASSES_MAX 4u /* ours: ops that are done at once are answered without a round through the host */
+#define PASSES_MAX 4u /* ours: what is done at once is answered without a round through the host */
 
 int bm_embed_init(struct bm_reactor *reactor)
 {
-    /* Between turns an embedded reactor always counts as asleep. */
-    atomic_store_explicit(&reactor->sleeping, 1, memory_order_relaxed); /* nobody else knows it yet */
+    /* Between turns an embedded reactor counts as asleep. Relaxed: nobody else knows it yet. */
+    atomic_store_explicit(&reactor->sleeping, 1, memory_order_relaxed);
     return bm_kernel_eventfd(reactor->kernel, reactor->wake_fd);
 }
 

@@ -53,8 +53,8 @@ static void probe(void)
 
     struct utsname name;
     if (uname(&name) == 0)
-        snprintf(features.kernel, sizeof(features.kernel), "%.*s",
-                 (int)sizeof(features.kernel) - 1, name.release);
+        snprintf(features.kernel, sizeof(features.kernel), "%.*s", (int)sizeof(features.kernel) - 1,
+                 name.release);
     snprintf(features.liburing, sizeof(features.liburing), "%s", bm_kernel_library());
 }
 

@@ -27,10 +27,10 @@ typedef void bm_op_fn(struct bm_op *op, int res, uint32_t flags);
 
 enum bm_op_kind {
     BM_OP_NOP,
-    BM_OP_ACCEPT,            /* fd; flags: SOCK_CLOEXEC|SOCK_NONBLOCK are always added; single shot */
-    BM_OP_CONNECT,           /* fd, addr, len */
-    BM_OP_SENDMSG,           /* fd, addr = const struct msghdr *, flags (MSG_NOSIGNAL always added) */
-    BM_OP_RECVMSG,           /* fd, addr = struct msghdr *, flags (MSG_CMSG_CLOEXEC always added) */
+    BM_OP_ACCEPT,  /* fd; flags: SOCK_CLOEXEC|SOCK_NONBLOCK are always added; single shot */
+    BM_OP_CONNECT, /* fd, addr, len */
+    BM_OP_SENDMSG, /* fd, addr = const struct msghdr *, flags (MSG_NOSIGNAL always added) */
+    BM_OP_RECVMSG, /* fd, addr = struct msghdr *, flags (MSG_CMSG_CLOEXEC always added) */
     BM_OP_RECVMSG_MULTISHOT, /* fd, addr = struct msghdr * (namelen, controllen only), group */
     BM_OP_READ,              /* fd, addr, len, offset (-1: current) */
     BM_OP_WRITE,             /* fd, addr, len, offset (-1: current) */
@@ -52,9 +52,9 @@ enum bm_op_state {
 struct bm_op {
     bm_op_fn *fn;
     struct bm_list node; /* the reactor's: in line for the submission queue */
-    uint8_t kind;       /* enum bm_op_kind */
-    uint8_t state;      /* enum bm_op_state; the reactor's */
-    uint16_t group;     /* provided buffer group, for RECVMSG_MULTISHOT */
+    uint8_t kind;        /* enum bm_op_kind */
+    uint8_t state;       /* enum bm_op_state; the reactor's */
+    uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
     int fd;
     uint32_t len;
     uint32_t flags;

@@ -31,9 +31,9 @@
 #include "uring/reactor_inner.h"
 #include "uring/sleep.h"
 
-#define FREE_DEADLINE_NS (10 * BM_NS_PER_S)      /* ours: no cancelled op takes that long */
-#define FREE_WAIT_NS (10 * BM_NS_PER_MS)         /* ours: then the cancelling is repeated */
-#define SLACK_NS 1ul                             /* the kernel's 50 us would be added to every timer */
+#define FREE_DEADLINE_NS (10 * BM_NS_PER_S) /* ours: no cancelled op takes that long */
+#define FREE_WAIT_NS (10 * BM_NS_PER_MS)    /* ours: then the cancelling is repeated */
+#define SLACK_NS 1ul                        /* the kernel's 50 us would be added to every timer */
 
 static _Thread_local struct bm_reactor *current;
 

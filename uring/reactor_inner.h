@@ -11,16 +11,16 @@
 #include "uring/wheel.h"
 
 #define BM_SQ_LEN 256u  /* ours: one turn's batch; more stay in line for the next turn */
-#define BM_CQ_LEN 4096u /* ours: room for the multishots of some thousand sessions between two turns */
+#define BM_CQ_LEN 4096u /* ours: for the multishots of a thousand sessions between two turns */
 
-#define BM_BATCH_CQES 32u              /* ours: copied at once; the clock is looked at in between */
-#define BM_TURN_CQES 256u              /* reactor.h: budget of completions a turn */
-#define BM_TURN_MESSAGES 64u           /* reactor.h: budget of each source and of the mailbox */
-#define BM_TURN_TASKS 4096u            /* ours: a task that queues itself must not hold the turn */
-#define BM_TURN_TIMERS 256u            /* ours: as completions */
-#define BM_TURN_NS (500 * BM_NS_PER_US) /* ours: the longest dispatch before the kernel is entered */
-#define BM_TURNS_UNCLOCKED 8u          /* ours: turns without an enter between two looks at the clock */
-#define BM_DIRTY_MAX 64u               /* ours: peers remembered for a wake; more are woken at once */
+#define BM_BATCH_CQES 32u               /* ours: copied at once; then the clock is looked at */
+#define BM_TURN_CQES 256u               /* ours: completions a turn */
+#define BM_TURN_MESSAGES 64u            /* ours: of each source and of the mailbox, a turn */
+#define BM_TURN_TASKS 4096u             /* ours: a task that queues itself must not hold the turn */
+#define BM_TURN_TIMERS 256u             /* ours: as completions */
+#define BM_TURN_NS (500 * BM_NS_PER_US) /* ours: of completions before the kernel is entered */
+#define BM_TURNS_UNCLOCKED 8u           /* ours: turns without an enter between two clock reads */
+#define BM_DIRTY_MAX 64u                /* ours: peers to be woken later; more are woken at once */
 
 /* The kind of a submission, in the low bits of its user_data. */
 enum {
@@ -28,9 +28,9 @@ enum {
     BM_TAG_RANG = 1,     /* a doorbell of ours failed; the rest is the address of its target */
     BM_TAG_DOORBELL = 2, /* somebody rang; the rest is the sender's time, in ns */
     BM_TAG_IGNORE = 3,
-    BM_TAG_WAKE = 4,     /* the read of our eventfd */
-    BM_TAG_CLOSE = 5,    /* the rest is the descriptor */
-    BM_TAG_TIMEOUT = 6,  /* the one timeout of an embedded reactor */
+    BM_TAG_WAKE = 4,    /* the read of our eventfd */
+    BM_TAG_CLOSE = 5,   /* the rest is the descriptor */
+    BM_TAG_TIMEOUT = 6, /* the one timeout of an embedded reactor */
     BM_TAG_BITS = 3,
     BM_TAG_MASK = (1 << BM_TAG_BITS) - 1,
 };
@@ -54,16 +54,16 @@ struct bm_reactor {
     uint64_t epoch; /* forked.h */
 
     bool in_turn;
-    bool kicked;      /* embedded: the host has been told since its last turn */
-    bool ending;      /* in bm_reactor_free() */
-    bool wake_armed;  /* BM_TAG_WAKE is in flight */
-    bool now_fresh;   /* now_ns was read in this turn */
+    bool kicked;       /* embedded: the host has been told since its last turn */
+    bool ending;       /* in bm_reactor_free() */
+    bool wake_armed;   /* BM_TAG_WAKE is in flight */
+    bool now_fresh;    /* now_ns was read in this turn */
     uint8_t unclocked; /* turns since the clock was read for the timers */
     bool timeout_armed;
     bool overflowing;
 
-    unsigned inflight;  /* ops not IDLE */
-    unsigned closing;   /* BM_TAG_CLOSE in flight */
+    unsigned inflight; /* ops not IDLE */
+    unsigned closing;  /* BM_TAG_CLOSE in flight */
     uint64_t now_ns;
     uint64_t turn_start_ns; /* 0: not asked yet */
     uint64_t slept_at_ns;   /* when we last went to sleep; 0: a doorbell is no measure of a wake */

@@ -24,15 +24,16 @@
 #include "base/clock.h"
 #include "uring/reactor_inner.h"
 
-#define LOOKS_PER_CLOCK 32u               /* ours: about a microsecond of pauses */
-#define MEASURE_EVERY 16u                 /* ours: spins of which one is timed exactly */
-#define STOLEN_NS (5 * BM_NS_PER_US)      /* ours: LOOKS_PER_CLOCK looks never take that long by themselves */
+#define LOOKS_PER_CLOCK 32u                /* ours: about a microsecond of pauses */
+#define MEASURE_EVERY 16u                  /* ours: spins of which one is timed exactly */
+#define STOLEN_NS (5 * BM_NS_PER_US)       /* ours: so many looks never take that long */
 #define SYSTEM_CALLS_NS (5 * BM_NS_PER_US) /* ours: a peer's two calls, on top of its wake */
-#define BUDGET_MIN_NS (2 * BM_NS_PER_US)  /* below it a spin is shorter than the call it saves */
+#define BUDGET_MIN_NS (2 * BM_NS_PER_US)   /* below it a spin is shorter than the call it saves */
 #define BUDGET_MAX_NS (100 * BM_NS_PER_US) /* ours: more is not waiting, it is burning */
 #define WAKE_DEFAULT_NS (5 * BM_NS_PER_US) /* until something was measured */
+#define WAKE_MAX_NS BM_NS_PER_MS           /* ours: above it somebody else had the core */
 #define SHORT_NEED_MIN 4u
-#define SHORT_NEED_MAX 4096u
+#define SHORT_NEED_MAX 1024u
 #define CALIBRATIONS 5u
 #define CALIBRATION_NS (20 * BM_NS_PER_US)
 
@@ -70,6 +71,8 @@ static uint64_t cap_of(const struct bm_spinner *spinner)
 void bm_spinner_sample_wake(struct bm_spinner *spinner, uint64_t wake_ns)
 {
     uint64_t median = spinner->wake_ns;
+    if (wake_ns > WAKE_MAX_NS)
+        return;
     if (median == 0)
         spinner->wake_ns = wake_ns;
     else if (wake_ns > median)
@@ -167,11 +170,13 @@ void bm_spinner_calibrate(struct bm_reactor *reactor)
     struct bm_spinner *spinner = &reactor->spinner;
     if (!spinner->adaptive || spinner->wake_ns)
         return;
+    /* The best of them: the others were disturbed, and the moving median is slow to forget. */
     for (unsigned i = 0; i < CALIBRATIONS; i++) {
         uint64_t start_ns = bm_clock_now_ns();
         int r = bm_reactor_wait(reactor, CALIBRATION_NS);
-        uint64_t slept_ns = bm_clock_now_ns() - start_ns;
-        if (r == -ETIME && slept_ns > CALIBRATION_NS)
-            bm_spinner_sample_wake(spinner, slept_ns - CALIBRATION_NS);
+        uint64_t late_ns = bm_clock_now_ns() - start_ns - CALIBRATION_NS;
+        if (r == -ETIME && late_ns < WAKE_MAX_NS &&
+            (spinner->wake_ns == 0 || late_ns < spinner->wake_ns))
+            spinner->wake_ns = late_ns;
     }
 }

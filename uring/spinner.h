@@ -10,12 +10,12 @@ struct bm_reactor;
 struct bm_spinner {
     bool always;
     bool adaptive;
-    bool proven;          /* a spin has hit since the budget was granted */
-    uint32_t short_run;   /* short sleeps in a row */
-    uint32_t short_need;  /* so many of them grant a budget; doubles with every failure */
+    bool proven;         /* a spin has hit since the budget was granted */
+    uint32_t short_run;  /* short sleeps in a row */
+    uint32_t short_need; /* so many of them grant a budget; doubles with every failure */
     uint32_t spins;
     uint64_t budget_ns;
-    uint64_t wake_ns;     /* moving median of the measured cost of a wake; 0: not measured */
+    uint64_t wake_ns; /* moving median of the measured cost of a wake; 0: not measured */
 };
 
 void bm_spinner_init(struct bm_spinner *spinner, bool always, bool adaptive);

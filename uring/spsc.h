@@ -16,7 +16,7 @@
 
 #include "base/cleanup.h"
 
-#define BM_SPSC_SLOTS 1024u    /* a power of two: 64 KiB a ring, the L1 of one core and its peer's */
+#define BM_SPSC_SLOTS 1024u /* a power of two: 64 KiB a ring, the L1 of one core and its peer's */
 #define BM_SPSC_HEAD_EVERY 64u /* slots between two publications of the head */
 
 struct bm_spsc_slot {
@@ -37,7 +37,7 @@ struct bm_spsc {
     _Alignas(64) uint32_t head; /* next slot to read */
     uint32_t head_published;
     /* Written by the consumer, rarely; read by the producer, rarely. */
-    _Alignas(64) _Atomic uint32_t head_shared; /* release by the consumer; acquire by the producer */
+    _Alignas(64) _Atomic uint32_t head_shared; /* release: consumer; acquire: producer */
     _Alignas(64) struct bm_spsc_slot slots[BM_SPSC_SLOTS];
 };
 

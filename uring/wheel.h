@@ -8,15 +8,15 @@
 #include "base/list.h"
 #include "uring/timer.h"
 
-#define BM_TICK_SHIFT 16u   /* ours: a tick is 65.5 us, far below the 1 ms that timer.h promises */
-#define BM_WHEEL_LEVELS 8u  /* 8 levels of 6 bits: the 48 bits that are left of a 64-bit time in ns */
-#define BM_WHEEL_SLOTS 64u  /* one word of occupancy a level */
+#define BM_TICK_SHIFT 16u  /* ours: a tick is 65.5 us; finer ones would only add levels */
+#define BM_WHEEL_LEVELS 8u /* of 6 bits: the 48 that are left of a 64-bit time in ns */
+#define BM_WHEEL_SLOTS 64u /* one word of occupancy a level */
 #define BM_WHEEL_NEVER UINT64_MAX
 
 struct bm_wheel {
-    uint64_t now_tick; /* every timer in the slots expires later than this */
-    unsigned armed;    /* in the slots and due */
-    struct bm_list due; /* expired, callback not yet run */
+    uint64_t now_tick;                  /* every timer in the slots expires later than this */
+    unsigned armed;                     /* in the slots and due */
+    struct bm_list due;                 /* expired, callback not yet run */
     uint64_t occupied[BM_WHEEL_LEVELS]; /* a clear bit: the slot is empty; a set one: perhaps not */
     struct bm_list slots[BM_WHEEL_LEVELS][BM_WHEEL_SLOTS];
 };
