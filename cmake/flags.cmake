@@ -8,7 +8,8 @@ target_compile_definitions(beam_flags INTERFACE _GNU_SOURCE= BEAM_VERSION="${PRO
 target_compile_options(beam_flags INTERFACE
     -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
     -Wwrite-strings -Wformat=2 -Wconversion -Wno-sign-conversion -Wno-unused-parameter
-    -Wno-format-truncation # snprintf is called to cut what is too long
+    # snprintf is called to cut what is too long.
+    $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
     -fno-common -fno-strict-aliasing)
 
 if(BEAM_SANITIZE)
