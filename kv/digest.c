@@ -21,9 +21,7 @@ uint64_t beam_kv_digest(const void *doc, size_t len)
 
 void beam_xxh3_init(beam_xxh3_state *state)
 {
-    XXH3_state_t *s = (XXH3_state_t *)state;
-    XXH3_INITSTATE(s); /* reset reads the seed of a state it has never seen */
-    bm_assert(XXH3_64bits_reset(s) == XXH_OK);
+    bm_assert(XXH3_64bits_reset((XXH3_state_t *)state) == XXH_OK);
 }
 
 void beam_xxh3_update(beam_xxh3_state *state, const void *data, size_t len)

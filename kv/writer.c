@@ -7,10 +7,10 @@
  * in klen the length of its key, in aux whether its keys came out of order. So the writer is small
  * enough to live inside a message, and holds offsets instead of pointers: the buffer may move.
  *
- * Invariants. len and tail are multiples of 8, len + tail <= cap <= what the caller gave. Each open
- * map or list has set aside its padded key, so closing always has room, and a buffer of exactly the
- * document's length is always enough. `last` is the last entry of the innermost open map or list.
- * A call that fails with -ENOSPC has changed nothing but error and need. */
+ * Invariants. len and tail are multiples of 8, and len + tail <= cap. Each open map or list has
+ * set aside its padded key, so closing always has room, and a buffer of exactly the document's
+ * length is always enough. `last` is the last entry of the innermost open map or list. A call
+ * that fails with -ENOSPC has changed nothing but error and need. */
 #include <errno.h>
 
 #include "kv/entry.h"
@@ -111,14 +111,12 @@ static inline beam_str key_of(const char *key)
 
 void beam_kv_writer_init(beam_kv_writer *w, void *buf, size_t cap)
 {
-    *w = (beam_kv_writer){
-        .base = (uint8_t *)buf, .cap = cap & ~(size_t)7, .open = NONE, .last = NONE};
+    *w = (beam_kv_writer){.base = (uint8_t *)buf, .cap = cap, .open = NONE, .last = NONE};
 }
 
 int beam_kv_writer_move(beam_kv_writer *w, void *new_buf, size_t new_cap)
 {
     uint8_t *base = (uint8_t *)new_buf;
-    new_cap &= ~(size_t)7;
     if (new_cap < w->cap)
         return -EINVAL;
     if (w->len > 0 && base != w->base)

@@ -155,7 +155,7 @@ BEAM_EXPORT int beam_kv_get_bytes(const beam_kv_value *map, const char *key, bea
  * state until finish: nobody else may write it. Arguments may not point into it. */
 typedef struct beam_kv_writer {
     unsigned char *base;
-    size_t cap;    /* multiple of 8 */
+    size_t cap;
     size_t len;    /* bytes of entries at the front of the buffer */
     size_t tail;   /* bytes of keys of open maps and lists at the end of the buffer */
     size_t need;   /* after -ENOSPC: the least capacity with which the same call succeeds */
@@ -170,8 +170,8 @@ BEAM_EXPORT void beam_kv_writer_init(beam_kv_writer *writer, void *buf, size_t c
 
 /* Continues in another buffer, or in the same one if that became longer in place; copies what was
  * written. The old buffer must still be readable during the call and is no longer used after it.
- * Takes back -ENOSPC. Returns 0, or -EINVAL when new_cap is below the old capacity (rounded down to
- * a multiple of 8); nothing has changed then. Other errors stay and are not returned here. */
+ * Takes back -ENOSPC. Returns 0, or -EINVAL when new_cap is below the old capacity;
+ * nothing has changed then. Other errors stay, and are not returned here. */
 BEAM_EXPORT int beam_kv_writer_move(beam_kv_writer *writer, void *new_buf, size_t new_cap);
 
 /* Ends the document. *ret_doc is the start of the buffer, *ret_len the length. Returns 0 or the

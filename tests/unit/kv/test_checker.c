@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <beam/kv.h>
 
@@ -87,6 +88,22 @@ TEST(check_survives_any_depth)
     CHECK_INT(offset, 32 * 8);
     CHECK_INT(check_at(doc + count - 32, 32 * 8, &offset), 0);
     CHECK_INT(check_at(doc + count - 33, 33 * 8, &offset), -BEAM_EKV_DEPTH);
+}
+
+TEST(check_knows_the_largest_document_and_refuses_one_more)
+{
+    /* untouched pages cost nothing, and the inside of bytes is never read */
+    size_t room = BEAM_KV_LEN_MAX + 8, offset;
+    uint64_t *doc = mmap(NULL, room, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    REQUIRE(doc != MAP_FAILED);
+    *doc = (BEAM_KV_LEN_MAX - 8) | (uint64_t)BEAM_KV_BYTES << 48;
+    CHECK_INT(check_at(doc, room - 8, &offset), 0);
+    CHECK_INT(check_at(doc, room, &offset), -BEAM_EKV_TRAILING);
+    CHECK_INT(check_at(doc, room - 16, &offset), -BEAM_EKV_TRUNCATED);
+    *doc = BEAM_KV_LEN_MAX | (uint64_t)BEAM_KV_BYTES << 48;
+    CHECK_INT(check_at(doc, room, &offset), -BEAM_EKV_TOO_LARGE);
+    munmap(doc, room);
 }
 
 /* Walks everything that can be reached, trusting nothing; returns the number of values. */

@@ -419,7 +419,7 @@ TEST(writer_move_grows_in_place_and_refuses_to_shrink)
     CHECK_INT(beam_kv_begin_list(&w, "list"), 0);
     CHECK_INT(beam_kv_put_nil(&w, NULL), -ENOSPC);
     CHECK_INT(w.need, 32);
-    CHECK_INT(beam_kv_writer_move(&w, buf, 23), -EINVAL);
+    CHECK_INT(beam_kv_writer_move(&w, buf, 30), -EINVAL);
     CHECK_INT(w.error, -ENOSPC);
     CHECK_INT(beam_kv_writer_move(&w, buf, sizeof(buf)), 0);
     CHECK_INT(beam_kv_put_nil(&w, NULL), 0);
