@@ -11,7 +11,6 @@
 #include "uring/completion.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -59,7 +58,7 @@ static void deliver(struct bm_reactor *reactor, struct bm_op *op, int res, uint3
     if (res == -ENOBUFS)
         reactor->stats.enobufs++;
     if (!bm_op_more(flags)) {
-        bm_list_unlink(&op->node); /* a cancellation that nobody has asked for yet */
+        bm_list_unlink(&op->node);
         op->state = BM_OP_IDLE;
         bm_assert(reactor->inflight > 0);
         reactor->inflight--;
@@ -99,15 +98,6 @@ static void enter_op(struct bm_reactor *reactor, struct bm_op *op, int res, uint
     deliver(reactor, op, res, flags);
 }
 
-/* A close that was cut off by the cancelling of everything has not happened. */
-static void enter_close(struct bm_reactor *reactor, int fd, int res)
-{
-    bm_assert(reactor->closing > 0);
-    reactor->closing--;
-    if (res == -ECANCELED)
-        close(fd);
-}
-
 void bm_completion_enter(struct bm_reactor *reactor, const struct bm_cqe *cqe)
 {
     uint64_t rest = cqe->user_data & ~(uint64_t)BM_TAG_MASK;
@@ -127,7 +117,7 @@ void bm_completion_enter(struct bm_reactor *reactor, const struct bm_cqe *cqe)
         bm_doorbell_taken(reactor, 0);
         break;
     case BM_TAG_CLOSE:
-        enter_close(reactor, (int)(rest >> BM_TAG_BITS), cqe->res);
+        reactor->closing--; /* whatever the result: Linux has let go of the descriptor */
         break;
     case BM_TAG_TIMEOUT:
         reactor->timeout_armed = false;

@@ -6,9 +6,9 @@
  * an op cancelled before it left the line costs the kernel nothing. A cancellation of an op in
  * flight stands in the same line, on the op's own node: it needs no memory of its own.
  *
- * Invariants: an op is on the line exactly when it is QUEUED, or CANCELLING and not yet asked for, or
- * in `ended`; the completion takes it off. The result of a cancellation is ignored: the op's own
- * last completion is the truth. */
+ * Invariants: an op that is not IDLE is on exactly one list of the reactor: in line, running, or
+ * ended without the kernel; its last completion takes it off. The result of a cancellation is
+ * ignored: the op's own last completion is the truth. */
 #include "uring/op.h"
 
 #include <errno.h>
@@ -43,6 +43,7 @@ void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op)
         bm_list_unlink(&op->node);
         bm_list_push_back(&reactor->ended, &op->node);
     } else if (op->state == BM_OP_INFLIGHT) {
+        bm_list_unlink(&op->node);
         bm_list_push_back(&reactor->queued, &op->node);
     } else {
         return;
@@ -133,53 +134,56 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
     }
 }
 
-static void fill_cancel(struct io_uring_sqe *sqe, const struct bm_op *op)
+static void fill_cancel(struct io_uring_sqe *sqe, uint64_t user_data)
 {
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->fd = -1;
-    sqe->addr = (uint64_t)(uintptr_t)op;
+    sqe->addr = user_data;
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = BM_TAG_IGNORE;
 }
 
-static void fill_wake(struct io_uring_sqe *sqe, struct bm_reactor *reactor)
+/* Our own read of the eventfd goes first: without it no other thread could wake us. */
+static bool submit_wake(struct bm_reactor *reactor)
 {
+    if (reactor->wake_armed || reactor->embedded || reactor->ending)
+        return true;
+    struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
+    if (!sqe)
+        return false;
     sqe->opcode = IORING_OP_READ;
     sqe->fd = reactor->wake_fd;
     sqe->addr = (uint64_t)(uintptr_t)&reactor->wake_value;
     sqe->len = sizeof(reactor->wake_value);
     sqe->user_data = BM_TAG_WAKE;
+    reactor->wake_armed = true;
+    return true;
 }
 
-/* A reactor that is ending gives descriptors back and starts nothing else. */
-static bool too_late(const struct bm_reactor *reactor, const struct bm_op *op)
+/* These give something back, and a reactor that is ending still does that. */
+static bool gives_back(const struct bm_op *op)
 {
-    return reactor->ending && op->state == BM_OP_QUEUED && op->kind != BM_OP_CLOSE &&
-           op->kind != BM_OP_SHUTDOWN;
+    return op->kind == BM_OP_CLOSE || op->kind == BM_OP_SHUTDOWN;
 }
 
 bool bm_ops_submit(struct bm_reactor *reactor)
 {
-    struct io_uring_sqe *sqe;
-    if (!reactor->wake_armed && !reactor->embedded && !reactor->ending) {
-        if (!(sqe = bm_kernel_sqe(reactor->kernel)))
-            return false;
-        fill_wake(sqe, reactor);
-        reactor->wake_armed = true;
-    }
-
+    if (!submit_wake(reactor))
+        return false;
     struct bm_list *node;
     while ((node = bm_list_front(&reactor->queued))) {
         struct bm_op *op = bm_list_entry(node, struct bm_op, node);
-        if (too_late(reactor, op)) {
+        if (reactor->ending && op->state == BM_OP_QUEUED && !gives_back(op)) {
             bm_op_cancel(reactor, op);
             continue;
         }
-        if (!(sqe = bm_kernel_sqe(reactor->kernel)))
+        struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
+        if (!sqe)
             return false;
         bm_list_unlink(node);
+        bm_list_push_back(&reactor->running, node);
         if (op->state == BM_OP_CANCELLING) {
-            fill_cancel(sqe, op);
+            fill_cancel(sqe, (uint64_t)(uintptr_t)op);
         } else {
             fill(sqe, op);
             op->state = BM_OP_INFLIGHT;
@@ -188,14 +192,31 @@ bool bm_ops_submit(struct bm_reactor *reactor)
     return bm_list_empty(&reactor->ended);
 }
 
-void bm_ops_cancel_all(struct bm_reactor *reactor)
+static void cancel_tag(struct bm_reactor *reactor, uint64_t tag)
 {
     struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
-    if (!sqe)
-        return; /* tried again in the next turn */
-    sqe->opcode = IORING_OP_ASYNC_CANCEL;
-    sqe->fd = -1;
-    sqe->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
-    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data = BM_TAG_IGNORE;
+    if (sqe)
+        fill_cancel(sqe, tag);
+}
+
+void bm_ops_cancel_all(struct bm_reactor *reactor)
+{
+    if (reactor->wake_armed)
+        cancel_tag(reactor, BM_TAG_WAKE);
+    if (reactor->timeout_armed)
+        cancel_tag(reactor, BM_TAG_TIMEOUT);
+
+    struct bm_list running;
+    struct bm_list *node;
+    bm_list_init(&running);
+    bm_list_splice_back(&running, &reactor->running);
+    while ((node = bm_list_pop_front(&running))) {
+        struct bm_op *op = bm_list_entry(node, struct bm_op, node);
+        if (gives_back(op)) {
+            bm_list_push_back(&reactor->running, node);
+        } else {
+            op->state = BM_OP_CANCELLING;
+            bm_list_push_back(&reactor->queued, node);
+        }
+    }
 }

@@ -100,6 +100,7 @@ int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor *
     reactor->wake_fd = -1;
     reactor->embedded = options->embedded;
     bm_list_init(&reactor->queued);
+    bm_list_init(&reactor->running);
     bm_list_init(&reactor->ended);
     bm_list_init(&reactor->tasks);
     bm_list_init(&reactor->sources);
@@ -129,6 +130,32 @@ void bm_reactor_shut(struct bm_reactor *reactor)
     bm_mailbox_shut(&reactor->mailbox);
 }
 
+static bool kernel_has_something(const struct bm_reactor *reactor)
+{
+    return reactor->inflight + reactor->closing > 0 || reactor->wake_armed ||
+           reactor->timeout_armed;
+}
+
+/* Everything in flight is cancelled and its last completion dispatched. The kernel is asked again
+ * when nothing has moved for a while: it may have been between two states of an op the first time. */
+static void wind_up(struct bm_reactor *reactor)
+{
+    uint64_t deadline_ns = bm_clock_now_ns() + FREE_DEADLINE_NS;
+    bool asked = false;
+    reactor->ending = true;
+    while (bm_reactor_once(reactor) || kernel_has_something(reactor)) {
+        /* Freeing memory that the kernel may still write to would be worse than ending here. */
+        bm_assert(bm_clock_now_ns() < deadline_ns);
+        if (!asked)
+            bm_ops_cancel_all(reactor);
+        asked = true;
+        if (!bm_list_empty(&reactor->queued) || !bm_list_empty(&reactor->ended))
+            bm_reactor_poll(reactor);
+        else
+            asked = bm_reactor_wait(reactor, FREE_WAIT_NS) != -ETIME;
+    }
+}
+
 struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor)
 {
     if (!reactor)
@@ -143,21 +170,7 @@ struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor)
     while (bm_mailbox_ready(&reactor->mailbox))
         bm_reactor_once(reactor);
 
-    reactor->ending = true;
-    uint64_t deadline_ns = bm_clock_now_ns() + FREE_DEADLINE_NS;
-    for (;;) {
-        bool left = bm_reactor_once(reactor);
-        if (!left && reactor->inflight + reactor->closing == 0 && !reactor->wake_armed &&
-            !reactor->timeout_armed)
-            break;
-        /* Freeing memory that the kernel may still write to would be worse than ending here. */
-        bm_assert(bm_clock_now_ns() < deadline_ns);
-        bm_ops_cancel_all(reactor);
-        if (left)
-            bm_reactor_poll(reactor);
-        else
-            bm_reactor_wait(reactor, FREE_WAIT_NS);
-    }
+    wind_up(reactor);
     bm_wheel_deinit(&reactor->wheel);
     bm_assert(bm_list_empty(&reactor->buffers));
     reactor->kernel = bm_kernel_free(reactor->kernel, &reactor->account);
@@ -406,7 +419,7 @@ void bm_reactor_close_fd(struct bm_reactor *reactor, int *fd)
     }
     sqe->opcode = IORING_OP_CLOSE;
     sqe->fd = closing;
-    sqe->user_data = (uint64_t)closing << BM_TAG_BITS | BM_TAG_CLOSE;
+    sqe->user_data = BM_TAG_CLOSE;
     reactor->closing++;
     bm_embed_kick(reactor);
 }

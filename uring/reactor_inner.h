@@ -29,7 +29,7 @@ enum {
     BM_TAG_DOORBELL = 2, /* somebody rang; the rest is the sender's time, in ns */
     BM_TAG_IGNORE = 3,
     BM_TAG_WAKE = 4,    /* the read of our eventfd */
-    BM_TAG_CLOSE = 5,   /* the rest is the descriptor */
+    BM_TAG_CLOSE = 5,
     BM_TAG_TIMEOUT = 6, /* the one timeout of an embedded reactor */
     BM_TAG_BITS = 3,
     BM_TAG_MASK = (1 << BM_TAG_BITS) - 1,
@@ -68,8 +68,9 @@ struct bm_reactor {
     uint64_t turn_start_ns; /* 0: not asked yet */
     uint64_t slept_at_ns;   /* when we last went to sleep; 0: a doorbell is no measure of a wake */
 
-    struct bm_list queued; /* ops in line: QUEUED to be submitted, CANCELLING to be asked for */
-    struct bm_list ended;  /* ops that end without the kernel */
+    struct bm_list queued;  /* ops in line: QUEUED to be submitted, CANCELLING to be asked for */
+    struct bm_list running; /* ops the kernel has: INFLIGHT, or CANCELLING and asked for */
+    struct bm_list ended;   /* ops that end without the kernel */
     struct bm_list tasks;
     struct bm_list sources;
     struct bm_list *source_next; /* bm_source_remove() keeps a drain going */
@@ -106,7 +107,7 @@ int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns);
 
 /* Turns the line of ops into submissions; false when some are left for the next turn. */
 bool bm_ops_submit(struct bm_reactor *reactor);
-/* Asks the kernel to end everything that is in flight. */
+/* Puts a cancellation in line for everything that is in flight, but for what gives back. */
 void bm_ops_cancel_all(struct bm_reactor *reactor);
 
 #endif
