@@ -55,8 +55,8 @@ int bm_hello_parse(const void *document, size_t len, struct bm_hello *ret_hello)
     struct bm_hello hello = {.fds_refused = true};
     beam_kv_value map;
 
-    if (beam_kv_check(document, len, NULL) < 0 || beam_kv_root(document, len, &map) < 0 ||
-        map.type != BEAM_KV_MAP)
+    /* What is no map has no version, and is refused for that. */
+    if (beam_kv_check(document, len, NULL) < 0 || beam_kv_root(document, len, &map) < 0)
         return -BEAM_EHELLO_MALFORMED;
     /* No greatest version: the session speaks the lower of the two. */
     if (get_number(&map, "version", 1, INT64_MAX, &hello.version) <= 0)

@@ -47,8 +47,7 @@ static void take(const struct cmsghdr *header, const uint8_t *data, struct bm_un
         int fd;
         if (len == sizeof(fd)) {
             memcpy(&fd, data, len);
-            if (fd >= 0) /* the kernel puts an error here when it could make none */
-                close(fd);
+            close(fd); /* or a negative error, if the kernel could make none */
         }
         break;
     }

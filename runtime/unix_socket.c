@@ -27,7 +27,7 @@
 #endif
 
 #define PATH_LEN_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
-#define LOCK_WAIT_MS 200 /* ours; bind to listen takes far less than one */
+#define LOCK_WAIT_MS 500 /* ours; bind to listen takes far less than one */
 
 static void close_fdp(int *fd)
 {
@@ -259,8 +259,8 @@ int bm_unix_socket_listen(struct bm_unix_address *address, unsigned mode, bool f
 
 void bm_unix_socket_unlink(const struct bm_unix_address *address)
 {
-    struct stat st;
-    if (has_file(address) && lstat(address->sun.sun_path, &st) == 0 &&
-        st.st_dev == address->file_dev && st.st_ino == address->file_ino)
+    struct stat st; /* without a file the path is "" and not there */
+    if (lstat(address->sun.sun_path, &st) == 0 && st.st_dev == address->file_dev &&
+        st.st_ino == address->file_ino)
         unlink(address->sun.sun_path);
 }

@@ -8,12 +8,25 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <beam/error.h>
 
 #include "runtime/unix_socket.h"
 #include "tests/support/test.h"
+
+/* Stands before the C library's. */
+static int listen_errno;
+
+int listen(int fd, int backlog)
+{
+    if (listen_errno) {
+        errno = listen_errno;
+        return -1;
+    }
+    return (int)syscall(SYS_listen, fd, backlog);
+}
 
 #define ADDRESS_OF(address) ((const struct sockaddr *)&(address)->sun)
 
@@ -409,6 +422,16 @@ TEST(unix_listeners_that_start_together_over_a_stale_file_leave_one)
     }
 }
 
+TEST(unix_listener_that_fails_in_the_end_leaves_no_file)
+{
+    struct bm_unix_address address = in_tmpdir("s");
+    listen_errno = ENOBUFS;
+    CHECK_INT(listen_error(&address), -ENOBUFS);
+    listen_errno = 0;
+    CHECK(!exists(&address));
+    CHECK_UINT(address.file_ino, 0);
+}
+
 TEST(unix_listener_on_an_abstract_name_leaves_no_file)
 {
     struct bm_unix_address address = abstract(), second = address;
@@ -498,12 +521,15 @@ TEST(unix_inherited_fd_of_another_kind_is_refused_and_left_open)
     bool listening;
     int pipe_fds[2], stream[2];
     int unconnected = socket(AF_UNIX, SOCK_SEQPACKET, 0), tcp = socket(AF_INET, SOCK_STREAM, 0);
+    int vsock = socket(AF_VSOCK, SOCK_SEQPACKET, 0); /* where the kernel has it */
     REQUIRE_INT(pipe(pipe_fds), 0);
     REQUIRE_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, stream), 0);
 
     CHECK_INT(inherit(pipe_fds[0], &listening), -ENOTSOCK);
     CHECK_INT(inherit(stream[0], &listening), -EPROTOTYPE);
     CHECK_INT(inherit(tcp, &listening), -EPROTOTYPE);
+    if (vsock >= 0)
+        CHECK_INT(inherit(vsock, &listening), -EPROTOTYPE);
     CHECK_INT(inherit(unconnected, &listening), -ENOTCONN);
     CHECK_INT(inherit(INT_MAX, &listening), -EBADF);
     CHECK_INT(fcntl(stream[0], F_GETFL) & O_NONBLOCK, 0);
@@ -511,6 +537,8 @@ TEST(unix_inherited_fd_of_another_kind_is_refused_and_left_open)
     close(pipe_fds[1]);
     close(stream[0]);
     close(stream[1]);
+    if (vsock >= 0)
+        close(vsock);
     close(unconnected);
     close(tcp);
 }
