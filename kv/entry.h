@@ -30,23 +30,19 @@ static inline uint64_t bm_entry_len(uint64_t value_len, uint64_t key_len)
     return BM_ENTRY_HEADER_LEN + bm_round_up8(value_len + key_len);
 }
 
-/* K5. */
+/* K5. A table, because the types of neighbours differ and a jump would be guessed wrong. */
 static inline bool bm_entry_value_len_fits(uint8_t type, uint32_t value_len)
 {
-    switch (type) {
-    case BEAM_KV_STR:
-    case BEAM_KV_BYTES:
-        return true;
-    case BEAM_KV_MAP:
-    case BEAM_KV_LIST:
-        return value_len % 8 == 0;
-    case BEAM_KV_INT:
-    case BEAM_KV_UINT:
-    case BEAM_KV_FLOAT:
-        return value_len == 8;
-    default:
-        return value_len == 0;
-    }
+    static const struct {
+        uint32_t mask, expected;
+    } lens[BEAM_KV_LIST + 1] = {
+        [BEAM_KV_NIL] = {UINT32_MAX, 0},  [BEAM_KV_FALSE] = {UINT32_MAX, 0},
+        [BEAM_KV_TRUE] = {UINT32_MAX, 0}, [BEAM_KV_INT] = {UINT32_MAX, 8},
+        [BEAM_KV_UINT] = {UINT32_MAX, 8}, [BEAM_KV_FLOAT] = {UINT32_MAX, 8},
+        [BEAM_KV_STR] = {0, 0},           [BEAM_KV_BYTES] = {0, 0},
+        [BEAM_KV_MAP] = {7, 0},           [BEAM_KV_LIST] = {7, 0},
+    };
+    return (value_len & lens[type].mask) == lens[type].expected;
 }
 
 /* The entry at pos, of which left bytes are there. 0, or -BEAM_EKV_… in the order of K11. */
@@ -77,7 +73,7 @@ static inline int bm_entry_read(const uint8_t *pos, uint64_t left, struct bm_ent
     return 0;
 }
 
-/* The same for an entry of our own making, whose header is known to be right. */
+/* The same for an entry whose header is known to be right, or as good as the caller makes it. */
 static inline struct bm_entry bm_entry_at(const uint8_t *pos)
 {
     uint64_t header = bm_get_u64(pos);
@@ -103,12 +99,23 @@ static inline uint64_t bm_entry_prefix(const struct bm_entry *e)
     return __builtin_bswap64(word >> 8 * (8 - e->key_len));
 }
 
-/* The same for bytes with nothing readable around them. */
+/* Up to eight bytes as a word in memory order, zeros behind; reads nothing around them. */
+static inline uint64_t bm_key_word(const void *key, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)key;
+    if (len >= 8)
+        return bm_get_u64(p);
+    if (len >= 4) /* two halves that may overlap; where they do, they agree */
+        return bm_get_u32(p) | (uint64_t)bm_get_u32(p + len - 4) << 8 * (len - 4);
+    if (len == 0)
+        return 0;
+    return p[0] | (uint64_t)p[len / 2] << 8 * (len / 2) | (uint64_t)p[len - 1] << 8 * (len - 1);
+}
+
+/* The prefix of bytes with nothing readable around them. */
 static inline uint64_t bm_key_prefix(const void *key, size_t len)
 {
-    uint64_t word = 0;
-    memcpy(&word, key, len < 8 ? len : 8);
-    return __builtin_bswap64(word);
+    return __builtin_bswap64(bm_key_word(key, len));
 }
 
 /* < 0, 0, > 0 in the order of K8. */

@@ -3,11 +3,6 @@
  * depends on the first. Decodes nothing. */
 #include "kv/utf8.h"
 
-#include <stdint.h>
-
-#include "base/bytes.h"
-#include "base/cleanup.h"
-
 static inline bool is_tail(uint8_t byte)
 {
     return (byte & 0xc0) == 0x80;
@@ -35,10 +30,8 @@ static size_t sequence_len(const uint8_t *p, size_t left)
     return 4;
 }
 
-bool bm_utf8_valid(const void *ptr, size_t len)
+bool bm_utf8_sequences_valid(const uint8_t *p, size_t len)
 {
-    const uint8_t *p = (const uint8_t *)ptr;
-
     while (len > 0) {
         while (len >= 32) {
             uint64_t all =

@@ -6,10 +6,37 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
+
 /* A word without these is eight characters of ASCII. */
 #define BM_UTF8_HIGH_BITS UINT64_C(0x8080808080808080)
 
+#define BM_UTF8_SHORT 64 /* from here on the loop that can stop early is as fast */
+
+/* For bytes of which at least one is not ASCII; right for all. */
+bool bm_utf8_sequences_valid(const uint8_t *p, size_t len);
+
+static inline bool bm_utf8_is_ascii(const uint8_t *p, size_t len)
+{
+    uint64_t all = 0;
+    if (len >= 8) {
+        for (size_t i = 0; i < len - 8; i += 8)
+            all |= bm_get_u64(p + i);
+        all |= bm_get_u64(p + len - 8); /* overlaps the one before */
+    } else if (len >= 4) {
+        all = bm_get_u32(p) | bm_get_u32(p + len - 4);
+    } else if (len > 0) {
+        all = p[0] | p[len / 2] | p[len - 1];
+    }
+    return (all & BM_UTF8_HIGH_BITS) == 0;
+}
+
 /* ptr may be NULL when len is 0. Reads nothing outside ptr[0..len). */
-bool bm_utf8_valid(const void *ptr, size_t len);
+static inline bool bm_utf8_valid(const void *ptr, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)ptr;
+    /* Most keys and strings are short; long ones find out on the way. */
+    return (len <= BM_UTF8_SHORT && bm_utf8_is_ascii(p, len)) || bm_utf8_sequences_valid(p, len);
+}
 
 #endif

@@ -75,20 +75,27 @@ int beam_kv_find(const beam_kv_value *map, beam_str key, beam_kv_value *ret_valu
     const uint8_t *end = pos + map->bytes.len;
     uint64_t wanted = bm_key_prefix(key.ptr, key.len);
     while (pos < end) {
-        struct bm_entry e;
-        int r = bm_entry_read(pos, (uint64_t)(end - pos), &e);
-        if (BM_UNLIKELY(r < 0))
-            return r;
+        /* Of the entries that are passed over only the bounds matter. */
+        uint64_t left = (uint64_t)(end - pos);
+        if (BM_UNLIKELY(left < BM_ENTRY_HEADER_LEN))
+            return -BEAM_EKV_TRUNCATED;
+        struct bm_entry e = bm_entry_at(pos);
+        if (BM_UNLIKELY(e.len > left))
+            return -BEAM_EKV_TRUNCATED;
         uint64_t prefix = bm_entry_prefix(&e);
-        int order = (prefix > wanted) - (prefix < wanted);
-        if (order == 0)
-            order = bm_key_compare(bm_entry_key(&e), e.key_len, key.ptr, key.len);
-        if (order == 0) {
-            entry_value(&e, ret_value);
-            return 0;
+        if (prefix >= wanted) {
+            int order = prefix > wanted;
+            if (order == 0)
+                order = bm_key_compare(bm_entry_key(&e), e.key_len, key.ptr, key.len);
+            if (order > 0)
+                return -ENOENT;
+            if (order == 0) {
+                int r = bm_entry_read(pos, left, &e);
+                if (r == 0)
+                    entry_value(&e, ret_value);
+                return r;
+            }
         }
-        if (order > 0)
-            break;
         pos += e.len;
     }
     return -ENOENT;

@@ -67,7 +67,9 @@ static void follow(beam_kv_writer *w, beam_str key)
 {
     if (w->last != NONE && key.ptr) {
         struct bm_entry e = bm_entry_at(w->base + w->last);
-        if (bm_key_compare(key.ptr, key.len, bm_entry_key(&e), e.key_len) <= 0)
+        uint64_t last = bm_entry_prefix(&e), next = bm_key_prefix(key.ptr, key.len);
+        if (next <= last &&
+            (next < last || bm_key_compare(key.ptr, key.len, bm_entry_key(&e), e.key_len) <= 0))
             w->base[w->open + 7] = UNSORTED;
     }
     w->last = (uint32_t)w->len;
@@ -85,11 +87,13 @@ static int add(beam_kv_writer *w, beam_str key, beam_kv_type type, size_t value_
         return r;
     follow(w, key);
     uint8_t *p = w->base + w->len;
-    bm_put_u64(p + len - 8, 0); /* the padding, whatever of it there is */
+    /* The last word: the padding; all of a short key that begins a word; the header if it is alone */
+    bool word = key.len <= 8 && value_len % 8 == 0;
+    bm_put_u64(p + len - 8, word ? bm_key_word(key.ptr, key.len) : 0);
     put_header(p, (uint32_t)value_len, key.len, (uint8_t)type, 0);
     p += BM_ENTRY_HEADER_LEN;
-    if (key.len > 0)
-        memcpy(p + value_len, key.ptr, key.len);
+    if (!word)
+        memcpy(p + value_len, key.ptr ? key.ptr : "", key.len);
     w->len += len;
     *ret_value = p;
     return 0;
@@ -99,7 +103,9 @@ static int put(beam_kv_writer *w, beam_str key, beam_kv_type type, const void *v
 {
     uint8_t *room;
     int r = add(w, key, type, len, &room);
-    if (r == 0 && len > 0)
+    if (r == 0 && len == 8)
+        memcpy(room, value, 8);
+    else if (r == 0 && len > 0)
         memcpy(room, value, len);
     return r;
 }

@@ -83,6 +83,21 @@ TEST(utf8_wrong_byte_is_found_at_every_place)
     }
 }
 
+TEST(utf8_wrong_byte_is_found_in_short_and_long_ascii)
+{
+    for (size_t len = 1; len <= 140; len++) {
+        uint8_t s[140];
+        memset(s, 'a', sizeof(s));
+        CHECK(bm_utf8_valid(s, len));
+        for (size_t i = 0; i < len; i++) {
+            test_note("byte %zu of %zu", i, len);
+            s[i] = 0xff;
+            CHECK(!bm_utf8_valid(s, len));
+            s[i] = 'a';
+        }
+    }
+}
+
 TEST(utf8_nothing_is_text)
 {
     CHECK(bm_utf8_valid(NULL, 0));
