@@ -156,15 +156,12 @@ static void wind_up(struct bm_reactor *reactor)
     }
 }
 
-struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor)
+void bm_reactor_close(struct bm_reactor *reactor)
 {
-    if (!reactor)
-        return NULL;
     if (forked(reactor)) {
         reactor->kernel = bm_kernel_abandon(reactor->kernel, &reactor->account);
-        return dispose(reactor);
+        return;
     }
-
     bm_reactor_shut(reactor);
     bm_mailbox_settle(&reactor->mailbox);
     while (bm_mailbox_ready(&reactor->mailbox))
@@ -174,6 +171,16 @@ struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor)
     bm_wheel_deinit(&reactor->wheel);
     bm_assert(bm_list_empty(&reactor->buffers));
     reactor->kernel = bm_kernel_free(reactor->kernel, &reactor->account);
+    if (current == reactor)
+        current = NULL;
+}
+
+struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor)
+{
+    if (!reactor)
+        return NULL;
+    if (reactor->kernel)
+        bm_reactor_close(reactor);
     return dispose(reactor);
 }
 

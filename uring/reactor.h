@@ -72,8 +72,13 @@ struct bm_reactor_options {
  * -ENOMEM. */
 int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor **ret);
 
-/* Owner's thread. Cancels what is in flight, turns until the last completion has come, closes fds
- * that arrived meanwhile, then frees. Accepts NULL. */
+/* Owner's thread. Shuts, cancels what is in flight, turns until the last completion has come, closes
+ * fds that arrived meanwhile, and gives the ring back. What remains is memory: other threads may
+ * still post (-ESHUTDOWN) and wake (no effect) until it is freed. */
+void bm_reactor_close(struct bm_reactor *reactor);
+
+/* Closes it first if that is still to do (owner's thread), then frees; of a closed one any thread,
+ * once nobody refers to it. Accepts NULL. */
 struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor);
 
 /* Marks the reactor as ended: posts from other threads fail with -ESHUTDOWN from now on. Mail already
@@ -119,6 +124,7 @@ void bm_source_remove(struct bm_reactor *reactor, struct bm_source *source);
  * case makes sure with the full protocol before `from` next enters the kernel. For senders of many
  * messages in one turn: one locked operation per peer and turn instead of per message. */
 void bm_reactor_wake(struct bm_reactor *to);
+void bm_reactor_wake_signal(struct bm_reactor *to); /* the same, async-signal-safe */
 void bm_reactor_wake_soon(struct bm_reactor *from, struct bm_reactor *to);
 
 /* Closes fd asynchronously, exactly once; sets *fd = -1. Never fails, never calls back; when no op

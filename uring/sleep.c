@@ -127,6 +127,14 @@ void bm_reactor_wake(struct bm_reactor *to)
         from->stats.wakes_skipped++;
 }
 
+void bm_reactor_wake_signal(struct bm_reactor *to)
+{
+    /* acq_rel; partner: bm_sleep_begin(). The eventfd also from a reactor's own thread: a signal
+     * handler may have interrupted it in the middle of a submission. */
+    if (atomic_exchange_explicit(&to->sleeping, 0, memory_order_acq_rel))
+        bm_doorbell_eventfd(to);
+}
+
 void bm_reactor_wake_soon(struct bm_reactor *from, struct bm_reactor *to)
 {
     /* The plain look costs nothing and rings early; what it misses bm_wake_dirty() finds. */

@@ -73,11 +73,14 @@ BEAM_EXPORT void beam_message_put_strn(beam_message *message, const char *key, c
                                        size_t len);
 BEAM_EXPORT void beam_message_put_bytes(beam_message *message, const char *key, const void *value,
                                         size_t len);
+/* Any value, whole maps and lists included, as a reader returned it; key.ptr and value are borrowed. */
+BEAM_EXPORT void beam_message_put(beam_message *message, beam_str key,
+                                  const struct beam_kv_value *value);
 BEAM_EXPORT void beam_message_putf(beam_message *message, const char *key, const char *format, ...)
     __attribute__((__format__(__printf__, 3, 4)));
 
-/* Metadata of a received message, or of one already sealed by sending. The views end with the
- * message. -ENOENT: no such key; -EINVAL: another type (int and float convert when exact). */
+/* Metadata by key. The views end with the message. A message under construction is sealed by looking
+ * at it (no more puts). -ENOENT: no such key; -EINVAL: another type (int and float convert when exact). */
 BEAM_EXPORT int beam_message_get(const beam_message *message, const char *key,
                                  struct beam_kv_value *ret_value);
 BEAM_EXPORT int beam_message_get_str(const beam_message *message, const char *key,

@@ -86,7 +86,8 @@ BEAM_EXPORT bool beam_session_is_open(const beam_session *session);
  * process that called connect(2) or socketpair(2). -ENOTSUP elsewhere. */
 BEAM_EXPORT int beam_session_peer_pidfd(const beam_session *session);
 
-/* Round trip to the peer's library: fn(arg, ns) once, ns = 0 when the session ended first. */
+/* Round trip to the peer's library: fn(ns, arg) once, ns = 0 when the session ended first.
+ * -EBUSY: one is under way; -ESHUTDOWN. */
 BEAM_EXPORT int beam_session_ping(beam_session *session, void (*fn)(uint64_t ns, void *arg),
                                   void *arg);
 

@@ -1,0 +1,206 @@
+/* Asking: requests with one answer, channels opened by name, events. All three open a channel towards
+ * a name; they differ in what becomes of it. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "kv/utf8.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/session.h"
+
+#define DEPTH_MAX 16u /* docs/spec/session.md M9 */
+
+/* Opens a channel towards a name with a sealed message as its first; takes the message on success.
+ * *ret_channel has the caller's reference. */
+static int open_named(beam_session *session, const char *service, beam_message **message,
+                      enum bm_channel_kind kind, const struct beam_call_options *options,
+                      bool last, beam_channel **ret_channel)
+{
+    beam_channel *parent =
+        options && options->parent ? bm_request_channel(options->parent) : NULL;
+    struct bm_core *core = session->core;
+    size_t name_len = service ? strlen(service) : 0;
+    uint64_t deadline = UINT64_MAX;
+    unsigned depth = 0;
+
+    if (name_len == 0 || name_len > BM_NAME_LEN_MAX || !bm_utf8_valid(service, name_len))
+        return -EINVAL;
+    if (session->state == BM_SESSION_CLOSED || session->draining || session->peer_draining)
+        return -ESHUTDOWN;
+    if (options && options->timeout_ns > 0)
+        deadline = bm_reactor_now_ns(core->reactor) + options->timeout_ns;
+    if (parent) {
+        if (parent->core != core)
+            return -EXDEV;
+        if (parent->cancelled)
+            return parent->expired ? -ETIMEDOUT : -ECANCELED;
+        depth = parent->depth + 1u;
+        if (depth > DEPTH_MAX)
+            return -ELOOP;
+        if (parent->deadline_ns < deadline)
+            deadline = parent->deadline_ns;
+        if (deadline <= bm_reactor_now_ns(core->reactor))
+            return -ETIMEDOUT;
+    }
+
+    beam_message *m = *message;
+    int r = bm_message_seal(m);
+    if (r < 0)
+        return r;
+    r = bm_session_may_take(session, bm_message_len(m), bm_message_fds(m));
+    if (r == 0 && session->opened_here + 1 + bm_message_channels(m) > session->peer_channels_max)
+        r = -EAGAIN;
+    if (r == -EAGAIN)
+        session->want_writable = true;
+    if (r < 0)
+        return r == -EPIPE ? -ESHUTDOWN : r;
+    if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + 1) < 0)
+        return -ENOMEM;
+
+    beam_channel *channel = bm_channel_new(core, BM_MODE_MESSAGES);
+    if (!channel)
+        return -ENOMEM;
+    r = bm_channel_set_name(channel, service, name_len);
+    if (r < 0) {
+        channel->gone = true;
+        bm_channel_unref(channel);
+        return r;
+    }
+    channel->kind = (uint8_t)kind;
+    channel->depth = (uint8_t)depth;
+    channel->opening = true;
+    channel->ours = true;
+    session->opened_here++;
+    bm_channel_join(channel, session);
+    r = bm_outgoing_admit(channel, m);
+    if (r < 0) {
+        channel->end_told = true;
+        bm_channel_gone(channel);
+        bm_channel_unref(channel);
+        if (r == -EAGAIN)
+            session->want_writable = true;
+        return r;
+    }
+    if (parent)
+        bm_list_push_back(&parent->children, &channel->child_node);
+    bm_channel_arm_deadline(channel, deadline);
+    if (kind == BM_CHANNEL_EVENTS) {
+        channel->oneway = true;
+        channel->remote_ended = true;
+    }
+    if (last)
+        m->flags |= BM_MESSAGE_LAST;
+    *message = NULL;
+    *ret_channel = channel;
+    bm_channel_enqueue(channel, m);
+    return 0;
+}
+
+/* --- one request, one answer ----------------------------------------------------------------- */
+
+int beam_call(beam_session *session, const char *service, beam_message **message,
+              beam_reply_fn *on_reply, void *arg, const struct beam_call_options *options)
+{
+    beam_channel *channel;
+    int r = open_named(session, service, message, BM_CHANNEL_CALL, options, true, &channel);
+    if (r < 0)
+        return r;
+    channel->on_reply = on_reply;
+    channel->arg = arg;
+    bm_channel_unref(channel); /* the session's reference lasts until the answer */
+    return 0;
+}
+
+static void answer(beam_channel *channel, const struct beam_status *status,
+                   const beam_message *message)
+{
+    beam_reply_fn *fn = channel->on_reply;
+    channel->on_reply = NULL;
+    channel->end_told = true;
+    bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
+    bm_list_unlink(&channel->child_node);
+    if (fn)
+        fn(status, message, channel->arg);
+}
+
+void bm_call_deliver(beam_channel *channel, bool last, beam_message *message)
+{
+    if (last) {
+        answer(channel, &(struct beam_status){.code = BEAM_OK}, message);
+        return;
+    }
+    /* One of several: the last one counts, should the status come without a message. */
+    beam_message *kept = beam_message_keep(message);
+    if (!kept)
+        return;
+    kept->flags &= (uint16_t)~BM_MESSAGE_KEPT;
+    beam_message *old = channel->reply;
+    channel->reply = kept;
+    if (!(message->flags & BM_MESSAGE_VIEW))
+        message->flags |= BM_MESSAGE_KEPT;
+    beam_message_free(old);
+}
+
+void bm_call_end(beam_channel *channel, const struct beam_status *status)
+{
+    beam_message *message = channel->reply;
+    channel->reply = NULL;
+    answer(channel, status, status->code == BEAM_OK ? message : NULL);
+    if (message)
+        bm_message_done(message);
+}
+
+/* --- a channel by name ----------------------------------------------------------------------- */
+
+int beam_open(beam_session *session, const char *service, beam_message **message,
+              const struct beam_channel_handlers *handlers, void *arg,
+              const struct beam_call_options *options, beam_channel **ret_channel)
+{
+    BEAM_CLEANUP(beam_message_freep) beam_message *empty = NULL;
+    beam_channel *channel;
+    if (!message) {
+        empty = beam_message_new();
+        message = &empty;
+    }
+    int r = open_named(session, service, message, BM_CHANNEL_PLAIN, options, false, &channel);
+    if (r < 0)
+        return r;
+    channel->handlers = handlers;
+    channel->arg = arg;
+    channel->handle = true;
+    *ret_channel = channel;
+    return 0;
+}
+
+/* --- events ---------------------------------------------------------------------------------- */
+
+static beam_channel *find_events(beam_session *session, const char *service)
+{
+    for (struct bm_list *n = session->events.next; n != &session->events; n = n->next) {
+        beam_channel *channel = bm_list_entry(n, beam_channel, child_node);
+        if (strcmp(channel->name, service) == 0)
+            return channel;
+    }
+    return NULL;
+}
+
+int beam_send_event(beam_session *session, const char *service, beam_message **message)
+{
+    beam_channel *channel = service ? find_events(session, service) : NULL;
+    int r;
+    if (channel) {
+        r = beam_channel_send(channel, message);
+        if (r == -EAGAIN)
+            session->want_writable = true;
+        return r;
+    }
+    r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);
+    if (r < 0)
+        return r;
+    /* Gone takes it off the list: a channel that the peer has aborted is opened anew. */
+    bm_list_push_back(&session->events, &channel->child_node);
+    bm_channel_unref(channel);
+    return 0;
+}

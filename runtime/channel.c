@@ -1,0 +1,664 @@
+/* The life of a channel, on every carrier: joining a session, credit, the two directions and how they
+ * end. What is sent how is outgoing.c's, what comes in is incoming.c's.
+ *
+ * Callbacks of the application run from a dispatch (a frame came in, a timer fired) or from the core's
+ * notify task, never from inside a call of the application: whatever it causes itself is *due* and
+ * told later. Every callback may free its channel; the reference held around it keeps the memory. */
+#include "runtime/channel.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/session.h"
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static void on_deadline(struct bm_timer *timer);
+static void on_fd_retry(struct bm_timer *timer);
+
+beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
+{
+    uint32_t cap;
+    struct beam_request *request = bm_pool_get(&core->pool, sizeof(*request), &cap);
+    if (!request)
+        return NULL;
+    beam_channel *channel = &request->channel;
+    memset(channel, 0, sizeof(*channel));
+    channel->core = core;
+    channel->refs = 1;
+    channel->mode = (uint8_t)mode;
+    channel->send_credit = BM_WINDOW_MIN;
+    channel->out_tail = &channel->out_head;
+    channel->deadline_ns = UINT64_MAX;
+    bm_timer_init(&channel->deadline_timer, on_deadline);
+    bm_timer_init(&channel->fd_timer, on_fd_retry);
+    bm_list_init(&channel->children);
+    core->channel_count++;
+    return channel;
+}
+
+beam_channel *bm_channel_ref(beam_channel *channel)
+{
+    channel->refs++;
+    return channel;
+}
+
+struct bm_core *bm_channel_core(const beam_channel *channel)
+{
+    return channel->core;
+}
+
+void bm_channel_drop_out(beam_channel *channel)
+{
+    while (channel->out_head) {
+        beam_message *message = channel->out_head;
+        channel->out_head = message->next;
+        message->next = NULL;
+        if (channel->session)
+            channel->session->queue_len -= (uint64_t)bm_message_cost(message);
+        beam_message_free(message);
+    }
+    channel->out_tail = &channel->out_head;
+}
+
+static void drop_text(struct bm_core *core, char **text, uint32_t cap)
+{
+    bm_pool_put(&core->pool, *text, cap);
+    *text = NULL;
+}
+
+void bm_channel_unref(beam_channel *channel)
+{
+    bm_assert(channel->refs > 0);
+    if (--channel->refs > 0)
+        return;
+
+    struct bm_core *core = channel->core;
+    bm_assert(!channel->in_table && !bm_list_linked(&channel->session_node));
+    bm_timer_cancel(core->reactor, &channel->deadline_timer);
+    bm_timer_cancel(core->reactor, &channel->fd_timer);
+    bm_list_unlink(&channel->child_node);
+    bm_channel_drop_out(channel);
+    beam_message_free(channel->incoming);
+    beam_message_free(channel->reply);
+    drop_text(core, &channel->end_text, channel->end_text_cap);
+    drop_text(core, &channel->told_text, channel->told_text_cap);
+    if (channel->name_cap > 0)
+        bm_pool_put(&core->pool, channel->name, channel->name_cap);
+    core->channel_count--;
+
+    /* The block's capacity is that of its class; asking the pool the same way finds it again. */
+    uint32_t cap = BM_POOL_CLASS_MIN;
+    while (cap < sizeof(struct beam_request))
+        cap *= 2;
+    bm_pool_put(&core->pool, bm_channel_request(channel), cap);
+}
+
+int bm_channel_set_name(beam_channel *channel, const char *name, size_t len)
+{
+    channel->name = channel->name_inline;
+    if (len >= sizeof(channel->name_inline)) {
+        channel->name = bm_pool_get(&channel->core->pool, len + 1, &channel->name_cap);
+        if (!channel->name)
+            return -ENOMEM;
+    }
+    memcpy(channel->name, name, len);
+    channel->name[len] = '\0';
+    channel->name_len = (uint8_t)len;
+    return 0;
+}
+
+void bm_channel_attached(beam_channel *channel)
+{
+    channel->unbound = true;
+    channel->handle = true;
+    bm_channel_ref(channel); /* the message's, besides the handle's */
+}
+
+void bm_channel_taken(beam_channel *channel)
+{
+    channel->handle = true;
+}
+
+void bm_channel_attachment_dropped(beam_channel *channel)
+{
+    if (channel->unbound && !channel->session) {
+        /* Never sent: whoever holds our end hears that it leads nowhere. */
+        bool told = channel->local_ended && channel->remote_ended;
+        channel->local_ended = channel->remote_ended = true;
+        channel->gone = true;
+        bm_channel_drop_out(channel);
+        if (!told)
+            bm_channel_end_later(channel, BEAM_CANCELLED, "the message it was attached to was not sent");
+    } else {
+        bm_channel_abort(channel, BEAM_CANCELLED, "not taken");
+    }
+    bm_channel_unref(channel);
+}
+
+void bm_channel_join(beam_channel *channel, beam_session *session)
+{
+    channel->session = session;
+    bm_list_push_back(&session->channels, &channel->session_node);
+    bm_channel_ref(channel);
+    channel->send_credit += bm_session_send_window(session) - (int64_t)BM_WINDOW_MIN;
+    channel->recv_credit = session->limits.window;
+    for (beam_message *m = channel->out_head; m; m = m->next)
+        session->queue_len += (uint64_t)bm_message_cost(m);
+    if (channel->blocked)
+        bm_session_block(session, channel);
+}
+
+void bm_channel_bind(beam_channel *channel, beam_session *session, uint64_t id, bool ours)
+{
+    if (!channel->session)
+        bm_channel_join(channel, session);
+    channel->id = id;
+    channel->ours = ours;
+    channel->unbound = false;
+    channel->in_table = true;
+    bm_table_insert(&session->table, id, channel);
+    if (channel->out_head || channel->end_due || channel->abort_due || channel->owed > 0)
+        bm_channel_make_ready(channel);
+}
+
+void bm_channel_unbind(beam_channel *channel)
+{
+    bm_assert(channel->in_table && channel->ours);
+    bm_table_remove(&channel->session->table, channel->id);
+    channel->in_table = false;
+    channel->id = 0;
+    bm_list_unlink(&channel->ready_node);
+}
+
+void bm_channel_gone(beam_channel *channel)
+{
+    if (channel->gone)
+        return;
+    beam_session *session = channel->session;
+    channel->gone = true;
+    channel->local_ended = channel->remote_ended = true;
+    channel->end_due = channel->abort_due = false;
+    bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
+    bm_timer_cancel(channel->core->reactor, &channel->fd_timer);
+    bm_list_unlink(&channel->child_node);
+    if (!session)
+        return;
+
+    bm_channel_drop_out(channel);
+    if (channel->incoming) {
+        beam_message *incoming = channel->incoming;
+        channel->incoming = NULL;
+        beam_message_free(incoming);
+    }
+    if (channel->in_table) {
+        bm_table_remove(&session->table, channel->id);
+        channel->in_table = false;
+    }
+    bm_list_unlink(&channel->session_node);
+    bm_list_unlink(&channel->ready_node);
+    bm_list_unlink(&channel->blocked_node);
+    if (channel->large_sending) {
+        channel->large_sending = false;
+        bm_outgoing_large_gone(session);
+    }
+    bool limited;
+    if (channel->ours || channel->opening || channel->unbound) {
+        limited = session->opened_here >= session->peer_channels_max;
+        session->opened_here--;
+    } else {
+        limited = false;
+        session->opened_there--;
+    }
+    channel->session = NULL;
+    if (limited || session->want_writable)
+        bm_session_unblock(session);
+    bm_session_check_drained(session);
+    bm_channel_unref(channel);
+}
+
+void bm_channel_check_gone(beam_channel *channel)
+{
+    if (channel->local_ended && channel->remote_ended && !channel->end_due && !channel->abort_due &&
+        !channel->out_head && !channel->unbound && !channel->opening && !channel->held_back)
+        bm_channel_gone(channel);
+}
+
+void bm_channel_lost(beam_channel *channel, enum beam_code code, const char *text)
+{
+    bm_channel_ref(channel);
+    /* A request whose caller has said all still wants to know that nobody waits for its answer. */
+    bool told = channel->remote_ended && channel->kind != BM_CHANNEL_REQUEST;
+    /* C4: what surely never left was surely not run. */
+    if (channel->opening || channel->unbound || channel->never_left)
+        code = BEAM_UNAVAILABLE;
+    bm_channel_gone(channel);
+    if (!told)
+        bm_channel_end_later(channel, code, text);
+    bm_channel_unref(channel);
+}
+
+/* --- flow ------------------------------------------------------------------------------------ */
+
+static int refuse(beam_channel *channel)
+{
+    channel->blocked = true;
+    if (channel->session)
+        bm_session_block(channel->session, channel);
+    return -EAGAIN;
+}
+
+int bm_channel_may_send(beam_channel *channel, uint64_t len, unsigned fds)
+{
+    const beam_session *session = channel->session;
+    if (channel->local_ended || channel->gone)
+        return -EPIPE;
+    if (session) {
+        int r = bm_session_may_take(session, len, fds);
+        if (r < 0)
+            return r == -EAGAIN ? refuse(channel) : r;
+    } else if (fds > 0) {
+        return refuse(channel); /* nobody knows yet whether the peer takes any */
+    }
+    return channel->send_credit > 0 ? 0 : refuse(channel);
+}
+
+void bm_channel_enqueue(beam_channel *channel, beam_message *message)
+{
+    beam_session *session = channel->session;
+    int64_t cost = bm_message_cost(message);
+    unsigned fds = bm_message_fds(message);
+
+    bool unpaid = message->flags & BM_MESSAGE_UNPAID;
+    if (!unpaid)
+        channel->send_credit -= cost;
+    message->next = NULL;
+    *channel->out_tail = message;
+    channel->out_tail = &message->next;
+    channel->core->messages_sent++;
+    if (message->flags & BM_MESSAGE_LAST)
+        channel->local_ended = true;
+    if (!session)
+        return;
+    session->queue_len += (uint64_t)cost;
+    if (!unpaid)
+        session->fd_credit -= fds;
+    if (!session->hello_received)
+        session->early_len += bm_message_len(message);
+    bm_channel_make_ready(channel);
+}
+
+void bm_channel_make_ready(beam_channel *channel)
+{
+    beam_session *session = channel->session;
+    if (!session || bm_list_linked(&channel->ready_node) || (channel->unbound && !channel->opening))
+        return;
+    if (bm_timer_armed(&channel->fd_timer))
+        return;
+    bm_list_push_back(&session->ready, &channel->ready_node);
+    bm_session_want_flush(session);
+}
+
+void bm_channel_return_credit(beam_channel *channel, int64_t amount)
+{
+    if (channel->gone || channel->remote_ended || !channel->session)
+        return;
+    channel->owed += amount;
+    if (channel->owed * 2 >= (int64_t)channel->session->limits.window || channel->recv_credit <= 0)
+        bm_channel_make_ready(channel);
+}
+
+void bm_channel_fd_done(beam_message *message, unsigned count)
+{
+    bm_assert(count <= message->fds_owed);
+    message->fds_owed = (uint16_t)(message->fds_owed - count);
+    if (message->payer && message->payer->session)
+        bm_session_return_fds(message->payer->session, count);
+}
+
+void bm_channel_message_done(beam_message *message)
+{
+    beam_channel *channel = message->payer;
+    beam_session *session = channel->session;
+    if (message->fds_owed > 0)
+        bm_channel_fd_done(message, message->fds_owed);
+    if ((message->flags & BM_MESSAGE_CHARGED) && session)
+        session->large_held -= message->body_len;
+    message->flags &= (uint16_t)~BM_MESSAGE_CHARGED;
+    message->payer = NULL;
+    bm_channel_return_credit(channel, bm_message_cost(message));
+    bm_channel_unref(channel);
+}
+
+/* ETOOMANYREFS is over, or it is time to look again. */
+static void on_fd_retry(struct bm_timer *timer)
+{
+    beam_channel *channel = bm_list_entry(timer, beam_channel, fd_timer);
+    bm_channel_make_ready(channel);
+}
+
+/* --- endings --------------------------------------------------------------------------------- */
+
+uint32_t bm_details_write(const char *text, void *out)
+{
+    beam_kv_writer writer;
+    const void *document;
+    size_t len;
+    if (!text || !text[0])
+        return 0;
+    beam_kv_writer_init(&writer, out, BM_DETAILS_LEN_MAX);
+    beam_kv_begin_map(&writer, NULL);
+    beam_kv_put_str(&writer, "message", text);
+    beam_kv_end(&writer);
+    return beam_kv_writer_finish(&writer, &document, &len) == 0 ? (uint32_t)len : 0;
+}
+
+static void set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text)
+{
+    if (!text || !text[0])
+        return;
+    if (!*to)
+        *to = bm_pool_get(&core->pool, 256, cap);
+    if (!*to)
+        return; /* the code says enough */
+    size_t len = strnlen(text, 255);
+    /* Cut between characters: half of one would not be UTF-8. */
+    while (len > 0 && len == 255 && ((unsigned char)text[len] & 0xc0) == 0x80)
+        len--;
+    memcpy(*to, text, len);
+    (*to)[len] = '\0';
+}
+
+void bm_channel_end(beam_channel *channel, uint32_t code, const char *text)
+{
+    if (channel->local_ended || channel->gone)
+        return;
+    channel->local_ended = true;
+    if (code == BEAM_OK && channel->out_head) {
+        beam_message *last = bm_list_entry(channel->out_tail, beam_message, next);
+        last->flags |= BM_MESSAGE_LAST;
+        return;
+    }
+    channel->end_due = true;
+    channel->end_code = code;
+    set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
+    bm_channel_make_ready(channel);
+}
+
+void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text)
+{
+    if (channel->gone || channel->abort_due)
+        return;
+    bool never_left = channel->opening;
+    channel->local_ended = channel->remote_ended = true;
+    channel->end_due = false;
+    bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
+    bm_timer_cancel(channel->core->reactor, &channel->fd_timer);
+    if (never_left) {
+        bm_channel_gone(channel);
+        return;
+    }
+    bm_channel_drop_out(channel);
+    if (channel->incoming) {
+        beam_message *incoming = channel->incoming;
+        channel->incoming = NULL;
+        beam_message_free(incoming);
+    }
+    channel->abort_due = true;
+    channel->end_code = code;
+    set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
+    bm_channel_make_ready(channel);
+}
+
+void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, beam_str text,
+                           const void *details, uint32_t details_len)
+{
+    struct beam_status status = {
+        .code = code <= BEAM_UNAUTHENTICATED ? (enum beam_code)code : BEAM_UNKNOWN,
+        .message = text,
+        .details = details,
+        .details_len = details_len,
+    };
+    /* An abort is never a success, whatever its code says. */
+    if (abort && code == BEAM_OK)
+        status.code = BEAM_CANCELLED;
+
+    bm_channel_ref(channel);
+    channel->remote_ended = true;
+    if (abort)
+        bm_channel_gone(channel);
+    bm_channel_tell_end(channel, &status);
+    /* C3: the status of the serving end is the end of the request. */
+    if (!abort && channel->ours && channel->name_len > 0 && !channel->oneway)
+        bm_channel_end(channel, BEAM_OK, NULL);
+    bm_channel_check_gone(channel);
+    bm_channel_unref(channel);
+}
+
+void bm_channel_notify(beam_channel *channel, unsigned due)
+{
+    channel->due |= (uint8_t)due;
+    if (bm_list_linked(&channel->notify_node))
+        return;
+    bm_channel_ref(channel);
+    bm_list_push_back(&channel->core->notify, &channel->notify_node);
+    bm_task_queue(channel->core->reactor, &channel->core->notify_task);
+}
+
+void bm_channel_end_later(beam_channel *channel, uint32_t code, const char *text)
+{
+    if (channel->due & BM_DUE_END)
+        return;
+    channel->told_code = code;
+    set_text(channel->core, &channel->told_text, &channel->told_text_cap, text);
+    bm_channel_notify(channel, BM_DUE_END);
+}
+
+void bm_channel_run_due(beam_channel *channel)
+{
+    unsigned due = channel->due;
+    channel->due = 0;
+    if ((due & BM_DUE_WRITABLE) && !channel->local_ended && channel->handle) {
+        if (channel->mode == BM_MODE_BYTES) {
+            const struct beam_stream_handlers *h = channel->handlers;
+            if (h && h->on_writable)
+                h->on_writable((beam_stream *)channel, channel->arg);
+        } else {
+            const struct beam_channel_handlers *h = channel->handlers;
+            if (h && h->on_writable)
+                h->on_writable(channel, channel->arg);
+        }
+    }
+    if (due & BM_DUE_END) {
+        const char *text = channel->told_text ? channel->told_text : "";
+        struct beam_status status = {
+            .code = (enum beam_code)channel->told_code,
+            .message = {text, strlen(text)},
+        };
+        bm_channel_tell_end(channel, &status);
+    }
+    bm_channel_unref(channel);
+}
+
+void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status)
+{
+    if (channel->kind == BM_CHANNEL_REQUEST) {
+        bm_request_peer_end(channel, status);
+        return;
+    }
+    if (channel->end_told)
+        return;
+    channel->end_told = true;
+    switch (channel->kind) {
+    case BM_CHANNEL_CALL:
+        bm_call_end(channel, status);
+        return;
+    case BM_CHANNEL_REQUEST:
+    case BM_CHANNEL_EVENTS:
+    case BM_CHANNEL_SINK:
+        return;
+    case BM_CHANNEL_PLAIN:
+        break;
+    }
+    if (!channel->handle)
+        return;
+    if (channel->mode == BM_MODE_BYTES) {
+        const struct beam_stream_handlers *h = channel->handlers;
+        if (h && h->on_end)
+            h->on_end((beam_stream *)channel, status, channel->arg);
+    } else {
+        const struct beam_channel_handlers *h = channel->handlers;
+        if (h && h->on_end)
+            h->on_end(channel, status, channel->arg);
+    }
+}
+
+void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *message)
+{
+    bool last = flags & BM_MSG_END;
+    bm_channel_ref(channel);
+    channel->core->messages_received++;
+    if (last)
+        channel->remote_ended = true;
+
+    switch (channel->kind) {
+    case BM_CHANNEL_CALL:
+        bm_call_deliver(channel, last, message);
+        break;
+    case BM_CHANNEL_SINK:
+        bm_request_run(channel, message);
+        break;
+    case BM_CHANNEL_REQUEST:
+    case BM_CHANNEL_PLAIN: {
+        const struct beam_channel_handlers *h = channel->handlers;
+        if (h && h->on_message && channel->handle)
+            h->on_message(channel, message, channel->arg);
+        break;
+    }
+    case BM_CHANNEL_EVENTS:
+        break;
+    }
+    bm_message_done(message);
+
+    if (last) {
+        bm_channel_tell_end(channel, &(struct beam_status){.code = BEAM_OK});
+        if (channel->ours && channel->name_len > 0 && !channel->oneway)
+            bm_channel_end(channel, BEAM_OK, NULL);
+        bm_channel_check_gone(channel);
+    }
+    bm_channel_unref(channel);
+}
+
+/* --- deadline -------------------------------------------------------------------------------- */
+
+void bm_channel_arm_deadline(beam_channel *channel, uint64_t deadline_ns)
+{
+    channel->deadline_ns = deadline_ns;
+    if (deadline_ns != UINT64_MAX)
+        bm_timer_arm(channel->core->reactor, &channel->deadline_timer, deadline_ns);
+}
+
+static void on_deadline(struct bm_timer *timer)
+{
+    beam_channel *channel = bm_list_entry(timer, beam_channel, deadline_timer);
+    struct beam_status status = {
+        .code = BEAM_DEADLINE_EXCEEDED,
+        .message = {"deadline passed", sizeof("deadline passed") - 1},
+    };
+    bm_channel_ref(channel);
+    channel->expired = true;
+    bm_channel_abort(channel, BEAM_DEADLINE_EXCEEDED, "deadline passed");
+    bm_channel_tell_end(channel, &status);
+    bm_channel_unref(channel);
+}
+
+/* --- public ---------------------------------------------------------------------------------- */
+
+void beam_channel_set_handlers(beam_channel *channel, const struct beam_channel_handlers *handlers,
+                               void *arg)
+{
+    channel->handlers = handlers;
+    channel->arg = arg;
+    if (channel->kind == BM_CHANNEL_REQUEST)
+        channel->handle = true;
+}
+
+static int send_sealed(beam_channel *channel, beam_message **message, bool last)
+{
+    beam_message *m = *message;
+    int r = bm_message_seal(m);
+    if (r < 0)
+        return r;
+    if (m->flags & BM_MESSAGE_VIEW)
+        return -EINVAL;
+    r = bm_channel_may_send(channel, bm_message_len(m), bm_message_fds(m));
+    if (r < 0)
+        return r;
+    r = bm_outgoing_admit(channel, m);
+    if (r < 0)
+        return r;
+    if (last)
+        m->flags |= BM_MESSAGE_LAST;
+    *message = NULL;
+    bm_outgoing_send(channel, m);
+    return 0;
+}
+
+int beam_channel_send(beam_channel *channel, beam_message **message)
+{
+    return send_sealed(channel, message, false);
+}
+
+int beam_channel_send_last(beam_channel *channel, beam_message **message)
+{
+    return send_sealed(channel, message, true);
+}
+
+int beam_channel_send_body(beam_channel *channel, const void *body, size_t len)
+{
+    if (len > INT32_MAX)
+        return -EMSGSIZE;
+    int r = bm_channel_may_send(channel, len, 0);
+    if (r < 0)
+        return r;
+    if (bm_outgoing_send_body(channel, body, len))
+        return 0;
+    BEAM_CLEANUP(beam_message_freep) beam_message *message = bm_message_new(channel->core);
+    if (!message || bm_message_copy_body(message, body, (uint32_t)len) < 0)
+        return -ENOMEM;
+    bm_outgoing_send(channel, message);
+    message = NULL;
+    return 0;
+}
+
+void beam_channel_end(beam_channel *channel)
+{
+    bm_channel_end(channel, BEAM_OK, NULL);
+}
+
+void beam_channel_reset(beam_channel *channel, enum beam_code code, const char *text)
+{
+    channel->end_told = true;
+    bm_channel_abort(channel, code, text);
+}
+
+beam_channel *beam_channel_free(beam_channel *channel)
+{
+    if (!channel || !channel->handle || channel->kind == BM_CHANNEL_REQUEST)
+        return NULL;
+    channel->handle = false;
+    channel->end_told = true;
+    channel->handlers = NULL;
+    if (!(channel->local_ended && channel->remote_ended))
+        bm_channel_abort(channel, BEAM_CANCELLED, NULL);
+    bm_channel_unref(channel);
+    return NULL;
+}
+
+int64_t beam_channel_credit(const beam_channel *channel)
+{
+    return channel->send_credit;
+}

@@ -1,0 +1,283 @@
+/* One core's beginning, turning and end. The end has two steps: *stopping* (no new sessions, the old
+ * ones drain, until the stop time is over), then *quiet* (nothing left); a quiet core goes on turning
+ * until all are, because the others' ring sessions may still need its answer. */
+#include "runtime/core.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "runtime/channel.h"
+#include "runtime/frame.h"
+#include "runtime/ring.h"
+#include "runtime/runtime.h"
+#include "runtime/session.h"
+#include "runtime/app_timer.h"
+#include "runtime/transport.h"
+#include "runtime/unix_control.h"
+#include "uring/packet.h"
+
+#define CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours */
+
+static _Thread_local struct bm_core *current;
+
+struct bm_core *bm_core_current(void)
+{
+    return current;
+}
+
+void bm_core_log(struct bm_core *core, enum beam_log_level level, const char *format, ...)
+{
+    const struct beam_runtime_options *options = &core->runtime->options;
+    char text[512];
+    if (!options->log)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    options->log(level, text, options->log_arg);
+}
+
+/* --- callbacks that are due ------------------------------------------------------------------ */
+
+static void run_notify(struct bm_task *task)
+{
+    struct bm_core *core = bm_list_entry(task, struct bm_core, notify_task);
+    struct bm_list due, sessions_due;
+    struct bm_list *node;
+    /* What these cause is told in the next round, so that two ends cannot keep each other here. */
+    bm_list_init(&due);
+    bm_list_init(&sessions_due);
+    bm_list_splice_back(&due, &core->notify);
+    bm_list_splice_back(&sessions_due, &core->notify_sessions);
+    while ((node = bm_list_pop_front(&due)))
+        bm_channel_run_due(bm_list_entry(node, beam_channel, notify_node));
+    while ((node = bm_list_pop_front(&sessions_due)))
+        bm_session_run_due(bm_list_entry(node, beam_session, notify_node));
+}
+
+/* --- stopping -------------------------------------------------------------------------------- */
+
+static void end_sessions(struct bm_core *core)
+{
+    struct bm_list *node;
+    struct bm_list ended;
+    bm_list_init(&ended);
+    while ((node = bm_list_pop_front(&core->sessions))) {
+        beam_session *session = bm_list_entry(node, beam_session, node);
+        bm_list_push_back(&ended, node);
+        bm_session_ref(session);
+        bm_session_lost(session, BEAM_CANCELLED, "the runtime has stopped");
+        bm_session_unref(session);
+    }
+    bm_list_splice_back(&core->sessions, &ended);
+}
+
+static void on_stop_timeout(struct bm_timer *timer)
+{
+    end_sessions(bm_list_entry(timer, struct bm_core, stop_timer));
+}
+
+static void begin_stop(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    uint64_t timeout = runtime->options.stop_timeout_ns;
+    core->stopping = true;
+    bm_runtime_stop_listeners(core);
+
+    struct bm_list *node = core->sessions.next;
+    while (node != &core->sessions) {
+        beam_session *session = bm_list_entry(node, beam_session, node);
+        node = node->next;
+        bm_session_ref(session);
+        beam_session_drain(session);
+        bm_session_unref(session);
+    }
+    bm_timer_arm(core->reactor, &core->stop_timer,
+                 bm_reactor_now_ns(core->reactor) + (timeout ? timeout : BEAM_SEC));
+    bm_core_check_quiet(core);
+}
+
+/* Sessions whose handle the application still holds are no longer waited for once closed. */
+static bool sessions_are_closed(const struct bm_core *core)
+{
+    for (struct bm_list *n = core->sessions.next; n != &core->sessions; n = n->next) {
+        const beam_session *session = bm_list_entry(n, beam_session, node);
+        if (session->state != BM_SESSION_CLOSED || session->refs > (session->handle ? 1u : 0u))
+            return false;
+    }
+    return true;
+}
+
+void bm_core_check_quiet(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    if (!core->stopping || core->quiet || core->listener_count > 0 || !sessions_are_closed(core))
+        return;
+    core->quiet = true;
+    bm_timer_cancel(core->reactor, &core->stop_timer);
+    /* acq_rel: the last core to be quiet sees all that the others did. */
+    if (atomic_fetch_add_explicit(&runtime->quiet_count, 1, memory_order_acq_rel) + 1 <
+        runtime->core_count)
+        return;
+    for (unsigned i = 0; i < runtime->core_count; i++)
+        bm_reactor_stop(runtime->cores[i].reactor);
+}
+
+/* --- what is polled -------------------------------------------------------------------------- */
+
+static bool source_ready(struct bm_source *source)
+{
+    struct bm_core *core = bm_list_entry(source, struct bm_core, source);
+    if (BM_UNLIKELY(!core->stopping &&
+                    atomic_load_explicit(&core->runtime->stop, memory_order_seq_cst)))
+        return true;
+    return bm_ring_ready(core);
+}
+
+static unsigned source_drain(struct bm_source *source, unsigned budget)
+{
+    struct bm_core *core = bm_list_entry(source, struct bm_core, source);
+    unsigned n = 0;
+    if (BM_UNLIKELY(!core->stopping &&
+                    atomic_load_explicit(&core->runtime->stop, memory_order_seq_cst))) {
+        begin_stop(core);
+        n++;
+    }
+    if (BM_UNLIKELY(core->stopping && !core->quiet))
+        bm_core_check_quiet(core);
+    return n + bm_ring_drain(core, budget);
+}
+
+/* --- beginning and end ----------------------------------------------------------------------- */
+
+int bm_core_open(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    struct bm_reactor *reactor;
+    struct bm_reactor_options options = {
+        .spin = (enum bm_spin)runtime->options.spin,
+        .embedded = runtime->options.embedded,
+        .may_spin = bm_runtime_may_spin(runtime),
+    };
+    current = core;
+    int r = bm_reactor_new(&options, &reactor);
+    if (r >= 0) {
+        r = bm_buffers_new(reactor, BM_PACKET_GROUP,
+                           (uint32_t)(BM_PACKET_OVERHEAD + BM_UNIX_CONTROL_LEN + BM_FRAME_LEN_MAX),
+                           BM_PACKET_BUFFERS, &core->packets);
+        if (r < 0)
+            bm_reactor_free(reactor);
+    }
+    if (r < 0) {
+        current = NULL;
+        return r;
+    }
+    core->reactor = reactor;
+    core->allocs_begin = bm_alloc_count_thread();
+    bm_list_init(&core->sessions);
+    bm_list_init(&core->timers);
+    bm_list_init(&core->notify);
+    bm_list_init(&core->notify_sessions);
+    for (unsigned i = 0; i < runtime->core_count; i++)
+        bm_list_init(&core->ring_waiting[i]);
+    core->notify_task.fn = run_notify;
+    bm_timer_init(&core->stop_timer, on_stop_timeout);
+    core->source.ready = source_ready;
+    core->source.drain = source_drain;
+    bm_source_add(reactor, &core->source);
+    return 0;
+}
+
+void bm_core_close(struct bm_core *core)
+{
+    struct bm_reactor *reactor = core->reactor;
+    if (!reactor)
+        return;
+    bm_reactor_shut(reactor);
+    bm_timer_cancel(reactor, &core->stop_timer);
+    bm_source_remove(reactor, &core->source);
+    bm_timers_free(core);
+    /* Handles the application did not give back: their memory stays its own to free, and nothing
+     * else can be done with them. */
+    struct bm_list *node;
+    while ((node = bm_list_pop_front(&core->sessions)))
+        bm_list_entry(node, beam_session, node)->orphan = true;
+    core->packets = bm_buffers_free(core->packets);
+    bm_ring_drop_returns(core);
+    bm_reactor_close(reactor);
+    current = NULL;
+}
+
+/* --- sessions -------------------------------------------------------------------------------- */
+
+bool bm_core_admits(struct bm_core *core, const beam_session *session)
+{
+    unsigned count = 0;
+    if (session->peer.uid == getuid())
+        return true;
+    for (struct bm_list *n = core->sessions.next; n != &core->sessions; n = n->next) {
+        const beam_session *other = bm_list_entry(n, beam_session, node);
+        if (other->peer.kind == BEAM_PEER_UNIX && other->hello_received &&
+            other->peer.uid == session->peer.uid && other->state == BM_SESSION_OPEN)
+            count++;
+    }
+    /* Sessions are dealt out evenly, so that a share of the limit per core is the limit. */
+    uint32_t share = session->limits.sessions_uid_max / core->runtime->core_count;
+    return count < (share > 0 ? share : 1);
+}
+
+static void on_connect_timeout(struct bm_timer *timer)
+{
+    beam_session *session = bm_list_entry(timer, beam_session, hello_timer);
+    session->connect_error = -ETIMEDOUT;
+    bm_session_lost(session, BEAM_UNAVAILABLE, "no answer from the peer in time");
+}
+
+int beam_connect(beam_runtime *runtime, const char *url, const struct beam_connect_options *options,
+                 beam_session **ret_session)
+{
+    struct bm_core *core = bm_core_current();
+    beam_session *session;
+    int r;
+    if (!core || core->runtime != runtime)
+        return -EPERM;
+    if (!url)
+        return -EINVAL;
+    if (core->stopping)
+        return -ESHUTDOWN;
+
+    if (strncmp(url, "ring:", 5) == 0) {
+        char *end;
+        unsigned long to = strtoul(url + 5, &end, 10);
+        if (url[5] < '0' || url[5] > '9' || *end || to >= runtime->core_count)
+            return -BEAM_EURL;
+        r = bm_ring_connect(core, (unsigned)to, &session);
+    } else {
+        const struct beam_transport *transport = bm_transport_find(runtime, url);
+        r = transport && transport->connect ? transport->connect(core, url, &session)
+                                            : -BEAM_EURL;
+    }
+    if (r < 0)
+        return r;
+    uint64_t timeout = options && options->timeout_ns ? options->timeout_ns : CONNECT_TIMEOUT_NS;
+    session->hello_timer.fn = on_connect_timeout;
+    bm_timer_arm(core->reactor, &session->hello_timer, bm_reactor_now_ns(core->reactor) + timeout);
+    session->handle = true;
+    bm_session_ref(session);
+    if (options)
+        bm_session_set_handlers(session, options->handlers, options->arg);
+    *ret_session = session;
+    return 0;
+}
+
+void bm_core_deinit(struct bm_core *core)
+{
+    bm_pool_deinit(&core->pool);
+}

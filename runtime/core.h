@@ -1,0 +1,81 @@
+/* A core: what the runtime keeps beside one reactor. Everything in it belongs to that reactor's
+ * thread, except the rings' far ends and the few words marked otherwise. */
+#ifndef BM_CORE_H
+#define BM_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <beam/beam.h>
+
+#include "base/list.h"
+#include "runtime/pool.h"
+#include "uring/reactor.h"
+
+#define BM_PACKET_BUFFERS 64u /* receive buffers per core; ours: 4.2 MiB, touched as far as needed */
+#define BM_PACKET_GROUP 1u
+#define BM_RETURNS_BATCH 64u  /* messages sent home at once; one slot of a ring each batch */
+
+/* Messages on their way home to one other core. */
+struct bm_returns {
+    beam_message *chain;
+    unsigned count;
+};
+
+struct bm_core {
+    beam_runtime *runtime;
+    struct bm_reactor *reactor; /* set before the thread counts as started */
+    unsigned index;
+    struct bm_pool pool;
+
+    struct bm_list sessions;
+    unsigned listener_count; /* core 0 only: running */
+    struct bm_list timers;
+    struct bm_list notify;    /* channels with a callback due */
+    struct bm_list notify_sessions;
+    struct bm_task notify_task;
+    struct bm_task returns_task;
+    struct bm_source source;  /* the rings from other cores, and the stop flag */
+    struct bm_buffers *packets;
+    struct bm_returns *returns;    /* [cores] */
+    struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
+
+    struct bm_timer stop_timer;
+    bool stopping;
+    bool quiet;
+
+    uint64_t messages_sent, messages_received, packets_sent, packets_received;
+    uint64_t fds_sent, fds_received;
+    uint64_t session_count, channel_count;
+    uint64_t allocs_begin;
+
+    pthread_t thread;
+    bool thread_started;
+    int start_error;
+};
+
+/* The core whose thread this is, or NULL. */
+struct bm_core *bm_core_current(void);
+
+/* Owner's thread: makes the reactor and all that hangs on it; -BEAM_ENO_IO_URING, -ENOMEM. */
+int bm_core_open(struct bm_core *core);
+/* Owner's thread: ends what is left. */
+void bm_core_close(struct bm_core *core);
+/* Any thread, once no core runs. */
+void bm_core_deinit(struct bm_core *core);
+
+/* Looks whether a stopping core has nothing left to do. */
+void bm_core_check_quiet(struct bm_core *core);
+
+/* Whether the peer of a new session may have one more: those of *other* users are counted. */
+bool bm_core_admits(struct bm_core *core, const beam_session *session);
+
+void bm_core_log(struct bm_core *core, enum beam_log_level level, const char *format, ...)
+    __attribute__((__format__(__printf__, 3, 4)));
+
+static inline struct bm_pool *bm_core_pool(struct bm_core *core)
+{
+    return core ? &core->pool : NULL;
+}
+
+#endif

@@ -1,0 +1,536 @@
+/* The way in, the same on every carrier: frames that were taken apart meet the session's state.
+ *
+ * Nothing a peer sends may reach an assertion, an unbounded loop, or an allocation of a size it
+ * announced without a budget: what breaks the protocol ends the session (bm_session_fail), what the
+ * session cannot take is refused on its channel, and every fd that came is closed or owned. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/runtime.h"
+#include "runtime/service.h"
+#include "runtime/session.h"
+
+#define DEPTH_MAX 16u /* docs/spec/session.md M9 */
+
+static bool fail(beam_session *session, int error)
+{
+    bm_session_fail(session, error);
+    return false;
+}
+
+static bool alive(const beam_session *session)
+{
+    return session->state == BM_SESSION_OPEN;
+}
+
+beam_channel *bm_incoming_find(beam_session *session, uint64_t id)
+{
+    return bm_table_find(&session->table, id);
+}
+
+bool bm_incoming_expects_bytes(const beam_channel *channel)
+{
+    return channel->mode == BM_MODE_BYTES || channel->incoming;
+}
+
+/* Was this id given at any time? Then a channel that is not in the table is gone. */
+bool bm_incoming_was_given(const beam_session *session, uint64_t id)
+{
+    bool ours = (id & 1) == (session->opener ? 1 : 0);
+    return ours ? id < session->next_id : id <= session->last_peer_id;
+}
+
+/* --- session frames -------------------------------------------------------------------------- */
+
+bool bm_incoming_hello(beam_session *session, const struct bm_hello *hello)
+{
+    if (session->hello_received)
+        return fail(session, -BEAM_EHELLO_REPEATED);
+    if (hello->opener == session->opener)
+        return fail(session, -BEAM_EHELLO_ROLE);
+    session->hello_received = true;
+    session->peer_hello = *hello;
+    session->peer_hello.name = (beam_str){0};
+    session->peer_window = hello->window;
+    session->peer_channels_max = hello->channels_max;
+    session->peer_message_len_max = hello->message_len_max;
+    session->fds_refused = hello->fds_refused;
+    session->fd_credit += hello->fds_refused ? 0 : hello->fds_max;
+    size_t len = hello->name.len < sizeof(session->peer_name) ? hello->name.len
+                                                              : sizeof(session->peer_name) - 1;
+    if (len > 0)
+        memcpy(session->peer_name, hello->name.ptr, len);
+    session->peer_name[len] = '\0';
+    bm_timer_cancel(session->core->reactor, &session->hello_timer);
+
+    /* H3: what was opened before gets the rest of its window. */
+    for (struct bm_list *n = session->channels.next; n != &session->channels; n = n->next)
+        bm_list_entry(n, beam_channel, session_node)->send_credit +=
+            (int64_t)session->peer_window - (int64_t)BM_WINDOW_MIN;
+    bm_session_opened(session);
+    bm_session_unblock(session);
+    return alive(session);
+}
+
+bool bm_incoming_ping(beam_session *session, uint8_t flags, uint64_t token)
+{
+    if (!(flags & BM_PING_ACK)) {
+        /* One answer stands for all that came since the last packet left: a flood costs one frame. */
+        session->pong_token = token;
+        session->pong_due = true;
+        bm_session_want_flush(session);
+        return true;
+    }
+    if (session->ping_fn && token == session->ping_sent_ns) {
+        void (*fn)(uint64_t, void *) = session->ping_fn;
+        session->ping_fn = NULL;
+        uint64_t ns = bm_clock_now_ns() - token;
+        fn(ns > 0 ? ns : 1, session->ping_arg);
+    }
+    return alive(session);
+}
+
+bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goaway)
+{
+    if (goaway->why.code != BEAM_OK) {
+        struct beam_kv_value details;
+        beam_str text = {0};
+        if (goaway->why.details &&
+            beam_kv_root(goaway->why.details, goaway->why.details_len, &details) == 0)
+            (void)beam_kv_get_str(&details, "message", &text);
+        char reason[200];
+        size_t len = text.len < sizeof(reason) - 1 ? text.len : sizeof(reason) - 1;
+        if (len > 0)
+            memcpy(reason, text.ptr, len);
+        reason[len] = '\0';
+        bm_session_lost(session,
+                        goaway->why.code <= BEAM_UNAUTHENTICATED
+                            ? (enum beam_code)goaway->why.code
+                            : BEAM_UNKNOWN,
+                        len > 0 ? reason : "the peer ended the session");
+        return false;
+    }
+    session->peer_draining = true;
+
+    /* P2: what we opened by name above that id was surely not run. */
+    struct bm_list *node = session->channels.next;
+    while (node != &session->channels) {
+        beam_channel *channel = bm_list_entry(node, beam_channel, session_node);
+        node = node->next;
+        bool by_name = channel->opening || (channel->ours && channel->name_len > 0);
+        if (channel->kind == BM_CHANNEL_EVENTS) {
+            bm_channel_end(channel, BEAM_OK, NULL);
+        } else if (by_name && (channel->opening || channel->id > goaway->last_id)) {
+            channel->never_left = true;
+            bm_channel_lost(channel, BEAM_UNAVAILABLE, "the peer is draining");
+        }
+    }
+    bm_session_check_drained(session);
+    return alive(session);
+}
+
+bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
+{
+    const int64_t most = INT64_C(1) << 62; /* W4 */
+    if (id == 0) {
+        if (amount > (uint64_t)most || session->fd_credit + (int64_t)amount > most)
+            return fail(session, -BEAM_ECREDIT_OVERFLOW);
+        session->fd_credit += (int64_t)amount;
+        bm_session_unblock(session);
+        return alive(session);
+    }
+    beam_channel *channel = bm_incoming_find(session, id);
+    if (!channel)
+        return bm_incoming_was_given(session, id) ? true : fail(session, -BEAM_EFRAME_CHANNEL);
+    if (amount > (uint64_t)most || channel->send_credit + (int64_t)amount > most)
+        return fail(session, -BEAM_ECREDIT_OVERFLOW);
+    channel->send_credit += (int64_t)amount;
+    if (channel->out_head)
+        bm_channel_make_ready(channel);
+    if (channel->blocked && channel->send_credit > 0) {
+        bm_list_unlink(&channel->blocked_node);
+        channel->blocked = false;
+        bm_channel_notify(channel, BM_DUE_WRITABLE);
+    }
+    return true;
+}
+
+/* C6: a bucket of tokens for aborts of channels the peer opened itself. */
+static bool abort_is_too_many(beam_session *session)
+{
+    uint64_t now = bm_reactor_now_ns(session->core->reactor);
+    double rate = session->limits.aborts_per_s;
+    session->abort_tokens += rate * (double)(now - session->abort_refill_ns) / 1e9;
+    session->abort_refill_ns = now;
+    if (session->abort_tokens > 2 * rate)
+        session->abort_tokens = 2 * rate;
+    session->abort_tokens -= 1;
+    return session->abort_tokens < 0;
+}
+
+bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
+                     const struct bm_frame_end *end)
+{
+    beam_channel *channel = bm_incoming_find(session, id);
+    bool abort = flags & BM_END_ABORT;
+    if (!channel)
+        return bm_incoming_was_given(session, id) ? true : fail(session, -BEAM_EFRAME_CHANNEL);
+    if (channel->abort_due)
+        return true; /* ours is on its way; theirs changes nothing */
+    if (!abort && channel->incoming)
+        return fail(session, -BEAM_EFRAGMENT);
+    if (!abort && (channel->remote_ended || (channel->ours && channel->oneway)))
+        return fail(session, -BEAM_EFRAME_CHANNEL);
+    if (abort && !channel->ours && channel->deadline_ns > bm_reactor_now_ns(session->core->reactor) &&
+        abort_is_too_many(session)) {
+        session->goaway.why.code = BEAM_RESOURCE_EXHAUSTED;
+        return fail(session, -BEAM_EFLOW_CONTROL);
+    }
+
+    struct beam_kv_value details;
+    beam_str text = {0};
+    if (end->details && beam_kv_root(end->details, end->details_len, &details) == 0)
+        (void)beam_kv_get_str(&details, "message", &text);
+    bm_channel_remote_end(channel, abort, end->code, text, end->details, end->details_len);
+    return alive(session);
+}
+
+/* --- messages -------------------------------------------------------------------------------- */
+
+/* The next id of the peer's. 0 or -BEAM_EFRAME_CHANNEL. */
+static int take_peer_id(beam_session *session, uint64_t id)
+{
+    bool ours = (id & 1) == (session->opener ? 1 : 0);
+    if (ours || id <= session->last_peer_id)
+        return -BEAM_EFRAME_CHANNEL;
+    session->last_peer_id = id;
+    return 0;
+}
+
+static beam_channel *open_channel(beam_session *session, uint64_t id, enum bm_channel_mode mode)
+{
+    if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + 1) < 0)
+        return NULL;
+    beam_channel *channel = bm_channel_new(session->core, mode);
+    if (!channel)
+        return NULL;
+    session->opened_there++;
+    bm_channel_bind(channel, session, id, false);
+    return channel;
+}
+
+/* Opens the channels attached to a message. 0, a session error, or -ENOMEM. */
+static int open_attached(beam_session *session, beam_message *message)
+{
+    for (unsigned i = 0; i < bm_message_channels(message); i++) {
+        struct bm_attached_channel *entry = &message->attachments->channels[i];
+        int r = take_peer_id(session, entry->id);
+        if (r < 0)
+            return r;
+        if (session->opened_there >= session->limits.channels_max)
+            return -BEAM_ETOO_MANY_CHANNELS;
+        entry->channel = open_channel(session, entry->id, entry->mode);
+        if (!entry->channel)
+            return -ENOMEM;
+    }
+    if (message->attachments)
+        message->attachments->sent = true;
+    return 0;
+}
+
+/* A refusal of the channel alone: the session goes on, what came with the message is disposed of. */
+static bool refuse(beam_session *session, beam_channel *channel, beam_message *message,
+                   enum beam_code code, const char *text)
+{
+    bm_channel_ref(channel);
+    bm_message_done(message);
+    bm_channel_abort(channel, code, text);
+    bm_channel_unref(channel);
+    return alive(session);
+}
+
+/* Whether a request may run, or how it is refused. */
+static enum beam_code judge_request(beam_session *session, beam_channel *channel,
+                                    const struct bm_incoming_message *in, uint64_t len,
+                                    const char **ret_text)
+{
+    if (session->draining) {
+        *ret_text = "draining";
+        return BEAM_UNAVAILABLE;
+    }
+    if (in->depth > DEPTH_MAX) {
+        *ret_text = "nested deeper than 16";
+        return BEAM_RESOURCE_EXHAUSTED;
+    }
+    if (len > session->limits.message_len_max) {
+        *ret_text = "message over the limit";
+        return BEAM_RESOURCE_EXHAUSTED;
+    }
+    channel->service =
+        in->service_known ? in->service
+                          : bm_services_find(bm_runtime_services(session->core->runtime),
+                                             in->name.ptr, in->name.len);
+    if (!channel->service) {
+        *ret_text = "no service of this name";
+        return BEAM_NOT_FOUND;
+    }
+    return BEAM_OK;
+}
+
+static bool open_request(beam_session *session, const struct bm_incoming_message *in,
+                         uint64_t len, beam_message *message, beam_channel **ret_channel)
+{
+    int r = take_peer_id(session, in->id);
+    if (r == 0 && session->opened_there >= session->limits.channels_max)
+        r = -BEAM_ETOO_MANY_CHANNELS;
+    if (r < 0) {
+        bm_message_done(message);
+        return fail(session, r);
+    }
+    beam_channel *channel = open_channel(session, in->id, BM_MODE_MESSAGES);
+    if (!channel) {
+        /* Without memory for a channel there is none to refuse it on. */
+        bm_message_done(message);
+        return fail(session, -ENOMEM);
+    }
+    channel->kind = (in->flags & BM_MSG_ONEWAY) ? BM_CHANNEL_SINK : BM_CHANNEL_REQUEST;
+    channel->oneway = in->flags & BM_MSG_ONEWAY;
+    if (channel->oneway)
+        channel->local_ended = true;
+    channel->depth = in->depth;
+    channel->peer = session->peer;
+
+    const char *text = NULL;
+    enum beam_code code = judge_request(session, channel, in, len, &text);
+    if (code != BEAM_OK) {
+        int a = open_attached(session, message);
+        bool go_on = refuse(session, channel, message, code, text);
+        bm_channel_unref(channel);
+        if (a < 0 && go_on)
+            return fail(session, a);
+        return false;
+    }
+    if (in->deadline_ns != UINT64_MAX)
+        bm_channel_arm_deadline(channel, in->deadline_ns);
+    *ret_channel = channel;
+    return true;
+}
+
+/* A message of which the whole is here: to the application, or into line. */
+static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
+                    beam_message *message)
+{
+    bool request = channel->kind == BM_CHANNEL_REQUEST && !channel->in_handler &&
+                   !channel->handed_over;
+    if (!request) {
+        bm_channel_deliver(channel, flags, message);
+        return;
+    }
+
+    channel->handed_over = true;
+    if (flags & BM_MSG_END)
+        channel->remote_ended = true;
+    if (session->queue_len >= session->limits.queue_len_max) {
+        /* Its answer would find no room: it waits, as one that has not been read. */
+        beam_message *copy = beam_message_keep(message);
+        bm_message_done(message);
+        if (!copy) {
+            bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, "no memory");
+            return;
+        }
+        copy->flags &= (uint16_t)~BM_MESSAGE_KEPT;
+        channel->reply = copy;
+        bm_list_push_back(&session->held, &channel->notify_node);
+        bm_channel_ref(channel);
+        return;
+    }
+    channel->core->messages_received++;
+    bm_request_run(channel, message);
+    bm_message_done(message);
+}
+
+void bm_incoming_release_held(beam_session *session)
+{
+    while (session->queue_len * 2 <= session->limits.queue_len_max) {
+        struct bm_list *node = bm_list_pop_front(&session->held);
+        if (!node)
+            return;
+        beam_channel *channel = bm_list_entry(node, beam_channel, notify_node);
+        beam_message *message = channel->reply;
+        channel->reply = NULL;
+        channel->core->messages_received++;
+        if (!channel->gone)
+            bm_request_run(channel, message);
+        bm_message_done(message);
+        bm_channel_unref(channel);
+    }
+}
+
+/* The first frame of a message in several: room for the whole, charged before it is given. */
+static bool begin_large(beam_session *session, beam_channel *channel,
+                        const struct bm_incoming_message *in, beam_message *view)
+{
+    if (session->large_held + in->total > session->limits.large_len_max)
+        return refuse(session, channel, view, BEAM_RESOURCE_EXHAUSTED,
+                      "large messages of this session fill their limit");
+
+    beam_message *message = bm_message_new(session->core);
+    uint8_t *room = message ? bm_message_body_room(message, (uint32_t)in->total) : NULL;
+    if (!room || bm_message_copy_metadata(message, view->metadata, view->metadata_len) < 0) {
+        if (message)
+            bm_message_free_memory(message);
+        return refuse(session, channel, view, BEAM_RESOURCE_EXHAUSTED, "no memory");
+    }
+    if (view->body_len > 0)
+        memcpy(room, view->body, view->body_len);
+    message->codec = view->codec;
+    message->attachments = view->attachments;
+    message->payer = view->payer;
+    message->fds_owed = view->fds_owed;
+    message->flags |= BM_MESSAGE_CHARGED;
+    view->attachments = NULL;
+    view->payer = NULL;
+    view->fds_owed = 0;
+    bm_message_done(view);
+    session->large_held += in->total;
+    channel->incoming = message;
+    channel->incoming_pos = room + view->body_len;
+    channel->incoming_left = in->total - view->body_len;
+    return true;
+}
+
+bool bm_incoming_message(beam_session *session, const struct bm_incoming_message *in,
+                         beam_message *message)
+{
+    uint64_t len = (uint64_t)message->metadata_len + (in->large ? in->total : message->body_len);
+    unsigned fds = bm_message_fds(message);
+    beam_channel *channel = NULL;
+
+    if (fds > 0) {
+        session->core->fds_received += fds;
+        session->fds_recv_credit -= fds;
+        if (session->fds_recv_credit < 0) {
+            bm_message_done(message);
+            return fail(session, -BEAM_EFLOW_CONTROL);
+        }
+    }
+
+    if (in->open) {
+        /* Our own reference to a new channel, beside the session's. */
+        if (!open_request(session, in, len, message, &channel))
+            return alive(session);
+    } else {
+        channel = bm_incoming_find(session, in->id);
+        if (!channel && !bm_incoming_was_given(session, in->id)) {
+            bm_message_done(message);
+            return fail(session, -BEAM_EFRAME_CHANNEL);
+        }
+        if (!channel || channel->abort_due) {
+            /* M3: dropped; its fds go back as credit, its channels are answered. */
+            int r = open_attached(session, message);
+            bm_session_return_fds(session, fds);
+            bm_message_done(message);
+            return r < 0 ? fail(session, r) : alive(session);
+        }
+        if (channel->remote_ended || (channel->ours && channel->oneway)) {
+            bm_message_done(message);
+            return fail(session, -BEAM_EFRAME_CHANNEL);
+        }
+        bm_channel_ref(channel);
+    }
+
+    /* From here on the message holds the peer's credit, and gives it back however it ends. */
+    message->payer = bm_channel_ref(channel);
+    message->fds_owed = (uint16_t)fds;
+    int r = 0;
+    if (channel->recv_credit <= 0)
+        r = -BEAM_EFLOW_CONTROL;
+    channel->recv_credit -= (int64_t)(len + BM_MESSAGE_COST);
+    if (r == 0)
+        r = open_attached(session, message);
+    bool go_on;
+    if (r == -ENOMEM) {
+        go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED, "no memory");
+    } else if (r < 0) {
+        bm_message_done(message);
+        go_on = fail(session, r);
+    } else if (in->fds_missing) {
+        go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED,
+                       "the receiver has no room for more file descriptors");
+    } else if (len > session->limits.message_len_max) {
+        go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED,
+                       "message over the limit");
+    } else if (in->large) {
+        go_on = begin_large(session, channel, in, message);
+    } else {
+        deliver(session, channel, in->flags, message);
+        go_on = alive(session);
+    }
+    /* Found: the reference of this call. Opened: the one it was made with. */
+    bm_channel_unref(channel);
+    return go_on;
+}
+
+/* --- bytes ----------------------------------------------------------------------------------- */
+
+static bool continue_message(beam_session *session, beam_channel *channel, uint8_t flags,
+                             const uint8_t *bytes, uint32_t len)
+{
+    bool last = !(flags & BM_MSG_MORE);
+    if ((flags & (BM_MSG_OPEN | BM_MSG_ONEWAY)) || ((flags & BM_MSG_END) && !last))
+        return fail(session, -BEAM_EFRAME_FLAGS);
+    if (len == 0 || len > channel->incoming_left || last != (len == channel->incoming_left))
+        return fail(session, -BEAM_EFRAGMENT);
+    memcpy(channel->incoming_pos, bytes, len);
+    channel->incoming_pos += len;
+    channel->incoming_left -= len;
+    if (!last)
+        return true;
+
+    beam_message *message = channel->incoming;
+    channel->incoming = NULL;
+    bm_channel_ref(channel);
+    deliver(session, channel, flags, message);
+    bm_channel_unref(channel);
+    return alive(session);
+}
+
+static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t flags,
+                         const uint8_t *bytes, uint32_t len)
+{
+    int64_t cost = (int64_t)len + BM_MESSAGE_COST;
+    if (flags & ~BM_MSG_END)
+        return fail(session, -BEAM_EFRAME_FLAGS);
+    if (channel->remote_ended)
+        return fail(session, -BEAM_EFRAME_CHANNEL);
+    if (channel->recv_credit <= 0)
+        return fail(session, -BEAM_EFLOW_CONTROL);
+    channel->recv_credit -= cost;
+
+    bm_channel_ref(channel);
+    const struct beam_stream_handlers *h = channel->handlers;
+    channel->hold_bytes = false;
+    channel->core->messages_received++;
+    if (len > 0 && h && h->on_data && channel->handle)
+        h->on_data((beam_stream *)channel, bytes, len, channel->arg);
+    /* Held bytes are returned by beam_stream_release; the frame's own cost never is held. */
+    bm_channel_return_credit(channel, channel->hold_bytes ? BM_MESSAGE_COST : cost);
+    if (flags & BM_MSG_END)
+        bm_channel_remote_end(channel, false, BEAM_OK, (beam_str){0}, NULL, 0);
+    bm_channel_unref(channel);
+    return alive(session);
+}
+
+bool bm_incoming_bytes(beam_session *session, beam_channel *channel, uint8_t flags,
+                       const uint8_t *bytes, uint32_t len)
+{
+    if (channel->abort_due)
+        return true;
+    return channel->incoming ? continue_message(session, channel, flags, bytes, len)
+                             : stream_bytes(session, channel, flags, bytes, len);
+}

@@ -1,0 +1,279 @@
+/* Making, keeping and freeing messages, and their bodies. Metadata and attachments have files of
+ * their own.
+ *
+ * Invariants: a message has one owner; `home` is compared, never followed, unless it is a core of the
+ * running runtime; a view owns nothing but its attachments. */
+#include "runtime/message.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/ring.h"
+#include "runtime/runtime.h"
+
+/* What beam_message_new returns without memory. It is never written: every setter looks at FAILED
+ * first. */
+static beam_message out_of_memory = {
+    .flags = BM_MESSAGE_STATIC | BM_MESSAGE_FAILED,
+    .error = -ENOMEM,
+};
+
+beam_message *bm_message_new(struct bm_core *core)
+{
+    uint32_t cap;
+    beam_message *message = bm_pool_get(bm_core_pool(core), sizeof(*message), &cap);
+    if (!message)
+        return NULL;
+    /* Up to the writer: metadata_inline and body_inline need no clearing, nor does the writer. */
+    memset(message, 0, offsetof(beam_message, writer));
+    message->home = core;
+    message->cap = cap;
+    return message;
+}
+
+beam_message *beam_message_new(void)
+{
+    beam_message *message = bm_message_new(bm_core_current());
+    return message ? message : &out_of_memory;
+}
+
+int beam_message_error(const beam_message *message)
+{
+    return message->error;
+}
+
+/* --- body ------------------------------------------------------------------------------------ */
+
+uint8_t *bm_message_body_room(beam_message *message, uint32_t len)
+{
+    if (len <= BM_MESSAGE_BODY_INLINE) {
+        message->body = message->body_inline;
+        message->body_len = len;
+        return message->body_inline;
+    }
+    if (!(message->flags & BM_MESSAGE_BODY_BLOCK) || message->body_cap < len) {
+        struct bm_pool *pool = bm_core_pool(message->home);
+        uint32_t cap;
+        uint8_t *block = bm_pool_get(pool, len, &cap);
+        if (!block)
+            return NULL;
+        if (message->flags & BM_MESSAGE_BODY_BLOCK)
+            bm_pool_put(pool, message->body_block, message->body_cap);
+        message->body_block = block;
+        message->body_cap = cap;
+        message->flags |= BM_MESSAGE_BODY_BLOCK;
+    }
+    message->body = message->body_block;
+    message->body_len = len;
+    return message->body_block;
+}
+
+void bm_message_fail(beam_message *message, int error)
+{
+    if (message->flags & BM_MESSAGE_FAILED)
+        return;
+    message->error = error;
+    message->flags |= BM_MESSAGE_FAILED;
+}
+
+int bm_message_copy_body(beam_message *message, const void *body, uint32_t len)
+{
+    if (len == 0) {
+        message->body_len = 0;
+        return 0;
+    }
+    uint8_t *room = bm_message_body_room(message, len);
+    if (!room)
+        return -ENOMEM;
+    memcpy(room, body, len);
+    return 0;
+}
+
+void *beam_message_reserve_body(beam_message *message, size_t len)
+{
+    if (message->flags & (BM_MESSAGE_FAILED | BM_MESSAGE_VIEW))
+        return NULL;
+    if (len > INT32_MAX) {
+        bm_message_fail(message, -EMSGSIZE);
+        return NULL;
+    }
+    uint8_t *room = bm_message_body_room(message, (uint32_t)len);
+    if (!room)
+        bm_message_fail(message, -ENOMEM);
+    return room;
+}
+
+void beam_message_set_body(beam_message *message, const void *body, size_t len)
+{
+    void *room = beam_message_reserve_body(message, len);
+    if (room && len > 0)
+        memcpy(room, body, len);
+}
+
+const void *beam_message_body(const beam_message *message, size_t *ret_len)
+{
+    if (ret_len)
+        *ret_len = message->body_len;
+    return message->body_len > 0 ? message->body : NULL;
+}
+
+void beam_message_set_codec(beam_message *message, uint32_t codec)
+{
+    if (!(message->flags & (BM_MESSAGE_STATIC | BM_MESSAGE_VIEW)))
+        message->codec = codec;
+}
+
+uint32_t beam_message_codec(const beam_message *message)
+{
+    return message->codec;
+}
+
+/* --- keep and free --------------------------------------------------------------------------- */
+
+beam_message *beam_message_keep(const beam_message *borrowed)
+{
+    /* Callbacks get a const pointer so that they do not edit what they borrow; keeping is the one
+     * change of owner they may make. */
+    beam_message *message = (beam_message *)borrowed;
+    if (!(message->flags & BM_MESSAGE_VIEW)) {
+        message->flags |= BM_MESSAGE_KEPT;
+        return message;
+    }
+
+    beam_message *copy = bm_message_new(bm_core_current());
+    if (!copy)
+        return NULL;
+    if (bm_message_copy_body(copy, message->body, message->body_len) < 0 ||
+        bm_message_copy_metadata(copy, message->metadata, message->metadata_len) < 0) {
+        bm_message_free_memory(copy);
+        return NULL;
+    }
+    copy->codec = message->codec;
+    copy->attachments = message->attachments;
+    copy->payer = message->payer;
+    copy->fds_owed = message->fds_owed;
+    copy->flags |= message->flags & BM_MESSAGE_CHARGED;
+    message->attachments = NULL;
+    message->payer = NULL;
+    message->fds_owed = 0;
+    message->flags = (uint16_t)((message->flags | BM_MESSAGE_KEPT) & ~BM_MESSAGE_CHARGED);
+    return copy;
+}
+
+static void free_blocks(struct bm_pool *pool, beam_message *message)
+{
+    if (message->flags & BM_MESSAGE_BODY_BLOCK)
+        bm_pool_put(pool, message->body_block, message->body_cap);
+    if (message->flags & BM_MESSAGE_META_BLOCK)
+        bm_pool_put(pool, message->metadata_block, message->metadata_cap);
+    if (message->attachments)
+        bm_attachments_free_memory(pool, message->attachments);
+    bm_pool_put(pool, message, message->cap);
+}
+
+void bm_message_free_memory(beam_message *message)
+{
+    struct bm_core *core = bm_core_current();
+    if (message->home == core || !message->home) {
+        free_blocks(bm_core_pool(message->home), message);
+        return;
+    }
+    if (core && bm_runtime_has_core(core->runtime, message->home)) {
+        bm_ring_return(core, message->home, message);
+        return;
+    }
+    free_blocks(NULL, message);
+}
+
+void bm_message_take_home(struct bm_core *core, beam_message *chain)
+{
+    while (chain) {
+        beam_message *next = chain->next;
+        free_blocks(bm_core_pool(core), chain);
+        chain = next;
+    }
+}
+
+void bm_message_unbind(beam_message *message)
+{
+    if (message->attachments && message->attachments->channel_count > 0)
+        bm_attachments_drop_channels(message);
+    if (message->payer)
+        bm_channel_message_done(message);
+}
+
+int bm_message_make_ours(beam_message *message)
+{
+    struct bm_attachments *att = message->attachments;
+    if (att && att->sent) {
+        if (bm_attachments_core(message))
+            return -EINVAL;
+        att->channel_count = 0;
+        att->sent = false;
+    }
+    if (att)
+        bm_attachments_close_ranks(att);
+    if (message->payer)
+        bm_channel_message_done(message);
+    return 0;
+}
+
+/* Which core must do the freeing, or NULL when any thread may. */
+static struct bm_core *bound_to(const beam_message *message)
+{
+    if (message->payer)
+        return bm_channel_core(message->payer);
+    if (message->attachments && message->attachments->channel_count > 0)
+        return bm_attachments_core(message);
+    return NULL;
+}
+
+static void free_here(void *arg)
+{
+    beam_message *message = arg;
+    bm_message_unbind(message);
+    if (message->attachments)
+        bm_attachments_close(message);
+    bm_message_free_memory(message);
+}
+
+beam_message *beam_message_free(beam_message *message)
+{
+    if (!message || (message->flags & (BM_MESSAGE_STATIC | BM_MESSAGE_VIEW)))
+        return NULL;
+    struct bm_core *core = bound_to(message);
+    if (core && core != bm_core_current()) {
+        /* A full mailbox is waited for by foreign threads; one reactor freeing another's bound
+         * message is rare, and a short wait there beats losing the peer's credit. */
+        int r;
+        do
+            r = bm_mailbox_post(core->reactor, free_here, message);
+        while (r == -EAGAIN);
+        if (r == 0)
+            return NULL;
+        message->payer = NULL; /* the core has ended and took its sessions with it */
+    }
+    free_here(message);
+    return NULL;
+}
+
+void bm_message_done(beam_message *message)
+{
+    if (message->flags & BM_MESSAGE_KEPT) {
+        if (!(message->flags & BM_MESSAGE_VIEW))
+            message->flags &= (uint16_t)~BM_MESSAGE_KEPT;
+        return;
+    }
+    bm_message_unbind(message);
+    if (message->attachments)
+        bm_attachments_close(message);
+    if (!(message->flags & BM_MESSAGE_VIEW)) {
+        bm_message_free_memory(message);
+    } else if (message->attachments) {
+        bm_attachments_free_memory(bm_core_pool(bm_core_current()), message->attachments);
+        message->attachments = NULL;
+    }
+}

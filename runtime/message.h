@@ -1,0 +1,152 @@
+/* The message as the runtime sees it. See <beam/message.h> for what applications may do.
+ *
+ * Memory. One block from the pool of the core that made it (its home): a first cache line with all
+ * a receiver reads, a second with what only the maker needs, then room for small metadata and a small
+ * body. Longer ones get blocks of their own. Blocks are allocations in their own right, so whoever
+ * holds a message can free it on any thread; sending it home is only cheaper.
+ *
+ * A *view* is a message over bytes that are somebody else's (a receive buffer, a slot of a ring). It
+ * lives on the stack of the dispatch and is what handlers borrow; keeping it copies. */
+#ifndef BM_MESSAGE_H
+#define BM_MESSAGE_H
+
+#include <beam/message.h>
+
+#include "base/list.h"
+#include "runtime/frame.h"
+
+struct bm_core;
+struct bm_pool;
+
+#define BM_MESSAGE_METADATA_INLINE 128u
+#define BM_MESSAGE_BODY_INLINE 192u
+#define BM_MESSAGE_COST 64u /* what a message costs besides its bytes; docs/spec/session.md W2 */
+
+enum {
+    BM_MESSAGE_VIEW = 1 << 0,       /* body and metadata are borrowed */
+    BM_MESSAGE_STATIC = 1 << 1,     /* the one that stands for -ENOMEM */
+    BM_MESSAGE_KEPT = 1 << 2,       /* the callback took it over */
+    BM_MESSAGE_WRITING = 1 << 3,    /* the metadata writer is open */
+    BM_MESSAGE_BODY_BLOCK = 1 << 4, /* body lies in a block of its own */
+    BM_MESSAGE_META_BLOCK = 1 << 5, /* metadata too */
+    BM_MESSAGE_LAST = 1 << 6,       /* our direction ends behind it */
+    BM_MESSAGE_LARGE = 1 << 7,      /* counted among the large ones under way */
+    BM_MESSAGE_FAILED = 1 << 8,     /* error is set */
+    BM_MESSAGE_UNPAID = 1 << 10,    /* an answer: taken without credit, which it waits for in line */
+    BM_MESSAGE_OPENED = 1 << 11,    /* packed with OPEN */
+    BM_MESSAGE_CHARGED = 1 << 9,    /* a large one in the receiving session's budget */
+};
+
+struct bm_attached_channel {
+    uint64_t id; /* on the wire; given when packed, read when received */
+    enum bm_channel_mode mode;
+    beam_channel *channel; /* sender: our end, until it is sent; receiver: until it is taken */
+};
+
+struct bm_attachments {
+    uint8_t fd_count;
+    uint8_t channel_count;
+    bool sent;      /* the channels have ids; `channel` of the sender's is no longer ours to see */
+    uint32_t cap;   /* of this block */
+    uint32_t channels_cap;
+    int fds[BEAM_MESSAGE_FDS_MAX]; /* -1: taken */
+    struct bm_attached_channel *channels;
+};
+
+struct beam_message {
+    /* What a receiver reads. */
+    beam_message *next;
+    const uint8_t *body;
+    const uint8_t *metadata; /* a kv map, or NULL */
+    struct bm_attachments *attachments;
+    struct bm_core *home;  /* whose pool it came from; NULL: the allocator */
+    beam_channel *payer;   /* received: whose peer gets the credit back */
+    uint32_t body_len;
+    uint32_t metadata_len;
+    uint32_t codec;
+    uint16_t flags;
+    uint16_t fds_owed; /* received: fd credits to give back for fds not yet taken */
+
+    /* What only the maker and the sending session need. */
+    int error;
+    uint32_t cap; /* of this block */
+    uint32_t body_cap;
+    uint32_t metadata_cap;
+    uint8_t *body_block;
+    uint8_t *metadata_block;
+    uint32_t packed;       /* bytes of the body that have left, of a large one */
+    uint32_t frame_offset; /* where its frame stands in the packet, while that is retained */
+    uint32_t keys;
+    beam_kv_writer writer;
+
+    _Alignas(64) uint8_t metadata_inline[BM_MESSAGE_METADATA_INLINE];
+    _Alignas(64) uint8_t body_inline[BM_MESSAGE_BODY_INLINE];
+};
+
+static inline uint64_t bm_message_len(const beam_message *message)
+{
+    return (uint64_t)message->metadata_len + message->body_len;
+}
+
+static inline int64_t bm_message_cost(const beam_message *message)
+{
+    return (int64_t)bm_message_len(message) + BM_MESSAGE_COST;
+}
+
+static inline unsigned bm_message_fds(const beam_message *message)
+{
+    return message->attachments ? message->attachments->fd_count : 0;
+}
+
+static inline unsigned bm_message_channels(const beam_message *message)
+{
+    return message->attachments ? message->attachments->channel_count : 0;
+}
+
+/* NULL without memory. */
+beam_message *bm_message_new(struct bm_core *core);
+
+/* Makes an error stick, unless one does already. */
+void bm_message_fail(beam_message *message, int error);
+
+/* Ends the metadata; returns the sticky error. Sending starts with it. */
+int bm_message_seal(beam_message *message);
+
+/* Room for a body of len bytes; NULL without memory (no sticky error). */
+uint8_t *bm_message_body_room(beam_message *message, uint32_t len);
+
+/* Metadata or body of a message by copy; -ENOMEM. */
+int bm_message_copy_metadata(beam_message *message, const void *document, uint32_t len);
+int bm_message_copy_body(beam_message *message, const void *body, uint32_t len);
+
+/* The attachments of a message, made when missing; NULL without memory. */
+struct bm_attachments *bm_message_attachments(beam_message *message);
+/* One more attached channel; NULL without memory or over the limit. */
+struct bm_attached_channel *bm_attachments_add_channel(beam_message *message);
+/* Resets the channels nobody took; the core they live on, NULL when none is left. */
+void bm_attachments_drop_channels(beam_message *message);
+struct bm_core *bm_attachments_core(const beam_message *message);
+/* Closes fds and resets channels that were not taken; the memory stays with the message. */
+void bm_attachments_close(beam_message *message);
+void bm_attachments_free_memory(struct bm_pool *pool, struct bm_attachments *att);
+/* fds that were taken leave no gaps. */
+void bm_attachments_close_ranks(struct bm_attachments *att);
+
+/* Ends a message's life in a callback: frees it unless it was kept. */
+void bm_message_done(beam_message *message);
+
+/* Before a message is sent: one that was received gives its credit back and keeps only what can
+ * travel on. -EINVAL: it holds channels that nobody took, which cannot. */
+int bm_message_make_ours(beam_message *message);
+
+/* Gives the memory of a message back, without looking at payer or attachments. */
+void bm_message_free_memory(beam_message *message);
+
+/* Takes what binds a message to its core (credit, fd credit, channels) off it, so that any thread may
+ * own it. Owner's core. */
+void bm_message_unbind(beam_message *message);
+
+/* A chain of messages that came home. Owner's core. */
+void bm_message_take_home(struct bm_core *core, beam_message *chain);
+
+#endif

@@ -1,0 +1,236 @@
+/* The serving end of a request: handler, answer, cancel. A request is its channel; the reference taken
+ * when it reaches the handler is the application's until it has answered. */
+#include "runtime/channel.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "runtime/core.h"
+#include "runtime/forward.h"
+#include "runtime/message.h"
+#include "runtime/runtime.h"
+#include "runtime/service.h"
+#include "runtime/session.h"
+
+#define WAITING_ANSWERS_MAX (64u << 20) /* ours: beyond it large answers become errors */
+
+void bm_request_run(beam_channel *channel, beam_message *message)
+{
+    beam_request *request = bm_channel_request(channel);
+    const struct bm_service *service = channel->service;
+    bool event = channel->kind == BM_CHANNEL_SINK;
+
+    if (service->core != BM_ANY_CORE && service->core != channel->core->index) {
+        bm_forward(channel, message);
+        return;
+    }
+    bm_channel_ref(channel);
+    channel->in_handler = true;
+    service->handler(request, message, service->arg);
+    channel->in_handler = false;
+    if (event)
+        bm_channel_unref(channel);
+    else if (!channel->answered && !channel->kept)
+        beam_fail(request, BEAM_INTERNAL, "handler returned without an answer");
+}
+
+void bm_request_cancel_children(beam_channel *channel)
+{
+    struct bm_list *node;
+    while ((node = bm_list_pop_front(&channel->children))) {
+        beam_channel *child = bm_list_entry(node, beam_channel, child_node);
+        bm_channel_ref(child);
+        bm_channel_abort(child, BEAM_CANCELLED, "the request it was made for has ended");
+        bm_channel_end_later(child, BEAM_CANCELLED, "the request it was made for was cancelled");
+        bm_channel_unref(child);
+    }
+}
+
+void bm_request_peer_end(beam_channel *channel, const struct beam_status *status)
+{
+    const struct beam_channel_handlers *h = channel->handlers;
+    if (channel->answered)
+        return;
+    if (status->code == BEAM_OK) {
+        if (h && h->on_end && !channel->end_told) {
+            channel->end_told = true;
+            h->on_end(channel, status, channel->arg);
+        }
+        return;
+    }
+    if (channel->cancelled)
+        return;
+    channel->cancelled = true;
+    bm_channel_ref(channel);
+    bm_request_cancel_children(channel);
+    if (h && h->on_end && !channel->end_told) {
+        channel->end_told = true;
+        h->on_end(channel, status, channel->arg);
+    }
+    if (channel->on_cancel && !channel->answered)
+        channel->on_cancel(bm_channel_request(channel), channel->on_cancel_arg);
+    bm_channel_unref(channel);
+}
+
+/* The application is done with the request. */
+static void release(beam_channel *channel)
+{
+    struct bm_list *node;
+    channel->handle = false;
+    channel->handlers = NULL;
+    channel->on_cancel = NULL;
+    bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
+    while ((node = bm_list_pop_front(&channel->children)))
+        ; /* calls made on its behalf go on by themselves */
+    bm_channel_check_gone(channel);
+    bm_channel_unref(channel);
+}
+
+/* 0, or why this answer cannot go; text for the peer. */
+static int judge_answer(beam_channel *channel, beam_message *message, const char **ret_text,
+                        enum beam_code *ret_code)
+{
+    const beam_session *session = channel->session;
+    int r = bm_message_seal(message);
+    *ret_code = BEAM_INTERNAL;
+    *ret_text = r < 0 ? beam_strerror(r) : "";
+    if (r < 0)
+        return r;
+    if (!session)
+        return 0;
+    *ret_code = BEAM_RESOURCE_EXHAUSTED;
+    uint64_t len = bm_message_len(message);
+    if (len > session->peer_message_len_max) {
+        *ret_text = "the answer is over the caller's limit for messages";
+        return -EMSGSIZE;
+    }
+    if (session->queue_len > WAITING_ANSWERS_MAX && len > BM_FRAME_LEN_MAX) {
+        *ret_text = "too many answers wait for the caller to read them";
+        return -ENOBUFS;
+    }
+    if (bm_message_fds(message) > 0 && session->fds_refused) {
+        *ret_code = BEAM_FAILED_PRECONDITION;
+        *ret_text = "the answer holds file descriptors, which the caller does not take";
+        return -EPERM;
+    }
+    if (bm_outgoing_admit(channel, message) < 0) {
+        *ret_text = "the answer opens more channels than the caller takes";
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+void beam_reply(beam_request *request, beam_message **message)
+{
+    beam_channel *channel = bm_request_channel(request);
+    beam_message *m = message ? *message : NULL;
+    if (message)
+        *message = NULL;
+    if (channel->answered || channel->oneway) {
+        beam_message_free(m);
+        return;
+    }
+
+    const char *text;
+    enum beam_code code;
+    if (m && !channel->gone && judge_answer(channel, m, &text, &code) < 0) {
+        beam_message_free(m);
+        beam_fail(request, code, "%s", text);
+        return;
+    }
+    channel->answered = true;
+    if (channel->gone || channel->local_ended) {
+        beam_message_free(m); /* cancelled: nobody waits for it */
+    } else if (m) {
+        m->flags |= BM_MESSAGE_LAST;
+        if (channel->send_credit > 0 && channel->session->fd_credit >= bm_message_fds(m)) {
+            bm_outgoing_send(channel, m);
+        } else {
+            m->flags |= BM_MESSAGE_UNPAID;
+            bm_channel_enqueue(channel, m);
+        }
+    } else {
+        bm_channel_end(channel, BEAM_OK, NULL);
+    }
+    release(channel);
+}
+
+void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
+{
+    beam_channel *channel = bm_request_channel(request);
+    if (channel->answered || channel->oneway)
+        return;
+    char text[256] = "";
+    if (format) {
+        va_list args;
+        va_start(args, format);
+        vsnprintf(text, sizeof(text), format, args);
+        va_end(args);
+    }
+    channel->answered = true;
+    /* Both directions are over: whatever the caller still sends has nobody to read it. */
+    bm_channel_abort(channel, code == BEAM_OK ? BEAM_UNKNOWN : code, text);
+    release(channel);
+}
+
+void beam_request_keep(beam_request *request)
+{
+    bm_request_channel(request)->kept = true;
+}
+
+void beam_request_on_cancel(beam_request *request, void (*fn)(beam_request *request, void *arg),
+                            void *arg)
+{
+    beam_channel *channel = bm_request_channel(request);
+    channel->on_cancel = fn;
+    channel->on_cancel_arg = arg;
+}
+
+beam_channel *beam_request_channel(beam_request *request)
+{
+    return bm_request_channel(request);
+}
+
+beam_session *beam_request_session(const beam_request *request)
+{
+    return request->channel.session;
+}
+
+const struct beam_peer *beam_request_peer(const beam_request *request)
+{
+    return &request->channel.peer;
+}
+
+beam_str beam_request_service(const beam_request *request)
+{
+    const struct bm_service *service = request->channel.service;
+    return (beam_str){service->name, service->name_len};
+}
+
+bool beam_request_is_event(const beam_request *request)
+{
+    return request->channel.oneway;
+}
+
+bool beam_request_is_open(const beam_request *request)
+{
+    return !request->channel.remote_ended;
+}
+
+bool beam_request_is_cancelled(const beam_request *request)
+{
+    return request->channel.cancelled;
+}
+
+unsigned beam_request_depth(const beam_request *request)
+{
+    return request->channel.depth;
+}
+
+uint64_t beam_request_deadline_ns(const beam_request *request)
+{
+    return request->channel.deadline_ns;
+}

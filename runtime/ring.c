@@ -1,0 +1,708 @@
+/* Sessions between cores of one runtime. The same session, channels and credit as anywhere; only the
+ * frames are slots of a ring and a message is its pointer. Up to 40 bytes of body without metadata or
+ * attachments travel in the slot itself.
+ *
+ *   opener                         acceptor
+ *   CONNECT(me) ----------------->  makes its end
+ *                <----------------  HELLO(me)
+ *   HELLO ------------------------>
+ *   ... MSG, BODY, END, CREDIT ... in both directions
+ *   CLOSE <---------------------->  CLOSE      each end's last slot
+ *
+ * A slot names the receiving end by its address. That is sound because an end is freed only after it
+ * has sent its CLOSE and received the other's, behind which nothing can come.
+ *
+ * A full ring: the session stands in ring_waiting and is flushed when the consumer has made room. */
+#include "runtime/ring.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/runtime.h"
+#include "runtime/service.h"
+#include "runtime/session.h"
+
+enum {
+    SLOT_CONNECT = 1,
+    SLOT_HELLO,
+    SLOT_MSG,
+    SLOT_BODY,
+    SLOT_END,
+    SLOT_CREDIT,
+    SLOT_PING,
+    SLOT_GOAWAY,
+    SLOT_CLOSE,
+    SLOT_RETURN,
+};
+
+/* Words of a slot: 0 the receiving end, 1 the channel; the rest by kind. */
+#define BODY_LEN_MAX 40u
+#define BODY_WORD 2
+
+#define RETURNS_HELD_MAX 4096u /* ours: beyond it, and with the ring full, memory is freed instead */
+
+struct ring_session {
+    beam_session session;
+    struct ring_session *peer; /* the other end's address; NULL until it has told */
+    struct bm_core *to;
+    struct bm_path *out;
+    struct bm_list waiting_node;
+    bool connect_due, close_due, close_sent, close_received;
+};
+
+static struct ring_session *ring_of(beam_session *session)
+{
+    return bm_container_of(session, struct ring_session, session);
+}
+
+static struct bm_path *path_between(beam_runtime *runtime, unsigned from, unsigned to)
+{
+    return atomic_load_explicit(&runtime->paths[from * runtime->core_count + to],
+                                memory_order_acquire);
+}
+
+/* Whoever connects first makes the ring; the loser of that race frees its own. */
+static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned to)
+{
+    struct bm_path *path = path_between(runtime, from, to);
+    if (path)
+        return path;
+    path = bm_alloc(NULL, sizeof(*path));
+    if (!path)
+        return NULL;
+    bm_spsc_init(&path->ring, 0);
+    atomic_init(&path->want_room, 0);
+    struct bm_path *none = NULL;
+    if (!atomic_compare_exchange_strong_explicit(
+            &runtime->paths[from * runtime->core_count + to], &none, path, memory_order_acq_rel,
+            memory_order_acquire)) {
+        bm_free(NULL, path, sizeof(*path));
+        return none;
+    }
+    return path;
+}
+
+/* --- way out --------------------------------------------------------------------------------- */
+
+static void wait_for_room(struct ring_session *rs)
+{
+    struct bm_core *core = rs->session.core;
+    if (!bm_list_linked(&rs->waiting_node))
+        bm_list_push_back(&core->ring_waiting[rs->to->index], &rs->waiting_node);
+}
+
+/* A slot to fill, or NULL: the session then waits its turn. */
+static struct bm_spsc_slot *reserve(struct ring_session *rs)
+{
+    struct bm_spsc_slot *slot = bm_spsc_reserve(&rs->out->ring);
+    if (BM_UNLIKELY(!slot)) {
+        atomic_exchange_explicit(&rs->out->want_room, 1, memory_order_seq_cst);
+        slot = bm_spsc_reserve(&rs->out->ring);
+        if (!slot) {
+            wait_for_room(rs);
+            return NULL;
+        }
+    }
+    return slot;
+}
+
+static void publish(struct ring_session *rs, struct bm_spsc_slot *slot, uint8_t kind, uint8_t flags)
+{
+    slot->kind = kind;
+    slot->flags = flags;
+    bm_spsc_publish(&rs->out->ring, slot);
+}
+
+static void ring_commit(beam_session *session)
+{
+    bm_reactor_wake_soon(session->core->reactor, ring_of(session)->to->reactor);
+}
+
+static bool ring_begin(beam_session *session)
+{
+    return ring_of(session)->peer != NULL;
+}
+
+static bool ring_put_hello(beam_session *session)
+{
+    struct ring_session *rs = ring_of(session);
+    struct bm_spsc_slot *slot = reserve(rs);
+    struct bm_hello hello;
+    if (!slot)
+        return false;
+    bm_session_hello(session, &hello);
+    slot->word[0] = (uintptr_t)rs->peer;
+    slot->word[1] = (uintptr_t)rs;
+    slot->word[2] = (uint64_t)hello.window << 32 | hello.channels_max;
+    slot->word[3] = (uint64_t)hello.message_len_max << 32 | hello.fds_max;
+    publish(rs, slot, SLOT_HELLO, hello.fds_refused);
+    return true;
+}
+
+/* The sender's ends of attached channels stay here; their ids travel. */
+static void detach_channels(beam_message *message)
+{
+    struct bm_attachments *att = message->attachments;
+    for (unsigned i = 0; i < att->channel_count; i++) {
+        beam_channel *channel = att->channels[i].channel;
+        att->channels[i].channel = NULL;
+        bm_channel_unref(channel);
+    }
+}
+
+static int ring_put_message(beam_session *session, beam_channel *channel, beam_message *message)
+{
+    struct ring_session *rs = ring_of(session);
+    struct bm_spsc_slot *slot = reserve(rs);
+    uint8_t flags = 0;
+    if (!slot)
+        return BM_PUT_FULL;
+    bool opening = channel->opening;
+    if (opening || message->attachments)
+        bm_outgoing_bind(session, channel, message);
+    if (message->attachments)
+        detach_channels(message);
+    if (message->flags & BM_MESSAGE_LAST)
+        flags |= BM_MSG_END;
+    message->flags &= (uint16_t) ~(BM_MESSAGE_LAST | BM_MESSAGE_LARGE);
+    message->next = NULL;
+
+    slot->word[0] = (uintptr_t)rs->peer;
+    slot->word[1] = channel->id;
+    slot->word[2] = (uintptr_t)message;
+    if (opening) {
+        flags |= BM_MSG_OPEN | (channel->oneway ? BM_MSG_ONEWAY : 0);
+        slot->word[3] = (uintptr_t)bm_services_find(
+            bm_runtime_services(session->core->runtime), channel->name, channel->name_len);
+        slot->word[4] = channel->deadline_ns;
+        slot->word[5] = channel->depth;
+    }
+    publish(rs, slot, SLOT_MSG, flags);
+    return BM_PUT_DONE;
+}
+
+static bool ring_put_body(beam_session *session, beam_channel *channel, const void *body,
+                          size_t len)
+{
+    struct ring_session *rs = ring_of(session);
+    if (len > BODY_LEN_MAX)
+        return false;
+    struct bm_spsc_slot *slot = reserve(rs);
+    if (!slot)
+        return false;
+    slot->word[0] = (uintptr_t)rs->peer;
+    slot->word[1] = channel->id;
+    slot->len = (uint16_t)len;
+    memcpy(&slot->word[BODY_WORD], body, len);
+    publish(rs, slot, SLOT_BODY, 0);
+    return true;
+}
+
+/* Details travel as the metadata of a message. NULL: none, or no memory; the code says enough. */
+static beam_message *wrap_details(struct bm_core *core, const struct bm_frame_end *end)
+{
+    if (!end->details)
+        return NULL;
+    beam_message *message = bm_message_new(core);
+    if (message && bm_message_copy_metadata(message, end->details, end->details_len) < 0) {
+        bm_message_free_memory(message);
+        return NULL;
+    }
+    return message;
+}
+
+static bool ring_put_end(beam_session *session, uint64_t id, uint8_t flags,
+                         const struct bm_frame_end *end)
+{
+    struct ring_session *rs = ring_of(session);
+    struct bm_spsc_slot *slot = reserve(rs);
+    if (!slot)
+        return false;
+    slot->word[0] = (uintptr_t)rs->peer;
+    slot->word[1] = id;
+    slot->word[2] = end->code;
+    slot->word[3] = (uintptr_t)wrap_details(session->core, end);
+    publish(rs, slot, SLOT_END, flags);
+    return true;
+}
+
+static bool ring_put_u64(beam_session *session, enum bm_frame_kind kind, uint8_t flags, uint64_t id,
+                         uint64_t value)
+{
+    struct ring_session *rs = ring_of(session);
+    struct bm_spsc_slot *slot = reserve(rs);
+    if (!slot)
+        return false;
+    slot->word[0] = (uintptr_t)rs->peer;
+    slot->word[1] = id;
+    slot->word[2] = value;
+    publish(rs, slot, kind == BM_FRAME_CREDIT ? SLOT_CREDIT : SLOT_PING, flags);
+    return true;
+}
+
+static bool ring_put_goaway(beam_session *session, const struct bm_frame_goaway *goaway)
+{
+    struct ring_session *rs = ring_of(session);
+    struct bm_spsc_slot *slot = reserve(rs);
+    if (!slot)
+        return false;
+    slot->word[0] = (uintptr_t)rs->peer;
+    slot->word[1] = goaway->last_id;
+    slot->word[2] = goaway->why.code;
+    slot->word[3] = (uintptr_t)wrap_details(session->core, &goaway->why);
+    publish(rs, slot, SLOT_GOAWAY, 0);
+    return true;
+}
+
+static void ring_farewell(beam_session *session)
+{
+    struct bm_frame_goaway goaway = session->goaway;
+    _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
+    goaway.why.details_len = bm_session_goaway_details(session, details, sizeof(details));
+    goaway.why.details = goaway.why.details_len > 0 ? details : NULL;
+    if (ring_begin(session))
+        (void)ring_put_goaway(session, &goaway);
+}
+
+/* --- beginning and end of an end ------------------------------------------------------------- */
+
+static void try_close(struct ring_session *rs)
+{
+    if (!rs->close_due || !rs->peer)
+        return;
+    struct bm_spsc_slot *slot = reserve(rs);
+    if (!slot)
+        return;
+    rs->close_due = false;
+    rs->close_sent = true;
+    slot->word[0] = (uintptr_t)rs->peer;
+    publish(rs, slot, SLOT_CLOSE, 0);
+    ring_commit(&rs->session);
+    if (rs->close_received)
+        bm_session_unref(&rs->session);
+}
+
+static void try_connect(struct ring_session *rs)
+{
+    struct bm_spsc_slot *slot = rs->connect_due ? reserve(rs) : NULL;
+    if (!slot)
+        return;
+    rs->connect_due = false;
+    slot->word[0] = 0;
+    slot->word[1] = (uintptr_t)rs;
+    publish(rs, slot, SLOT_CONNECT, 0);
+    ring_commit(&rs->session);
+}
+
+static void ring_shut(beam_session *session)
+{
+    bm_session_lost(session, BEAM_OK, "closed");
+}
+
+static void ring_abort(beam_session *session)
+{
+    struct ring_session *rs = ring_of(session);
+    if (rs->close_due || rs->close_sent)
+        return;
+    rs->close_due = true;
+    try_close(rs);
+}
+
+static void ring_free(beam_session *session)
+{
+    struct ring_session *rs = ring_of(session);
+    bm_list_unlink(&rs->waiting_node);
+    bm_free(NULL, rs, sizeof(*rs));
+}
+
+static const struct bm_carrier ring_carrier = {
+    .name = "ring",
+    .immediate = true,
+    .begin = ring_begin,
+    .put_hello = ring_put_hello,
+    .put_message = ring_put_message,
+    .put_body = ring_put_body,
+    .put_end = ring_put_end,
+    .put_u64 = ring_put_u64,
+    .put_goaway = ring_put_goaway,
+    .commit = ring_commit,
+    .farewell = ring_farewell,
+    .shut = ring_shut,
+    .abort = ring_abort,
+    .free = ring_free,
+};
+
+static int new_end(struct bm_core *core, unsigned to, bool opener, struct ring_session **ret)
+{
+    struct bm_path *out = make_path(core->runtime, core->index, to);
+    struct bm_path *back = out ? make_path(core->runtime, to, core->index) : NULL;
+    if (!back)
+        return -ENOMEM;
+    struct ring_session *rs = bm_alloc_zero(NULL, sizeof(*rs));
+    if (!rs)
+        return -ENOMEM;
+    bm_session_init(&rs->session, core, &ring_carrier, opener);
+    rs->session.peer.kind = BEAM_PEER_SELF;
+    rs->to = &core->runtime->cores[to];
+    rs->out = out;
+    *ret = rs;
+    return 0;
+}
+
+int bm_ring_connect(struct bm_core *core, unsigned to, beam_session **ret_session)
+{
+    struct ring_session *rs;
+    if (to >= core->runtime->core_count)
+        return -BEAM_EURL;
+    int r = new_end(core, to, true, &rs);
+    if (r < 0)
+        return r;
+    rs->connect_due = true;
+    bm_session_up(&rs->session);
+    try_connect(rs);
+    *ret_session = &rs->session;
+    return 0;
+}
+
+/* The peer wants a session. Without memory its CONNECT is answered by a CLOSE from nobody. */
+static void accept_end(struct bm_core *core, unsigned from, struct ring_session *opener)
+{
+    struct ring_session *rs;
+    if (new_end(core, from, false, &rs) < 0) {
+        struct bm_path *out = path_between(core->runtime, core->index, from);
+        struct bm_spsc_slot *slot = out ? bm_spsc_reserve(&out->ring) : NULL;
+        if (!slot)
+            return; /* its hello timer ends it */
+        slot->word[0] = (uintptr_t)opener;
+        slot->kind = SLOT_CLOSE;
+        slot->flags = 0;
+        bm_spsc_publish(&out->ring, slot);
+        bm_reactor_wake_soon(core->reactor, core->runtime->cores[from].reactor);
+        return;
+    }
+    rs->peer = opener;
+    bm_session_up(&rs->session);
+}
+
+/* --- way in ---------------------------------------------------------------------------------- */
+
+static void take_details(uint64_t word, struct bm_frame_end *end, beam_message **ret_holder)
+{
+    beam_message *holder = (beam_message *)(uintptr_t)word;
+    *ret_holder = holder;
+    end->details = holder ? holder->metadata : NULL;
+    end->details_len = holder ? holder->metadata_len : 0;
+}
+
+static void on_hello_slot(struct ring_session *rs, const struct bm_spsc_slot *slot)
+{
+    rs->peer = (struct ring_session *)(uintptr_t)slot->word[1];
+    if (rs->close_due) {
+        try_close(rs);
+        return;
+    }
+    struct bm_hello hello = {
+        .version = BM_PROTOCOL_VERSION,
+        .opener = !rs->session.opener,
+        .window = (uint32_t)(slot->word[2] >> 32),
+        .channels_max = (uint32_t)slot->word[2],
+        .message_len_max = (uint32_t)(slot->word[3] >> 32),
+        .fds_max = (uint32_t)slot->word[3],
+        .fds_refused = slot->flags,
+    };
+    bm_incoming_hello(&rs->session, &hello);
+    bm_session_want_flush(&rs->session);
+}
+
+static void on_close_slot(struct ring_session *rs)
+{
+    bool orderly = bm_list_empty(&rs->session.channels) &&
+                   (rs->session.draining || rs->session.peer_draining);
+    rs->close_received = true;
+    if (!rs->peer) {
+        /* Refused before there was another end. */
+        rs->close_sent = true;
+        rs->close_due = false;
+        bm_session_lost(&rs->session, BEAM_UNAVAILABLE, "the other reactor has no memory");
+        bm_session_unref(&rs->session);
+        return;
+    }
+    if (rs->close_sent) {
+        bm_session_unref(&rs->session);
+        return;
+    }
+    bm_session_lost(&rs->session, orderly ? BEAM_OK : BEAM_UNAVAILABLE,
+                    orderly ? "closed" : "the other end has closed the session");
+}
+
+static void on_message_slot(beam_session *session, const struct bm_spsc_slot *slot)
+{
+    beam_message *message = (beam_message *)(uintptr_t)slot->word[2];
+    uint64_t id = slot->word[1];
+    bool open = slot->flags & BM_MSG_OPEN;
+    if (message->attachments)
+        message->attachments->sent = true;
+    if (session->state != BM_SESSION_OPEN) {
+        bm_message_done(message);
+        return;
+    }
+
+    beam_channel *channel = open ? NULL : bm_incoming_find(session, id);
+    if (channel && bm_incoming_expects_bytes(channel)) {
+        (void)bm_incoming_bytes(session, channel, slot->flags, message->body, message->body_len);
+        bm_message_done(message);
+        return;
+    }
+    struct bm_incoming_message in = {
+        .id = id,
+        .flags = slot->flags,
+        .open = open,
+        .deadline_ns = open ? slot->word[4] : UINT64_MAX,
+        .depth = open ? (uint8_t)slot->word[5] : 0,
+        .service = open ? (const struct bm_service *)(uintptr_t)slot->word[3] : NULL,
+        .service_known = open,
+    };
+    (void)bm_incoming_message(session, &in, message);
+}
+
+static void on_body_slot(beam_session *session, const struct bm_spsc_slot *slot)
+{
+    if (session->state != BM_SESSION_OPEN)
+        return;
+    beam_channel *channel = bm_incoming_find(session, slot->word[1]);
+    const uint8_t *body = (const uint8_t *)&slot->word[BODY_WORD];
+    if (channel && bm_incoming_expects_bytes(channel)) {
+        (void)bm_incoming_bytes(session, channel, slot->flags, body, slot->len);
+        return;
+    }
+    beam_message view;
+    memset(&view, 0, offsetof(beam_message, error));
+    view.flags = BM_MESSAGE_VIEW;
+    view.body = body;
+    view.body_len = slot->len;
+    view.error = 0;
+    struct bm_incoming_message in = {
+        .id = slot->word[1],
+        .flags = slot->flags,
+        .deadline_ns = UINT64_MAX,
+    };
+    (void)bm_incoming_message(session, &in, &view);
+}
+
+static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_slot *slot)
+{
+    struct ring_session *rs = (struct ring_session *)(uintptr_t)slot->word[0];
+    if (slot->kind == SLOT_RETURN) {
+        bm_message_take_home(core, (beam_message *)(uintptr_t)slot->word[1]);
+        return;
+    }
+    if (slot->kind == SLOT_CONNECT) {
+        accept_end(core, from, (struct ring_session *)(uintptr_t)slot->word[1]);
+        return;
+    }
+
+    beam_session *session = bm_session_ref(&rs->session);
+    beam_message *holder = NULL;
+    struct bm_frame_end end;
+    bool open = session->state == BM_SESSION_OPEN;
+    switch (slot->kind) {
+    case SLOT_MSG:
+        on_message_slot(session, slot);
+        break;
+    case SLOT_BODY:
+        on_body_slot(session, slot);
+        break;
+    case SLOT_CREDIT:
+        if (open)
+            (void)bm_incoming_credit(session, slot->word[1], slot->word[2]);
+        break;
+    case SLOT_END:
+        end.code = (uint32_t)slot->word[2];
+        take_details(slot->word[3], &end, &holder);
+        if (open)
+            (void)bm_incoming_end(session, slot->word[1], slot->flags, &end);
+        break;
+    case SLOT_PING:
+        if (open)
+            (void)bm_incoming_ping(session, slot->flags, slot->word[2]);
+        break;
+    case SLOT_GOAWAY: {
+        struct bm_frame_goaway goaway = {.last_id = slot->word[1]};
+        goaway.why.code = (uint32_t)slot->word[2];
+        take_details(slot->word[3], &goaway.why, &holder);
+        if (open)
+            (void)bm_incoming_goaway(session, &goaway);
+        break;
+    }
+    case SLOT_HELLO:
+        on_hello_slot(rs, slot);
+        break;
+    case SLOT_CLOSE:
+        on_close_slot(rs);
+        break;
+    default:
+        bm_assert(!"a slot of a kind nobody writes");
+    }
+    if (holder)
+        bm_message_done(holder);
+    bm_session_unref(session);
+}
+
+/* --- polling --------------------------------------------------------------------------------- */
+
+bool bm_ring_ready(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    for (unsigned from = 0; from < runtime->core_count; from++) {
+        struct bm_path *path = path_between(runtime, from, core->index);
+        if (path && bm_spsc_peek(&path->ring))
+            return true;
+    }
+    for (unsigned to = 0; to < runtime->core_count; to++)
+        if (!bm_list_empty(&core->ring_waiting[to]) &&
+            bm_spsc_room(&path_between(runtime, core->index, to)->ring, 1) > 0)
+            return true;
+    return false;
+}
+
+static void offer_room(struct bm_core *core, unsigned from, struct bm_path *path)
+{
+    bm_spsc_publish_head(&path->ring);
+    if (atomic_exchange_explicit(&path->want_room, 0, memory_order_seq_cst) != 0)
+        bm_reactor_wake_soon(core->reactor, core->runtime->cores[from].reactor);
+}
+
+static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *path,
+                           unsigned budget)
+{
+    struct bm_spsc_slot *next;
+    unsigned n = 0;
+    while (n < budget && (next = bm_spsc_peek(&path->ring))) {
+        /* A copy, so that the slot is free before a handler runs: what it sends in answer may need
+         * the room, and what it views must not change under it. */
+        struct bm_spsc_slot slot;
+        memcpy((void *)&slot, (const void *)next, sizeof(slot));
+        bm_spsc_consume(&path->ring);
+        n++;
+        if (path->ring.head_published == path->ring.head)
+            offer_room(core, from, path);
+        dispatch(core, from, &slot);
+    }
+    return n;
+}
+
+static void retry_waiting(struct bm_core *core, unsigned to)
+{
+    struct bm_list waiting;
+    struct bm_list *node;
+    if (bm_list_empty(&core->ring_waiting[to]) ||
+        bm_spsc_room(&path_between(core->runtime, core->index, to)->ring, 1) == 0)
+        return;
+    bm_list_init(&waiting);
+    bm_list_splice_back(&waiting, &core->ring_waiting[to]);
+    while ((node = bm_list_pop_front(&waiting))) {
+        struct ring_session *rs = bm_list_entry(node, struct ring_session, waiting_node);
+        bm_session_ref(&rs->session);
+        try_connect(rs);
+        try_close(rs);
+        bm_session_want_flush(&rs->session);
+        bm_session_unref(&rs->session);
+    }
+}
+
+unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
+{
+    beam_runtime *runtime = core->runtime;
+    unsigned n = 0;
+    for (unsigned from = 0; from < runtime->core_count; from++) {
+        struct bm_path *path = path_between(runtime, from, core->index);
+        if (path)
+            n += drain_path(core, from, path, budget);
+        retry_waiting(core, from);
+    }
+    return n;
+}
+
+/* --- the way home ---------------------------------------------------------------------------- */
+
+static void flush_returns(struct bm_core *core, struct bm_core *home)
+{
+    struct bm_returns *returns = &core->returns[home->index];
+    struct bm_path *path = path_between(core->runtime, core->index, home->index);
+    struct bm_spsc_slot *slot = path ? bm_spsc_reserve(&path->ring) : NULL;
+    if (!slot)
+        return;
+    /* No wake: memory can wait, and a sleeping reactor needs none. */
+    slot->word[1] = (uintptr_t)returns->chain;
+    slot->kind = SLOT_RETURN;
+    slot->flags = 0;
+    bm_spsc_publish(&path->ring, slot);
+    *returns = (struct bm_returns){0};
+}
+
+void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message)
+{
+    struct bm_returns *returns = &core->returns[home->index];
+    if (returns->count >= RETURNS_HELD_MAX) {
+        message->next = NULL;
+        bm_message_take_home(NULL, message);
+        return;
+    }
+    message->next = returns->chain;
+    returns->chain = message;
+    if (++returns->count >= BM_RETURNS_BATCH)
+        flush_returns(core, home);
+}
+
+void bm_ring_drop_returns(struct bm_core *core)
+{
+    for (unsigned i = 0; i < core->runtime->core_count; i++) {
+        bm_message_take_home(NULL, core->returns[i].chain);
+        core->returns[i] = (struct bm_returns){0};
+    }
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+static void dispose(const struct bm_spsc_slot *slot)
+{
+    beam_message *message = NULL;
+    switch (slot->kind) {
+    case SLOT_RETURN:
+        bm_message_take_home(NULL, (beam_message *)(uintptr_t)slot->word[1]);
+        return;
+    case SLOT_MSG:
+        message = (beam_message *)(uintptr_t)slot->word[2];
+        break;
+    case SLOT_END:
+    case SLOT_GOAWAY:
+        message = (beam_message *)(uintptr_t)slot->word[3];
+        break;
+    default:
+        return;
+    }
+    if (message) {
+        message->home = NULL;
+        beam_message_free(message);
+    }
+}
+
+void bm_ring_deinit(beam_runtime *runtime)
+{
+    for (unsigned i = 0; i < runtime->core_count * runtime->core_count; i++) {
+        struct bm_path *path = atomic_load_explicit(&runtime->paths[i], memory_order_acquire);
+        struct bm_spsc_slot *slot;
+        if (!path)
+            continue;
+        while ((slot = bm_spsc_peek(&path->ring))) {
+            dispose(slot);
+            bm_spsc_consume(&path->ring);
+        }
+        bm_free(NULL, path, sizeof(*path));
+        atomic_store_explicit(&runtime->paths[i], NULL, memory_order_relaxed);
+    }
+}

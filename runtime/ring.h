@@ -1,0 +1,37 @@
+/* Rings between the cores of one runtime: the carrier that moves pointers, and the way home of
+ * messages. */
+#ifndef BM_RING_H
+#define BM_RING_H
+
+#include <beam/session.h>
+
+#include "base/list.h"
+#include "uring/spsc.h"
+
+struct bm_core;
+struct beam_runtime;
+
+/* A ring with the word by which a producer that found it full asks to be woken. */
+struct bm_path {
+    struct bm_spsc ring;
+    /* Set by the producer (exchange, seq_cst) before it looks at the head again; taken by the
+     * consumer (exchange, seq_cst) after it has published the head. */
+    _Alignas(64) _Atomic uint32_t want_room;
+};
+
+/* Opens a session from this core to another (or itself). */
+int bm_ring_connect(struct bm_core *core, unsigned to, beam_session **ret_session);
+
+/* Sends a message's memory home to the core it came from; owner of `core`. */
+void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message);
+/* Frees what is collected; at the end. */
+void bm_ring_drop_returns(struct bm_core *core);
+
+/* What a core polls. */
+bool bm_ring_ready(struct bm_core *core);
+unsigned bm_ring_drain(struct bm_core *core, unsigned budget);
+
+/* After all cores have ended: frees what is still in the rings, and the rings. */
+void bm_ring_deinit(beam_runtime *runtime);
+
+#endif

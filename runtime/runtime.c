@@ -1,0 +1,543 @@
+/* The runtime: its cores and their threads, from the first to the last.
+ *
+ *   NEW --beam_start, beam_run, or beam_runtime_new when embedded--> RUNNING --stop--> STOPPED
+ *
+ * Every core opens its reactor on its own thread; the start is over when all have, or one has failed.
+ * Listeners are made at once, so that their errors are told at once, and run on core 0. */
+#include "runtime/runtime.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "runtime/frame.h"
+#include "runtime/ring.h"
+#include "runtime/session.h"
+#include "runtime/transport.h"
+
+#define FINISH_POLL_MS 100 /* a bound on one wait, should the stop time-out be far off */
+
+/* docs/spec/session.md section 9 */
+static const struct beam_limits default_limits = {
+    .size = sizeof(struct beam_limits),
+    .window = 65536,
+    .channels_max = 1024,
+    .message_len_max = 16u << 20,
+    .large_len_max = 32u << 20,
+    .queue_len_max = 4u << 20,
+    .fds_max = 64,
+    .sessions_uid_max = 256,
+    .aborts_per_s = 100,
+};
+
+static uint32_t or_default(uint32_t value, uint32_t by_default)
+{
+    return value ? value : by_default;
+}
+
+static struct beam_limits complete(const struct beam_limits *wanted)
+{
+    struct beam_limits l = *wanted;
+    const struct beam_limits *d = &default_limits;
+    l.size = sizeof(l);
+    l.window = or_default(l.window, d->window);
+    if (l.window < BM_WINDOW_MIN)
+        l.window = BM_WINDOW_MIN;
+    l.channels_max = or_default(l.channels_max, d->channels_max);
+    l.message_len_max = or_default(l.message_len_max, d->message_len_max);
+    l.large_len_max = or_default(l.large_len_max, d->large_len_max);
+    if (l.large_len_max < l.message_len_max)
+        l.large_len_max = l.message_len_max;
+    l.queue_len_max = or_default(l.queue_len_max, d->queue_len_max);
+    l.fds_max = or_default(l.fds_max, d->fds_max);
+    l.sessions_uid_max = or_default(l.sessions_uid_max, d->sessions_uid_max);
+    l.aborts_per_s = or_default(l.aborts_per_s, d->aborts_per_s);
+    return l;
+}
+
+/* --- what others ask ------------------------------------------------------------------------- */
+
+struct beam_limits bm_runtime_limits(const beam_runtime *runtime)
+{
+    return runtime->limits;
+}
+
+const char *bm_runtime_name(const beam_runtime *runtime)
+{
+    return runtime->name;
+}
+
+struct bm_services *bm_runtime_services(beam_runtime *runtime)
+{
+    return &runtime->services;
+}
+
+bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core)
+{
+    return core >= runtime->cores && core < runtime->cores + runtime->core_count;
+}
+
+static unsigned cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) < 0)
+        return 1;
+    return (unsigned)CPU_COUNT(&set);
+}
+
+bool bm_runtime_may_spin(const beam_runtime *runtime)
+{
+    return cpus() >= runtime->core_count && !runtime->options.embedded;
+}
+
+unsigned beam_reactor_count(const beam_runtime *runtime)
+{
+    return runtime->core_count;
+}
+
+int beam_reactor_current(void)
+{
+    const struct bm_core *core = bm_core_current();
+    return core ? (int)core->index : -1;
+}
+
+const struct beam_transport *bm_transport_find(const beam_runtime *runtime, const char *url)
+{
+    const struct beam_transport *const *t = runtime->options.transports;
+    for (; t && *t; t++)
+        if (strncmp(url, (*t)->scheme, strlen((*t)->scheme)) == 0)
+            return *t;
+    return NULL;
+}
+
+/* --- new and free ---------------------------------------------------------------------------- */
+
+int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **ret_runtime)
+{
+    struct beam_runtime_options wanted =
+        options ? *options : (struct beam_runtime_options){.size = sizeof(wanted)};
+    unsigned count = wanted.reactors ? wanted.reactors : 1;
+    if (count > BEAM_REACTORS_MAX || (wanted.embedded && count != 1) ||
+        wanted.spin > BEAM_SPIN_FOREVER)
+        return -EINVAL;
+
+    BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = bm_alloc_zero(NULL, sizeof(*runtime));
+    if (!runtime)
+        return -ENOMEM;
+    runtime->options = wanted;
+    runtime->limits = complete(&wanted.limits);
+    runtime->pid = getpid();
+    runtime->core_count = count;
+    strncpy(runtime->name, wanted.name ? wanted.name : program_invocation_short_name,
+            sizeof(runtime->name) - 1);
+    bm_services_init(&runtime->services);
+    bm_list_init(&runtime->listeners);
+    pthread_mutex_init(&runtime->listener_lock, NULL);
+    pthread_mutex_init(&runtime->start_lock, NULL);
+    pthread_cond_init(&runtime->start_cond, NULL);
+
+    runtime->cores = bm_alloc_zero(NULL, count * sizeof(runtime->cores[0]));
+    runtime->paths = bm_alloc_zero(NULL, (size_t)count * count * sizeof(runtime->paths[0]));
+    if (!runtime->cores || !runtime->paths)
+        return -ENOMEM;
+    for (unsigned i = 0; i < count; i++) {
+        struct bm_core *core = &runtime->cores[i];
+        core->runtime = runtime;
+        core->index = i;
+        bm_pool_init(&core->pool, NULL);
+        core->returns = bm_alloc_zero(NULL, count * sizeof(core->returns[0]));
+        core->ring_waiting = bm_alloc_zero(NULL, count * sizeof(core->ring_waiting[0]));
+        if (!core->returns || !core->ring_waiting)
+            return -ENOMEM;
+    }
+    if (wanted.embedded) {
+        int r = bm_core_open(&runtime->cores[0]);
+        if (r < 0)
+            return r;
+        runtime->state = BM_RUNTIME_RUNNING;
+    }
+    *ret_runtime = bm_take_ptr(runtime);
+    return 0;
+}
+
+static void free_listeners(beam_runtime *runtime)
+{
+    struct bm_list *node;
+    while ((node = bm_list_front(&runtime->listeners))) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        listener->transport->free(listener);
+    }
+}
+
+static void join(beam_runtime *runtime)
+{
+    for (unsigned i = 0; i < runtime->core_count; i++) {
+        struct bm_core *core = &runtime->cores[i];
+        if (core->thread_started)
+            pthread_join(core->thread, NULL);
+        core->thread_started = false;
+    }
+}
+
+/* An embedded runtime is turned by its host; at the end it turns itself until all is closed. */
+static void finish_embedded(beam_runtime *runtime)
+{
+    struct bm_core *core = &runtime->cores[0];
+    if (!core->reactor)
+        return;
+    beam_runtime_stop(runtime);
+    while (!core->quiet && bm_reactor_turn(core->reactor) >= 0) {
+        struct pollfd pfd = {.fd = bm_reactor_fd(core->reactor), .events = POLLIN};
+        if (!core->quiet)
+            (void)poll(&pfd, 1, FINISH_POLL_MS);
+    }
+    bm_core_close(core);
+}
+
+beam_runtime *beam_runtime_free(beam_runtime *runtime)
+{
+    if (!runtime)
+        return NULL;
+    bool forked = runtime->pid != getpid();
+    if (runtime->cores && !forked) {
+        if (runtime->options.embedded) {
+            finish_embedded(runtime);
+        } else if (runtime->state == BM_RUNTIME_RUNNING) {
+            beam_runtime_stop(runtime);
+            join(runtime);
+        }
+    }
+    free_listeners(runtime);
+    if (runtime->paths && runtime->cores)
+        bm_ring_deinit(runtime);
+    for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++) {
+        struct bm_core *core = &runtime->cores[i];
+        core->reactor = bm_reactor_free(core->reactor);
+        bm_core_deinit(core);
+        bm_free(NULL, core->returns, runtime->core_count * sizeof(core->returns[0]));
+        bm_free(NULL, core->ring_waiting, runtime->core_count * sizeof(core->ring_waiting[0]));
+    }
+    bm_free(NULL, runtime->cores, runtime->core_count * sizeof(runtime->cores[0]));
+    bm_free(NULL, runtime->paths,
+            (size_t)runtime->core_count * runtime->core_count * sizeof(runtime->paths[0]));
+    bm_services_deinit(&runtime->services);
+    pthread_mutex_destroy(&runtime->listener_lock);
+    pthread_mutex_destroy(&runtime->start_lock);
+    pthread_cond_destroy(&runtime->start_cond);
+    bm_free(NULL, runtime, sizeof(*runtime));
+    return NULL;
+}
+
+/* --- listeners ------------------------------------------------------------------------------- */
+
+static void start_listener(void *arg)
+{
+    struct bm_listener *listener = arg;
+    struct bm_core *core = &listener->runtime->cores[0];
+    if (core->stopping) {
+        pthread_mutex_lock(&listener->runtime->listener_lock);
+        listener->transport->free(listener);
+        pthread_mutex_unlock(&listener->runtime->listener_lock);
+        return;
+    }
+    listener->counted = true;
+    listener->transport->start(listener, core);
+}
+
+int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen_options *options)
+{
+    const struct beam_transport *transport = url ? bm_transport_find(runtime, url) : NULL;
+    struct bm_listener *listener;
+    if (!transport || !transport->listen)
+        return -BEAM_EURL;
+    if (runtime->pid != getpid())
+        return -BEAM_EFORKED;
+    if (runtime->state == BM_RUNTIME_STOPPED)
+        return -ESHUTDOWN;
+    int r = transport->listen(runtime, url, options, &listener);
+    if (r < 0)
+        return r;
+    listener->transport = transport;
+    listener->runtime = runtime;
+    listener->url_len = strlen(url);
+    listener->url = bm_alloc(NULL, listener->url_len + 1);
+    if (!listener->url) {
+        transport->free(listener);
+        return -ENOMEM;
+    }
+    memcpy(listener->url, url, listener->url_len + 1);
+
+    pthread_mutex_lock(&runtime->listener_lock);
+    bm_list_push_back(&runtime->listeners, &listener->node);
+    pthread_mutex_unlock(&runtime->listener_lock);
+    if (runtime->state != BM_RUNTIME_RUNNING)
+        return 0; /* core 0 starts it when it opens */
+    if (bm_core_current() == &runtime->cores[0]) {
+        start_listener(listener);
+        return 0;
+    }
+    do
+        r = bm_mailbox_post(runtime->cores[0].reactor, start_listener, listener);
+    while (r == -EAGAIN);
+    if (r < 0) {
+        pthread_mutex_lock(&runtime->listener_lock);
+        transport->free(listener);
+        pthread_mutex_unlock(&runtime->listener_lock);
+    }
+    return r;
+}
+
+struct unlisten {
+    beam_runtime *runtime;
+    const char *url;
+    int result;
+};
+
+static void unlisten_here(void *arg)
+{
+    struct unlisten *u = arg;
+    struct bm_list *node = u->runtime->listeners.next;
+    while (node != &u->runtime->listeners) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        node = node->next;
+        if (listener->closing || strcmp(listener->url, u->url) != 0)
+            continue;
+        u->result = 0;
+        if (listener->counted)
+            listener->transport->stop(listener);
+        else
+            listener->transport->free(listener);
+    }
+}
+
+int beam_unlisten(beam_runtime *runtime, const char *url)
+{
+    struct unlisten u = {runtime, url, -ENOENT};
+    if (!url)
+        return -EINVAL;
+    bm_runtime_call(&runtime->cores[0], unlisten_here, &u);
+    return u.result;
+}
+
+void bm_runtime_stop_listeners(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    if (core->index != 0)
+        return;
+    struct bm_list *node = runtime->listeners.next;
+    while (node != &runtime->listeners) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        node = node->next;
+        if (listener->counted)
+            listener->transport->stop(listener);
+    }
+}
+
+/* --- threads --------------------------------------------------------------------------------- */
+
+static void report_start(struct bm_core *core, int r)
+{
+    beam_runtime *runtime = core->runtime;
+    pthread_mutex_lock(&runtime->start_lock);
+    core->start_error = r;
+    runtime->started++;
+    pthread_cond_broadcast(&runtime->start_cond);
+    pthread_mutex_unlock(&runtime->start_lock);
+}
+
+/* All have opened, or one could not: the first error. */
+static int await_start(beam_runtime *runtime)
+{
+    int r = 0;
+    pthread_mutex_lock(&runtime->start_lock);
+    while (runtime->started < runtime->core_count)
+        pthread_cond_wait(&runtime->start_cond, &runtime->start_lock);
+    for (unsigned i = 0; i < runtime->core_count && r == 0; i++)
+        r = runtime->cores[i].start_error;
+    pthread_mutex_unlock(&runtime->start_lock);
+    return r;
+}
+
+static void start_listeners(beam_runtime *runtime)
+{
+    struct bm_list *node = runtime->listeners.next;
+    while (node != &runtime->listeners) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        node = node->next;
+        if (!listener->counted)
+            start_listener(listener);
+    }
+}
+
+static int turn_core(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    int r = bm_core_open(core);
+    report_start(core, r);
+    /* Nobody turns before all can: a ring to a core without a reactor leads nowhere. */
+    int all = await_start(runtime);
+    if (r >= 0 && all >= 0) {
+        if (core->index == 0)
+            start_listeners(runtime);
+        r = bm_reactor_run(core->reactor);
+    }
+    bm_core_close(core);
+    return all < 0 ? all : r;
+}
+
+static void pin(unsigned index)
+{
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+        return;
+    unsigned seen = 0;
+    for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed) || seen++ != index)
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        (void)sched_setaffinity(0, sizeof(one), &one); /* a hint; it runs without too */
+        return;
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    struct bm_core *core = arg;
+    /* Several reactors with a CPU for each are pinned; a single one goes where there is room. */
+    if (core->runtime->core_count > 1 && cpus() >= core->runtime->core_count)
+        pin(core->index);
+    (void)turn_core(core);
+    return NULL;
+}
+
+static int start_threads(beam_runtime *runtime, unsigned first)
+{
+    if (runtime->pid != getpid())
+        return -BEAM_EFORKED;
+    if (runtime->state != BM_RUNTIME_NEW)
+        return -EALREADY;
+    runtime->state = BM_RUNTIME_RUNNING;
+    for (unsigned i = first; i < runtime->core_count; i++) {
+        struct bm_core *core = &runtime->cores[i];
+        int r = pthread_create(&core->thread, NULL, thread_main, core);
+        if (r != 0)
+            report_start(core, -r); /* the others see it and give up */
+        else
+            core->thread_started = true;
+    }
+    return 0;
+}
+
+int beam_start(beam_runtime *runtime)
+{
+    if (runtime->options.embedded)
+        return -EINVAL;
+    int r = start_threads(runtime, 0);
+    if (r < 0)
+        return r;
+    r = await_start(runtime);
+    if (r < 0) {
+        join(runtime);
+        runtime->state = BM_RUNTIME_STOPPED;
+    }
+    return r;
+}
+
+int beam_run(beam_runtime *runtime)
+{
+    if (runtime->options.embedded)
+        return -EINVAL;
+    int r = start_threads(runtime, 1);
+    if (r < 0)
+        return r;
+    r = turn_core(&runtime->cores[0]);
+    join(runtime);
+    runtime->state = BM_RUNTIME_STOPPED;
+    return r;
+}
+
+void beam_runtime_stop(beam_runtime *runtime)
+{
+    /* seq_cst: polled by each core's source, which the sleep protocol looks at again. */
+    atomic_store_explicit(&runtime->stop, true, memory_order_seq_cst);
+    for (unsigned i = 0; i < runtime->core_count; i++) {
+        struct bm_reactor *reactor = runtime->cores[i].reactor;
+        if (reactor)
+            bm_reactor_wake_signal(reactor);
+    }
+}
+
+int beam_runtime_fd(beam_runtime *runtime)
+{
+    if (!runtime->options.embedded)
+        return -EINVAL;
+    return bm_reactor_fd(runtime->cores[0].reactor);
+}
+
+int beam_runtime_turn(beam_runtime *runtime)
+{
+    if (!runtime->options.embedded)
+        return -EINVAL;
+    return bm_reactor_turn(runtime->cores[0].reactor);
+}
+
+/* --- posts ----------------------------------------------------------------------------------- */
+
+int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *arg)
+{
+    if (reactor >= runtime->core_count || !fn)
+        return -EINVAL;
+    if (runtime->state != BM_RUNTIME_RUNNING || !runtime->cores[reactor].reactor)
+        return -ESHUTDOWN;
+    return bm_mailbox_post(runtime->cores[reactor].reactor, fn, arg);
+}
+
+struct errand {
+    void (*fn)(void *arg);
+    void *arg;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done;
+};
+
+static void run_errand(void *arg)
+{
+    struct errand *errand = arg;
+    errand->fn(errand->arg);
+    pthread_mutex_lock(&errand->lock);
+    errand->done = true;
+    pthread_cond_signal(&errand->cond);
+    pthread_mutex_unlock(&errand->lock);
+}
+
+void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
+{
+    struct errand errand = {.fn = fn, .arg = arg};
+    if (core == bm_core_current() || !core->reactor || core->runtime->options.embedded) {
+        fn(arg);
+        return;
+    }
+    pthread_mutex_init(&errand.lock, NULL);
+    pthread_cond_init(&errand.cond, NULL);
+    int r = bm_mailbox_post_wait(core->reactor, run_errand, &errand, UINT64_MAX);
+    if (r == -EDEADLK) /* another reactor: it must not wait, and hands the work over */
+        do
+            r = bm_mailbox_post(core->reactor, run_errand, &errand);
+        while (r == -EAGAIN);
+    if (r == 0) {
+        pthread_mutex_lock(&errand.lock);
+        while (!errand.done)
+            pthread_cond_wait(&errand.cond, &errand.lock);
+        pthread_mutex_unlock(&errand.lock);
+    } else {
+        fn(arg); /* the core has ended: nobody else touches what was its own */
+    }
+    pthread_mutex_destroy(&errand.lock);
+    pthread_cond_destroy(&errand.cond);
+}

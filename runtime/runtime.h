@@ -1,0 +1,58 @@
+/* The runtime's own: its cores, services, options. */
+#ifndef BM_RUNTIME_H
+#define BM_RUNTIME_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <beam/beam.h>
+
+#include "base/list.h"
+#include "runtime/core.h"
+#include "runtime/service.h"
+
+struct bm_listener;
+struct bm_path;
+
+enum bm_runtime_state {
+    BM_RUNTIME_NEW,
+    BM_RUNTIME_RUNNING,
+    BM_RUNTIME_STOPPED,
+};
+
+struct beam_runtime {
+    struct beam_runtime_options options;
+    struct beam_limits limits;
+    char name[256];
+    pid_t pid; /* of the process that made it: after a fork it is of no use */
+    unsigned core_count;
+    struct bm_core *cores;
+    /* [from * core_count + to]; made by whoever needs it first; release, acquire by the poller. */
+    _Atomic(struct bm_path *) *paths;
+    struct bm_services services;
+
+    _Atomic bool stop;           /* seq_cst: set by beam_runtime_stop, polled by each core's source */
+    _Atomic unsigned quiet_count;/* cores with nothing left; acq_rel */
+    uint8_t state;               /* enum bm_runtime_state */
+    bool embedded_open;
+
+    pthread_mutex_t listener_lock; /* listeners made before the start, or asked for from elsewhere */
+    struct bm_list listeners;
+    pthread_mutex_t start_lock;
+    pthread_cond_t start_cond;
+    unsigned started;
+};
+
+struct beam_limits bm_runtime_limits(const beam_runtime *runtime);
+const char *bm_runtime_name(const beam_runtime *runtime);
+struct bm_services *bm_runtime_services(beam_runtime *runtime);
+bool bm_runtime_may_spin(const beam_runtime *runtime);
+/* Core 0's thread: all listeners end. */
+void bm_runtime_stop_listeners(struct bm_core *core);
+bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core);
+
+/* Runs fn(arg) on a core, from any thread, and returns when it has run; on the core itself, or when
+ * no core runs any more, at once. */
+void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg);
+
+#endif

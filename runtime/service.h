@@ -1,0 +1,36 @@
+/* The services of a runtime, by name. Read by every core without a lock; written rarely, under one.
+ * Entries are never freed before the runtime: a request may still hold one. */
+#ifndef BM_SERVICE_H
+#define BM_SERVICE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <beam/service.h>
+
+#define BM_SERVICE_BUCKETS 256u
+#define BM_SERVICES_MAX 65536u /* ours: names ever served by one runtime */
+#define BM_ANY_CORE UINT32_MAX
+
+struct bm_service {
+    struct bm_service *next; /* set before the entry is published; never changed */
+    _Atomic bool live;       /* release when (re)served; acquire by look-up */
+    beam_handler *handler;
+    void *arg;
+    unsigned core; /* BM_ANY_CORE: wherever the request comes in */
+    uint8_t name_len;
+    char name[256];
+};
+
+struct bm_services {
+    pthread_mutex_t lock; /* writers only */
+    unsigned count;
+    _Atomic(struct bm_service *) buckets[BM_SERVICE_BUCKETS]; /* release; acquire by look-up */
+};
+
+void bm_services_init(struct bm_services *services);
+void bm_services_deinit(struct bm_services *services);
+const struct bm_service *bm_services_find(struct bm_services *services, const char *name,
+                                          size_t len);
+
+#endif

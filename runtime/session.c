@@ -1,0 +1,409 @@
+/* The session itself: beginning, limits of both ends, ending. Frames in and out have files of their
+ * own, and how frames travel is the carrier's.
+ *
+ *   CONNECTING --bm_session_up--> OPEN --drained, closed, failed or lost--> CLOSED
+ *
+ * A session is freed when nobody refers to it: the carrier (until no op and no peer knows it), the
+ * handle of beam_connect, each dispatch under way, each notice that is due. */
+#include "runtime/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/fd_budget.h"
+#include "runtime/runtime.h"
+
+#define HELLO_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours: an unauthenticated peer's time */
+
+static void run_flush(struct bm_task *task)
+{
+    bm_outgoing_flush(bm_list_entry(task, beam_session, flush_task));
+}
+
+static void on_hello_timeout(struct bm_timer *timer)
+{
+    beam_session *session = bm_list_entry(timer, beam_session, hello_timer);
+    bm_session_lost(session, BEAM_UNAVAILABLE, "no answer from the peer in time");
+}
+
+void bm_session_init(beam_session *session, struct bm_core *core, const struct bm_carrier *carrier,
+                     bool opener)
+{
+    memset(session, 0, sizeof(*session));
+    session->core = core;
+    session->carrier = carrier;
+    session->opener = opener;
+    session->refs = 1;
+    session->account.parent = bm_reactor_account(core->reactor);
+    session->limits = bm_runtime_limits(core->runtime);
+    session->next_id = opener ? 1 : 2;
+    session->peer_window = BM_WINDOW_MIN;
+    session->peer_channels_max = BM_EARLY_CHANNELS;
+    session->peer_message_len_max = BM_EARLY_LEN;
+    bm_table_init(&session->table, &session->account);
+    bm_list_init(&session->channels);
+    bm_list_init(&session->events);
+    bm_list_init(&session->ready);
+    bm_list_init(&session->large_waiting);
+    bm_list_init(&session->blocked);
+    bm_list_init(&session->held);
+    session->flush_task.fn = run_flush;
+    bm_timer_init(&session->hello_timer, on_hello_timeout);
+    session->abort_tokens = 2.0 * session->limits.aborts_per_s;
+    session->abort_refill_ns = bm_reactor_now_ns(core->reactor);
+    if (!session->limits.fds_refused) {
+        session->fds_reserved = bm_fd_budget_take(session->limits.fds_max);
+        session->fds_granted = session->fds_reserved;
+        session->fds_recv_credit = session->fds_granted;
+    }
+    bm_list_push_back(&core->sessions, &session->node);
+    core->session_count++;
+}
+
+beam_session *bm_session_ref(beam_session *session)
+{
+    session->refs++;
+    return session;
+}
+
+void bm_session_unref(beam_session *session)
+{
+    bm_assert(session->refs > 0);
+    if (--session->refs > 0)
+        return;
+    struct bm_core *core = session->core;
+    bm_assert(session->state == BM_SESSION_CLOSED);
+    bm_assert(bm_list_empty(&session->channels));
+    bm_assert(!bm_timer_armed(&session->hello_timer));
+    bm_assert(!bm_list_linked(&session->notify_node));
+    bm_list_unlink(&session->node);
+    bm_table_deinit(&session->table);
+    bm_fd_budget_return(session->fds_reserved);
+    bool orphan = session->orphan;
+    if (!orphan)
+        core->session_count--;
+    session->carrier->free(session);
+    if (!orphan)
+        bm_core_check_quiet(core);
+}
+
+void bm_session_up(beam_session *session)
+{
+    if (session->state != BM_SESSION_CONNECTING)
+        return;
+    session->state = BM_SESSION_OPEN;
+    if (!bm_timer_armed(&session->hello_timer))
+        bm_timer_arm(session->core->reactor, &session->hello_timer,
+                     bm_reactor_now_ns(session->core->reactor) + HELLO_TIMEOUT_NS);
+    bm_session_want_flush(session);
+}
+
+void bm_session_want_flush(beam_session *session)
+{
+    if (session->state == BM_SESSION_OPEN)
+        bm_task_queue(session->core->reactor, &session->flush_task);
+}
+
+void bm_session_hello(const beam_session *session, struct bm_hello *ret_hello)
+{
+    const char *name = bm_runtime_name(session->core->runtime);
+    *ret_hello = (struct bm_hello){
+        .version = BM_PROTOCOL_VERSION,
+        .opener = session->opener,
+        .name = {name, strlen(name)},
+        .window = session->limits.window,
+        .channels_max = session->limits.channels_max,
+        .message_len_max = session->limits.message_len_max,
+        .fds_max = session->fds_granted,
+        .fds_refused = session->limits.fds_refused,
+    };
+}
+
+/* --- file descriptors ------------------------------------------------------------------------ */
+
+bool bm_session_fds_are_due(const beam_session *session)
+{
+    /* Either half of the grant is owed, or the peer has less than half left: it may want several at
+     * once and must not wait for credit that lies here. */
+    return session->fds_owed * 2 >= session->fds_granted ||
+           session->fds_recv_credit * 2 <= session->fds_granted;
+}
+
+void bm_session_return_fds(beam_session *session, unsigned count)
+{
+    session->fds_owed += count;
+    if (bm_session_fds_are_due(session))
+        bm_session_want_flush(session);
+}
+
+/* --- those who were refused ------------------------------------------------------------------ */
+
+int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
+{
+    if (session->state == BM_SESSION_CLOSED)
+        return -EPIPE;
+    if (len > session->peer_message_len_max)
+        return session->hello_received ? -EMSGSIZE : -EAGAIN;
+    if (fds > 0 && session->hello_received && session->fds_refused)
+        return -EPERM;
+    if (session->queue_len >= session->limits.queue_len_max)
+        return -EAGAIN;
+    if (!session->hello_received && session->early_len + len > BM_EARLY_LEN)
+        return -EAGAIN;
+    return session->fd_credit < (int64_t)fds ? -EAGAIN : 0;
+}
+
+void bm_session_block(beam_session *session, beam_channel *channel)
+{
+    if (!bm_list_linked(&channel->blocked_node))
+        bm_list_push_back(&session->blocked, &channel->blocked_node);
+}
+
+static void notify_session(beam_session *session)
+{
+    if (bm_list_linked(&session->notify_node))
+        return;
+    bm_session_ref(session);
+    bm_list_push_back(&session->core->notify_sessions, &session->notify_node);
+    bm_task_queue(session->core->reactor, &session->core->notify_task);
+}
+
+void bm_session_unblock(beam_session *session)
+{
+    if (session->queue_len * 2 > session->limits.queue_len_max)
+        return;
+    struct bm_list *node = session->blocked.next;
+    while (node != &session->blocked) {
+        beam_channel *channel = bm_list_entry(node, beam_channel, blocked_node);
+        node = node->next;
+        if (channel->send_credit <= 0)
+            continue;
+        bm_list_unlink(&channel->blocked_node);
+        if (channel->out_head)
+            bm_channel_make_ready(channel);
+        if (channel->blocked) {
+            channel->blocked = false;
+            bm_channel_notify(channel, BM_DUE_WRITABLE);
+        }
+    }
+    if (session->want_writable && session->opened_here < session->peer_channels_max) {
+        session->want_writable = false;
+        session->writable_due = true;
+        notify_session(session);
+    }
+    if (!bm_list_empty(&session->held))
+        bm_incoming_release_held(session);
+}
+
+void bm_session_run_due(beam_session *session)
+{
+    if (session->writable_due) {
+        session->writable_due = false;
+        if (session->handle && session->handlers && session->handlers->on_writable &&
+            session->state != BM_SESSION_CLOSED)
+            session->handlers->on_writable(session, session->arg);
+    }
+    if (session->open_due) {
+        session->open_due = false;
+        if (session->handle && session->handlers && session->handlers->on_open &&
+            session->state != BM_SESSION_CLOSED)
+            session->handlers->on_open(session, session->arg);
+    }
+    if (session->closed_due) {
+        session->closed_due = false;
+        if (session->ping_fn) {
+            void (*fn)(uint64_t, void *) = session->ping_fn;
+            session->ping_fn = NULL;
+            fn(0, session->ping_arg);
+        }
+        if (session->handle && session->handlers && session->handlers->on_close) {
+            struct beam_status status = {
+                .code = session->close_code,
+                .message = {session->close_text, strlen(session->close_text)},
+            };
+            session->handlers->on_close(session, &status, session->arg);
+        }
+    }
+    bm_session_unref(session);
+}
+
+void bm_session_opened(beam_session *session)
+{
+    session->open_due = true;
+    notify_session(session);
+}
+
+/* --- endings --------------------------------------------------------------------------------- */
+
+void bm_session_lost(beam_session *session, enum beam_code code, const char *text)
+{
+    if (session->state == BM_SESSION_CLOSED)
+        return;
+    bm_session_ref(session);
+    session->state = BM_SESSION_CLOSED;
+    bm_timer_cancel(session->core->reactor, &session->hello_timer);
+    bm_task_cancel(&session->flush_task);
+    session->close_code = code;
+    snprintf(session->close_text, sizeof(session->close_text), "%s", text ? text : "");
+
+    struct bm_list *node;
+    while ((node = bm_list_front(&session->channels)))
+        bm_channel_lost(bm_list_entry(node, beam_channel, session_node),
+                        session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE,
+                        session->close_text);
+    session->closed_due = true;
+    notify_session(session);
+    session->carrier->abort(session);
+    bm_session_unref(session);
+}
+
+static bool is_limit(int error)
+{
+    switch (-error) {
+    case BEAM_ETOO_MANY_CHANNELS:
+    case BEAM_EFLOW_CONTROL:
+    case BEAM_ECREDIT_OVERFLOW:
+    case BEAM_EFRAME_OVERSIZED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+uint32_t bm_session_goaway_details(const beam_session *session, void *out, size_t cap)
+{
+    if (session->error == 0)
+        return 0;
+    beam_kv_writer writer;
+    const void *document;
+    size_t len;
+    beam_kv_writer_init(&writer, out, cap);
+    beam_kv_begin_map(&writer, NULL);
+    beam_kv_put_str(&writer, "error", beam_error_name(session->error));
+    beam_kv_put_str(&writer, "message", beam_strerror(session->error));
+    beam_kv_end(&writer);
+    return beam_kv_writer_finish(&writer, &document, &len) == 0 ? (uint32_t)len : 0;
+}
+
+void bm_session_fail(beam_session *session, int error)
+{
+    if (session->state == BM_SESSION_CLOSED)
+        return;
+    bm_session_ref(session);
+    session->error = error;
+    session->goaway = (struct bm_frame_goaway){
+        .last_id = session->last_peer_id,
+        .why.code = is_limit(error) ? BEAM_RESOURCE_EXHAUSTED : BEAM_INVALID_ARGUMENT,
+    };
+    session->goaway_due = true;
+    bm_core_log(session->core, BEAM_LOG_WARNING, "session with %s ended: %s (%s)",
+                session->peer_name[0] ? session->peer_name : "a peer", beam_strerror(error),
+                beam_error_name(error));
+    session->carrier->farewell(session);
+    bm_session_lost(session, BEAM_INTERNAL, beam_strerror(error));
+    bm_session_unref(session);
+}
+
+void bm_session_check_drained(beam_session *session)
+{
+    if (session->state != BM_SESSION_OPEN || session->shut || !bm_list_empty(&session->channels))
+        return;
+    bool asked = session->draining && session->goaway_sent;
+    if (!asked && !session->peer_draining)
+        return;
+    if (session->pong_due || session->ping_due || session->goaway_due)
+        return;
+    session->shut = true;
+    session->carrier->shut(session);
+}
+
+void beam_session_drain(beam_session *session)
+{
+    if (session->state == BM_SESSION_CLOSED || session->draining)
+        return;
+    session->draining = true;
+    /* Event channels have no end of their own; they would keep the session open for ever. */
+    struct bm_list *node = session->channels.next;
+    while (node != &session->channels) {
+        beam_channel *channel = bm_list_entry(node, beam_channel, session_node);
+        node = node->next;
+        if (channel->kind == BM_CHANNEL_EVENTS)
+            bm_channel_end(channel, BEAM_OK, NULL);
+    }
+    if (session->state == BM_SESSION_CONNECTING) {
+        bm_session_lost(session, BEAM_CANCELLED, "closed before it was open");
+        return;
+    }
+    session->goaway = (struct bm_frame_goaway){.last_id = session->last_peer_id};
+    session->goaway_due = true;
+    bm_session_want_flush(session);
+}
+
+void beam_session_close(beam_session *session)
+{
+    bm_session_lost(session, BEAM_CANCELLED, "closed");
+}
+
+static void free_here(void *arg)
+{
+    beam_session *session = arg;
+    session->handle = false;
+    session->handlers = NULL;
+    if (session->state != BM_SESSION_CLOSED)
+        bm_session_lost(session, BEAM_CANCELLED, "closed");
+    bm_session_unref(session);
+}
+
+beam_session *beam_session_free(beam_session *session)
+{
+    if (!session || !session->handle)
+        return NULL;
+    if (bm_core_current() == session->core)
+        free_here(session);
+    else
+        bm_runtime_call(session->core, free_here, session);
+    return NULL;
+}
+
+/* --- public ---------------------------------------------------------------------------------- */
+
+void bm_session_set_handlers(beam_session *session, const struct beam_session_handlers *handlers,
+                             void *arg)
+{
+    session->handlers = handlers;
+    session->arg = arg;
+}
+
+const struct beam_peer *beam_session_peer(const beam_session *session)
+{
+    return &session->peer;
+}
+
+beam_str beam_session_peer_name(const beam_session *session)
+{
+    return (beam_str){session->peer_name, strlen(session->peer_name)};
+}
+
+bool beam_session_is_open(const beam_session *session)
+{
+    return session->state == BM_SESSION_OPEN && session->hello_received;
+}
+
+int beam_session_ping(beam_session *session, void (*fn)(uint64_t ns, void *arg), void *arg)
+{
+    if (session->state == BM_SESSION_CLOSED)
+        return -ESHUTDOWN;
+    if (session->ping_fn)
+        return -EBUSY;
+    session->ping_fn = fn;
+    session->ping_arg = arg;
+    session->ping_sent_ns = bm_clock_now_ns();
+    session->ping_due = true;
+    bm_session_want_flush(session);
+    return 0;
+}

@@ -1,0 +1,572 @@
+/* The unix carrier's way out and its life: frames are packed into one packet, which one sendmsg sends;
+ * the next packet is packed when that has completed. One send at a time, because two on one socket can
+ * change places when the first has to wait for room.
+ *
+ * fds. A message with fds stays with the packet until the kernel has taken it: ETOOMANYREFS (the
+ * *user* has too many fds under way, unix(7)) takes nothing, and then the packet is packed again
+ * without those messages; their channels wait and try again. Everything else is a copy and its message
+ * is done with when packed.
+ *
+ * Failure. A packet whose send failed was not received (SEQPACKET: whole or not at all), but what
+ * earlier packets did is unknown: the session ends, and session.c tells not sent from unknown. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/unix_session.h"
+
+#define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
+#define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
+#define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
+
+/* --- packing --------------------------------------------------------------------------------- */
+
+static bool unix_begin(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    return !us->closing && bm_op_idle(&us->send_op) && !us->waiting_with_packet;
+}
+
+static bool room_for(struct bm_unix_session *us, uint32_t len, unsigned fds)
+{
+    return bm_unix_packet_reserve(&us->packet, us->session.core, len, fds);
+}
+
+static void packed(struct bm_unix_session *us, const uint8_t *end)
+{
+    us->packet.len = (uint32_t)(end - us->packet.bytes);
+}
+
+static bool unix_put_hello(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    _Alignas(8) uint8_t document[BM_HELLO_LEN_MAX];
+    struct bm_hello hello;
+    bm_session_hello(session, &hello);
+    uint32_t len = (uint32_t)bm_hello_write(&hello, document);
+    if (!room_for(us, BM_FRAME_HEADER_LEN + len, 0))
+        return false;
+    packed(us, bm_frame_put_hello(bm_unix_packet_end(&us->packet), document, len));
+    return true;
+}
+
+static bool unix_put_u64(beam_session *session, enum bm_frame_kind kind, uint8_t flags, uint64_t id,
+                         uint64_t value)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    if (!room_for(us, BM_FRAME_U64_LEN, 0))
+        return false;
+    packed(us, bm_frame_put_u64(bm_unix_packet_end(&us->packet), kind, flags, id, value));
+    return true;
+}
+
+static bool unix_put_end(beam_session *session, uint64_t id, uint8_t flags,
+                         const struct bm_frame_end *end)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    if (!room_for(us, bm_frame_end_len(end->details_len), 0))
+        return false;
+    packed(us, bm_frame_put_end(bm_unix_packet_end(&us->packet), id, flags, end));
+    return true;
+}
+
+static bool unix_put_goaway(beam_session *session, const struct bm_frame_goaway *goaway)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    if (!room_for(us, bm_frame_goaway_len(goaway->why.details_len), 0))
+        return false;
+    packed(us, bm_frame_put_goaway(bm_unix_packet_end(&us->packet), goaway));
+    return true;
+}
+
+/* A later frame of a large message, or a frame of a stream. */
+static int put_bytes(struct bm_unix_session *us, beam_channel *channel, beam_message *message)
+{
+    uint32_t left = message->body_len - message->packed;
+    uint32_t most = BM_FRAME_LEN_MAX - BM_FRAME_HEADER_LEN;
+    uint32_t part = left < most ? left : most;
+    uint8_t flags = 0;
+    bool whole = part == left;
+    if (!room_for(us, (uint32_t)bm_round_up8(BM_FRAME_HEADER_LEN + (uint64_t)part), 0))
+        return BM_PUT_FULL;
+    if (channel->mode == BM_MODE_MESSAGES && !whole)
+        flags |= BM_MSG_MORE;
+    if (whole && (message->flags & BM_MESSAGE_LAST))
+        flags |= BM_MSG_END;
+    packed(us, bm_frame_put_bytes(bm_unix_packet_end(&us->packet), channel->id, flags,
+                                  message->body + message->packed, part));
+    message->packed += part;
+    return whole ? BM_PUT_DONE : BM_PUT_PART;
+}
+
+static void put_attached(beam_message *message, uint8_t *entry)
+{
+    struct bm_attachments *att = message->attachments;
+    for (unsigned i = 0; i < att->channel_count; i++, entry += BM_ATTACHED_LEN)
+        bm_frame_put_attached(entry,
+                              &(struct bm_attached){att->channels[i].id, att->channels[i].mode});
+}
+
+/* Remaining time is written when the packet is packed: waiting in line counts. */
+static uint64_t time_left(const beam_channel *channel)
+{
+    if (channel->deadline_ns == UINT64_MAX)
+        return 0;
+    uint64_t now = bm_reactor_now_ns(channel->core->reactor);
+    return channel->deadline_ns > now ? channel->deadline_ns - now : 1;
+}
+
+/* The ends of channels that left with a message are the application's alone from now on. */
+static void release_channels(beam_message *message)
+{
+    struct bm_attachments *att = message->attachments;
+    for (unsigned i = 0; i < att->channel_count; i++) {
+        beam_channel *channel = att->channels[i].channel;
+        att->channels[i].channel = NULL;
+        bm_channel_unref(channel);
+    }
+    att->channel_count = 0;
+}
+
+/* Keeps a message that may have to be taken back out of this packet. */
+static void retain(struct bm_unix_session *us, beam_channel *channel, beam_message *message,
+                   uint32_t offset)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    message->payer = bm_channel_ref(channel);
+    message->frame_offset = offset;
+    message->next = NULL;
+    *head->retained_tail = message;
+    head->retained_tail = &message->next;
+    channel->held_back = true;
+}
+
+static int put_first(struct bm_unix_session *us, beam_channel *channel, beam_message *message)
+{
+    unsigned fds = bm_message_fds(message);
+    struct bm_message_head head = {
+        .open = channel->opening,
+        .depth = channel->depth,
+        .attached = (uint8_t)bm_message_channels(message),
+        .codec = message->codec,
+        .name = {channel->name, channel->name_len},
+        .large = message->flags & BM_MESSAGE_LARGE,
+        .body_total = message->body_len,
+        .metadata = message->metadata_len > 0 ? message->metadata : NULL,
+        .metadata_len = message->metadata_len,
+        .body = message->body,
+        .body_len = message->body_len,
+    };
+    uint32_t head_len = bm_frame_message_head_len(&head);
+    if (head.large && BM_FRAME_LEN_MAX - head_len < head.body_len)
+        head.body_len = BM_FRAME_LEN_MAX - head_len;
+    else
+        head.large = false;
+    if (!head.large)
+        head_len = bm_frame_message_head_len(&head);
+    uint32_t len = (uint32_t)bm_round_up8((uint64_t)head_len + head.body_len);
+    if (!room_for(us, len, fds))
+        return BM_PUT_FULL;
+
+    uint8_t flags = 0;
+    if (head.open) {
+        flags |= BM_MSG_OPEN | (channel->oneway ? BM_MSG_ONEWAY : 0);
+        head.deadline_ns = time_left(channel);
+    }
+    if (head.large)
+        flags |= BM_MSG_MORE;
+    else if (message->flags & BM_MESSAGE_LAST)
+        flags |= BM_MSG_END;
+    if (head.open || head.attached > 0)
+        bm_outgoing_bind(&us->session, channel, message);
+
+    if (head.open)
+        message->flags |= BM_MESSAGE_OPENED;
+    uint32_t offset = us->packet.len;
+    uint8_t *attached;
+    packed(us, bm_frame_put_message(bm_unix_packet_end(&us->packet), channel->id, flags,
+                                    (uint8_t)fds, &head, &attached));
+    if (head.attached > 0)
+        put_attached(message, attached);
+    if (fds > 0) {
+        struct bm_unix_packet_head *packet = us->packet.head;
+        memcpy(&packet->fds[packet->fd_count], message->attachments->fds, fds * sizeof(int));
+        packet->fd_count += fds;
+    }
+
+    if (!head.large && fds == 0 && !channel->held_back) {
+        if (head.attached > 0)
+            release_channels(message);
+        return BM_PUT_DONE;
+    }
+    if (!head.large) {
+        retain(us, channel, message, offset);
+        return BM_PUT_DONE;
+    }
+    /* Large: the rest follows in later frames, which cannot be taken back: should the kernel refuse
+     * the fds of this one, the whole packet waits. */
+    if (fds > 0)
+        us->packet.head->must_go_whole = true;
+    message->packed = head.body_len;
+    return BM_PUT_PART;
+}
+
+static int unix_put_message(beam_session *session, beam_channel *channel, beam_message *message)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    bool started = message->packed > 0 || channel->mode == BM_MODE_BYTES;
+    int r = started ? put_bytes(us, channel, message) : put_first(us, channel, message);
+    if (r == BM_PUT_DONE && !message->payer) {
+        message->flags &= (uint16_t)~BM_MESSAGE_LAST;
+        beam_message_free(message);
+    }
+    return r;
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
+
+static void start_send(struct bm_unix_session *us)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    memset(&head->msg, 0, sizeof(head->msg));
+    head->iov = (struct iovec){us->packet.bytes, us->packet.len};
+    head->msg.msg_iov = &head->iov;
+    head->msg.msg_iovlen = 1;
+    if (head->fd_count > 0) {
+        head->msg.msg_control = head->control;
+        head->msg.msg_controllen =
+            bm_unix_control_write_fds(head->fds, head->fd_count, head->control);
+    }
+    us->send_op.fd = us->fd;
+    us->send_op.addr = &head->msg;
+    bm_op_start(us->session.core->reactor, &us->send_op);
+}
+
+static void unix_commit(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    if (!us->packet.head)
+        return;
+    if (us->packet.len == 0)
+        bm_unix_packet_clear(&us->packet, session->core);
+    else
+        start_send(us);
+}
+
+/* The packet has left: its fds are the kernel's, their messages are done with. */
+static void packet_left(struct bm_unix_session *us)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    struct bm_core *core = us->session.core;
+    us->retry_give_up_ns = 0;
+    core->packets_sent++;
+    core->fds_sent += head->fd_count;
+    while (head->retained) {
+        beam_message *message = head->retained;
+        beam_channel *channel = message->payer;
+        head->retained = message->next;
+        message->next = NULL;
+        message->payer = NULL;
+        channel->held_back = false;
+        channel->fd_retry_ns = channel->fd_give_up_ns = 0;
+        if (message->attachments && message->attachments->channel_count > 0)
+            release_channels(message);
+        beam_message_free(message); /* closes our copies */
+        if (channel->end_due || channel->abort_due || channel->out_head)
+            bm_channel_make_ready(channel);
+        bm_channel_check_gone(channel);
+        bm_channel_unref(channel);
+    }
+    bm_unix_packet_clear(&us->packet, core);
+}
+
+/* The session ends with a packet that did not leave. */
+static void packet_lost(struct bm_unix_session *us)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    if (!head)
+        return;
+    while (head->retained) {
+        beam_message *message = head->retained;
+        beam_channel *channel = message->payer;
+        head->retained = message->next;
+        message->next = NULL;
+        message->payer = NULL;
+        if (message->attachments)
+            message->attachments->sent = false;
+        beam_message_free(message);
+        bm_channel_unref(channel);
+    }
+    bm_unix_packet_clear(&us->packet, us->session.core);
+}
+
+/* --- ETOOMANYREFS ---------------------------------------------------------------------------- */
+
+/* Moves the frames that stay together; retained frames are left out. */
+static void cut_retained(struct bm_unix_packet *packet)
+{
+    uint32_t out = 0;
+    uint32_t in = 0;
+    const beam_message *next = packet->head->retained;
+    while (in < packet->len) {
+        uint32_t len = (uint32_t)bm_round_up8(BM_FRAME_HEADER_LEN +
+                                              (uint64_t)bm_get_u32(packet->bytes + in + 8));
+        if (next && next->frame_offset == in) {
+            next = next->next;
+        } else {
+            memmove(packet->bytes + out, packet->bytes + in, len);
+            out += len;
+        }
+        in += len;
+    }
+    packet->len = out;
+    packet->head->fd_count = 0;
+}
+
+/* Ids of a frame that did not leave are not used: later ones are greater all the same. */
+static void take_back(beam_channel *channel, beam_message *message)
+{
+    beam_session *session = channel->session;
+    struct bm_attachments *att = message->attachments;
+    for (unsigned i = 0; i < bm_message_channels(message); i++) {
+        bm_channel_unbind(att->channels[i].channel);
+        att->channels[i].channel->unbound = true;
+        att->channels[i].id = 0;
+    }
+    if (channel->name_len > 0 && channel->ours && (message->flags & BM_MESSAGE_OPENED)) {
+        bm_channel_unbind(channel);
+        channel->opening = true;
+    }
+    message->next = channel->out_head;
+    if (!channel->out_head)
+        channel->out_tail = &message->next;
+    channel->out_head = message;
+    session->queue_len += (uint64_t)bm_message_cost(message);
+}
+
+static void retry_later(beam_channel *channel)
+{
+    struct bm_reactor *reactor = channel->core->reactor;
+    uint64_t now = bm_reactor_now_ns(reactor);
+    if (channel->fd_give_up_ns == 0)
+        channel->fd_give_up_ns = now + FD_GIVE_UP_NS;
+    if (now >= channel->fd_give_up_ns) {
+        const char *text = "the kernel has too many file descriptors of this user under way";
+        bm_channel_ref(channel);
+        bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        bm_channel_end_later(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        bm_channel_unref(channel);
+        return;
+    }
+    uint64_t wait = channel->fd_retry_ns == 0 ? FD_RETRY_FIRST_NS : 2 * channel->fd_retry_ns;
+    channel->fd_retry_ns = wait < FD_RETRY_LAST_NS ? wait : FD_RETRY_LAST_NS;
+    bm_list_unlink(&channel->ready_node);
+    bm_timer_arm(reactor, &channel->fd_timer, now + channel->fd_retry_ns);
+}
+
+/* The packet cannot do without its fds: it is sent again as it is, a little later. */
+static bool wait_with_packet(struct bm_unix_session *us)
+{
+    struct bm_reactor *reactor = us->session.core->reactor;
+    uint64_t now = bm_reactor_now_ns(reactor);
+    if (us->retry_give_up_ns == 0) {
+        us->retry_give_up_ns = now + FD_GIVE_UP_NS;
+        us->retry_ns = FD_RETRY_FIRST_NS;
+    }
+    if (now >= us->retry_give_up_ns)
+        return false;
+    bm_timer_arm(reactor, &us->retry_timer, now + us->retry_ns);
+    us->retry_ns = 2 * us->retry_ns < FD_RETRY_LAST_NS ? 2 * us->retry_ns : FD_RETRY_LAST_NS;
+    us->waiting_with_packet = true;
+    return true;
+}
+
+/* Packs the packet again without the messages that have fds. false: nothing helps. */
+static bool refuse_fds(struct bm_unix_session *us)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    beam_message *reversed = NULL;
+    if (!head->retained || head->must_go_whole)
+        return wait_with_packet(us);
+    cut_retained(&us->packet);
+
+    /* From the last to the first, so that each goes in front of what followed it. */
+    while (head->retained) {
+        beam_message *message = head->retained;
+        head->retained = message->next;
+        message->next = reversed;
+        reversed = message;
+    }
+    head->retained_tail = &head->retained;
+    while (reversed) {
+        beam_message *message = reversed;
+        beam_channel *channel = message->payer;
+        reversed = message->next;
+        message->next = NULL;
+        message->payer = NULL;
+        channel->held_back = false;
+        if (channel->gone || !channel->session) {
+            beam_message_free(message);
+        } else if (channel->abort_due) {
+            take_back(channel, message);
+            if (channel->opening) {
+                channel->abort_due = false;
+                bm_channel_gone(channel); /* never left: the peer needs not hear of it */
+            } else {
+                bm_channel_drop_out(channel);
+            }
+        } else {
+            take_back(channel, message);
+            retry_later(channel);
+        }
+        bm_channel_unref(channel);
+    }
+    if (us->packet.len > 0)
+        start_send(us);
+    else
+        bm_unix_packet_clear(&us->packet, us->session.core);
+    return true;
+}
+
+static void on_sent(struct bm_op *op, int res, uint32_t flags)
+{
+    struct bm_unix_session *us = bm_container_of(op, struct bm_unix_session, send_op);
+    beam_session *session = bm_session_ref(&us->session);
+    (void)flags;
+
+    if (res > 0) {
+        packet_left(us);
+        if (us->lingering)
+            bm_session_lost(session, BEAM_OK, "closed");
+        else if (!us->closing)
+            bm_outgoing_flush(session);
+    } else if (us->closing) {
+        packet_lost(us);
+    } else if ((res == -EINTR || res == -EAGAIN || res == -ENOBUFS || res == -ENOMEM)) {
+        start_send(us);
+    } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {
+        packet_lost(us);
+        bm_session_lost(session, BEAM_UNAVAILABLE,
+                        res == -EPIPE || res == -ECONNRESET ? "the peer has gone"
+                                                            : beam_strerror(res));
+    }
+    if (us->closing)
+        bm_unix_session_finish(us);
+    bm_session_unref(session);
+}
+
+static void on_retry(struct bm_timer *timer)
+{
+    struct bm_unix_session *us = bm_container_of(timer, struct bm_unix_session, retry_timer);
+    if (us->waiting_with_packet) {
+        us->waiting_with_packet = false;
+        start_send(us);
+    } else {
+        bm_op_start(us->session.core->reactor, &us->connect_op);
+    }
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static void unix_farewell(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    _Alignas(8) uint8_t frame[BM_DETAILS_LEN_MAX + 64];
+    _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
+    if (us->fd < 0 || !bm_op_idle(&us->send_op))
+        return;
+    struct bm_frame_goaway goaway = session->goaway;
+    goaway.why.details_len = bm_session_goaway_details(session, details, sizeof(details));
+    goaway.why.details = goaway.why.details_len > 0 ? details : NULL;
+    uint8_t *end = bm_frame_put_goaway(frame, &goaway);
+    /* The one direct send: it goes now or never, and nothing waits for it. */
+    ssize_t n = send(us->fd, frame, (size_t)(end - frame), MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)n;
+}
+
+static void unix_shut(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    if (bm_op_idle(&us->send_op))
+        bm_session_lost(session, BEAM_OK, "closed");
+    else
+        us->lingering = true;
+}
+
+static void unix_abort(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    struct bm_core *core = session->core;
+    if (us->closing)
+        return;
+    us->closing = true;
+    us->receiving = false;
+    bm_timer_cancel(core->reactor, &us->retry_timer);
+    if (core->packets)
+        bm_buffers_unwait(core->packets, &us->buffers_waiter);
+    bm_op_cancel(core->reactor, &us->connect_op);
+    bm_op_cancel(core->reactor, &us->receive_op);
+    bm_op_cancel(core->reactor, &us->send_op);
+    bm_unix_session_finish(us);
+}
+
+void bm_unix_session_finish(struct bm_unix_session *us)
+{
+    if (!us->closing || us->finished || !bm_op_idle(&us->connect_op) ||
+        !bm_op_idle(&us->receive_op) || !bm_op_idle(&us->send_op))
+        return;
+    us->finished = true;
+    packet_lost(us);
+    bm_reactor_close_fd(us->session.core->reactor, &us->fd);
+    bm_session_unref(&us->session);
+}
+
+static void unix_free(beam_session *session)
+{
+    struct bm_unix_session *us = bm_unix_of(session);
+    bm_assert(us->fd < 0 && !us->packet.head);
+    bm_free(NULL, us, sizeof(*us));
+}
+
+const struct bm_carrier bm_unix_carrier = {
+    .name = "unix",
+    .begin = unix_begin,
+    .put_hello = unix_put_hello,
+    .put_message = unix_put_message,
+    .put_end = unix_put_end,
+    .put_u64 = unix_put_u64,
+    .put_goaway = unix_put_goaway,
+    .commit = unix_commit,
+    .farewell = unix_farewell,
+    .shut = unix_shut,
+    .abort = unix_abort,
+    .free = unix_free,
+};
+
+int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_unix_session **ret)
+{
+    struct bm_unix_session *us = bm_alloc_zero(NULL, sizeof(*us));
+    if (!us)
+        return -ENOMEM;
+    bm_session_init(&us->session, core, &bm_unix_carrier, opener);
+    us->session.peer.kind = BEAM_PEER_UNIX;
+    us->fd = bm_take_fd(fd);
+    bm_op_init(&us->send_op, BM_OP_SENDMSG, on_sent);
+    bm_op_init(&us->connect_op, BM_OP_CONNECT, NULL);
+    bm_timer_init(&us->retry_timer, on_retry);
+    bm_unix_receive_init(us);
+    *ret = us;
+    return 0;
+}
+
+void bm_unix_session_up(struct bm_unix_session *us)
+{
+    bm_session_up(&us->session);
+    bm_unix_receive_start(us);
+}

@@ -1,0 +1,46 @@
+/* The packet being packed or under way: frames, the fds beside them, and the messages that must be
+ * taken back out should the kernel refuse those fds. */
+#ifndef BM_UNIX_PACKET_H
+#define BM_UNIX_PACKET_H
+
+#include <sys/socket.h>
+
+#include <beam/message.h>
+
+#include "runtime/frame.h"
+#include "runtime/unix_control.h"
+
+struct bm_core;
+
+/* What only a packet with contents needs; comes from the core's pool and goes back between packets,
+ * so that an idle session holds none. */
+struct bm_unix_packet_head {
+    struct msghdr msg;
+    struct iovec iov;
+    uint32_t cap; /* of this block */
+    bool must_go_whole; /* holds the first frame of a large message with fds */
+    unsigned fd_count;
+    int fds[BM_PACKET_FDS_MAX];
+    /* Messages with fds, and what followed them on their channels: kept until the packet has left. */
+    beam_message *retained, **retained_tail;
+    _Alignas(struct cmsghdr) uint8_t control[BM_UNIX_CONTROL_LEN];
+};
+
+struct bm_unix_packet {
+    struct bm_unix_packet_head *head; /* NULL: empty */
+    uint8_t *bytes;                   /* BM_FRAME_LEN_MAX */
+    uint32_t bytes_cap;
+    uint32_t len;
+};
+
+/* Room for len more bytes and fds more fds; false when the packet is full or there is no memory. */
+bool bm_unix_packet_reserve(struct bm_unix_packet *packet, struct bm_core *core, uint32_t len,
+                            unsigned fds);
+static inline uint8_t *bm_unix_packet_end(const struct bm_unix_packet *packet)
+{
+    return packet->bytes + packet->len;
+}
+/* Everything in it is somebody else's or sent: memory goes back. fds must be gone. */
+void bm_unix_packet_clear(struct bm_unix_packet *packet, struct bm_core *core);
+
+#endif

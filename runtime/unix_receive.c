@@ -1,0 +1,342 @@
+/* The unix carrier's way in: a multishot recvmsg into the core's provided buffers, each packet taken
+ * apart and its buffer recycled before the callback returns.
+ *
+ * A multishot ends for many reasons (no buffer, a full completion queue, an error); whatever the
+ * reason, it is armed again unless the session is ending. Without a buffer it waits for one to come
+ * home. Every fd of a packet is put into its message, or closed, on every path. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/unix_session.h"
+#include "uring/packet.h"
+
+/* The fds of one packet while its frames are taken apart. */
+struct fds {
+    struct bm_unix_control control;
+    unsigned next;
+    bool truncated; /* MSG_CTRUNC: the last ones are missing */
+};
+
+static void close_rest(struct bm_core *core, struct fds *fds)
+{
+    while (fds->next < fds->control.fd_count)
+        bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
+}
+
+/* --- frames ---------------------------------------------------------------------------------- */
+
+static bool on_hello(struct bm_unix_session *us, const struct bm_frame *frame,
+                     const struct fds *fds)
+{
+    beam_session *session = &us->session;
+    struct bm_hello hello;
+    int r = bm_hello_parse(frame->payload, frame->len, &hello);
+    if (r < 0) {
+        bm_session_fail(session, r);
+        return false;
+    }
+    if (!session->hello_received) {
+        /* U3: who sent this packet, says the kernel. */
+        if (!fds->control.has_credentials) {
+            bm_session_fail(session, -BEAM_EPEER_IDENTITY);
+            return false;
+        }
+        session->peer.uid = fds->control.credentials.uid;
+        session->peer.gid = fds->control.credentials.gid;
+        session->peer.pid = fds->control.credentials.pid;
+        if (!bm_core_admits(session->core, session)) {
+            bm_session_lost(session, BEAM_RESOURCE_EXHAUSTED, "too many sessions of this user");
+            return false;
+        }
+        int off = 0;
+        /* Later packets need not carry credentials: that saves both kernels' ends their work. */
+        (void)setsockopt(us->fd, SOL_SOCKET, SO_PASSCRED, &off, sizeof(off));
+    }
+    if (!bm_incoming_hello(session, &hello))
+        return false;
+    bm_session_want_flush(session);
+    return true;
+}
+
+/* Moves the fds of this frame into the message. false: some are missing, or there is no memory. */
+static bool take_fds(struct bm_core *core, unsigned count, struct fds *fds, beam_message *message)
+{
+    unsigned have = fds->control.fd_count - fds->next;
+    bool complete = have >= count;
+    unsigned n = complete ? count : have;
+    struct bm_attachments *att = NULL;
+    if (complete && n <= BEAM_MESSAGE_FDS_MAX)
+        att = bm_message_attachments(message);
+    for (unsigned i = 0; i < n; i++) {
+        int *fd = &fds->control.fds[fds->next++];
+        if (att)
+            att->fds[att->fd_count++] = bm_take_fd(fd);
+        else
+            bm_reactor_close_fd(core->reactor, fd);
+    }
+    return att != NULL;
+}
+
+static int take_attached(beam_session *session, const struct bm_message_head *head,
+                         beam_message *message)
+{
+    (void)session;
+    for (unsigned i = 0; i < head->attached; i++) {
+        struct bm_attached attached;
+        int r = bm_frame_parse_attached(head, i, &attached);
+        if (r < 0)
+            return r;
+        struct bm_attached_channel *entry = bm_attachments_add_channel(message);
+        if (!entry)
+            return -ENOMEM;
+        entry->id = attached.id;
+        entry->mode = attached.mode;
+    }
+    return 0;
+}
+
+static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame, struct fds *fds)
+{
+    beam_session *session = &us->session;
+    struct bm_core *core = session->core;
+    bool open = frame->flags & BM_MSG_OPEN;
+    beam_channel *channel = open ? NULL : bm_incoming_find(session, frame->channel);
+
+    if (channel && bm_incoming_expects_bytes(channel)) {
+        if (frame->fds > 0 || frame->attached > 0) {
+            bm_session_fail(session,
+                            frame->fds > 0 ? -BEAM_EFRAME_FDS : -BEAM_EFRAME_ATTACHMENT);
+            return false;
+        }
+        return bm_incoming_bytes(session, channel, frame->flags, frame->payload, frame->len);
+    }
+    if (!channel && !open && bm_incoming_was_given(session, frame->channel) &&
+        frame->attached == 0) {
+        /* M3: for a channel that is gone; whether it is a first frame or bytes nobody can tell. */
+        unsigned n = frame->fds;
+        session->fds_recv_credit -= n;
+        for (unsigned i = 0; i < n && fds->next < fds->control.fd_count; i++)
+            bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
+        bm_session_return_fds(session, n);
+        return true;
+    }
+
+    struct bm_message_head head;
+    int r = bm_frame_parse_message(frame, &head);
+    if (r < 0) {
+        bm_session_fail(session, r);
+        return false;
+    }
+    beam_message view;
+    memset(&view, 0, offsetof(beam_message, error));
+    view.error = 0;
+    view.flags = BM_MESSAGE_VIEW;
+    view.metadata = head.metadata;
+    view.metadata_len = head.metadata_len;
+    view.body = head.body;
+    view.body_len = head.body_len;
+    view.codec = head.codec;
+
+    struct bm_incoming_message in = {
+        .id = frame->channel,
+        .flags = frame->flags,
+        .open = open,
+        .depth = head.depth,
+        .large = head.large,
+        .total = head.body_total,
+        .name = head.name,
+        .deadline_ns = open && head.deadline_ns > 0
+                           ? bm_reactor_now_ns(core->reactor) + head.deadline_ns
+                           : UINT64_MAX,
+    };
+    if (open && head.deadline_ns > UINT64_MAX / 2)
+        in.deadline_ns = UINT64_MAX;
+    if (frame->fds > 0) {
+        in.fds_missing = !take_fds(core, frame->fds, fds, &view);
+        if (in.fds_missing)
+            session->fds_recv_credit -= frame->fds;
+    }
+    if (head.attached > 0) {
+        r = take_attached(session, &head, &view);
+        if (r < 0) {
+            bm_message_done(&view);
+            bm_session_fail(session, r);
+            return false;
+        }
+    }
+    bool go_on = bm_incoming_message(session, &in, &view);
+    if (in.fds_missing && go_on)
+        bm_session_return_fds(session, frame->fds);
+    return go_on;
+}
+
+static bool on_frame(struct bm_unix_session *us, const struct bm_frame *frame, struct fds *fds)
+{
+    beam_session *session = &us->session;
+    if (!session->hello_received && frame->kind != BM_FRAME_HELLO) {
+        bm_session_fail(session, -BEAM_EHELLO_MISSING);
+        return false;
+    }
+    switch (frame->kind) {
+    case BM_FRAME_HELLO:
+        return on_hello(us, frame, fds);
+    case BM_FRAME_MSG:
+        return on_message(us, frame, fds);
+    case BM_FRAME_END: {
+        struct bm_frame_end end;
+        bm_frame_parse_end(frame, &end);
+        return bm_incoming_end(session, frame->channel, frame->flags, &end);
+    }
+    case BM_FRAME_CREDIT:
+        return bm_incoming_credit(session, frame->channel, bm_frame_parse_u64(frame));
+    case BM_FRAME_PING:
+        return bm_incoming_ping(session, frame->flags, bm_frame_parse_u64(frame));
+    case BM_FRAME_GOAWAY: {
+        struct bm_frame_goaway goaway;
+        bm_frame_parse_goaway(frame, &goaway);
+        return bm_incoming_goaway(session, &goaway);
+    }
+    default:
+        return true;
+    }
+}
+
+/* A frame of a kind to be ignored takes its fds with it. */
+static void skip_fds(struct bm_core *core, unsigned count, struct fds *fds)
+{
+    for (unsigned i = 0; i < count && fds->next < fds->control.fd_count; i++)
+        bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
+}
+
+/* U2: before anything is delivered, the count must be right. */
+static int count_fds(struct bm_bytes packet, const struct fds *fds)
+{
+    struct bm_frame frame;
+    unsigned sum = 0;
+    int r;
+    while ((r = bm_frame_next(&packet, &frame)) > 0)
+        sum += frame.fds;
+    if (r < 0)
+        return r;
+    return fds->truncated || sum == fds->control.fd_count ? 0 : -BEAM_EFRAME_FDS;
+}
+
+static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *view)
+{
+    beam_session *session = &us->session;
+    struct bm_core *core = session->core;
+    struct fds fds;
+    fds.next = 0;
+    fds.truncated = view->flags & MSG_CTRUNC;
+    bm_unix_control_parse(view->control, view->control_len, &fds.control);
+    core->packets_received++;
+
+    struct bm_bytes packet = bm_bytes(view->payload, view->payload_len);
+    struct bm_frame frame;
+    int r = 0;
+    if (view->flags & MSG_TRUNC)
+        r = -BEAM_EFRAME_OVERSIZED;
+    /* Frames with a wrong count of fds cannot be told whose are whose; only then is a second look
+     * at the headers worth its time. */
+    if (r == 0 && fds.control.fd_count > 0)
+        r = count_fds(packet, &fds);
+
+    while (r == 0 && session->state == BM_SESSION_OPEN) {
+        int n = bm_frame_next(&packet, &frame);
+        if (n == 0)
+            break;
+        if (n < 0)
+            r = n;
+        else if (frame.fds > 0 && fds.control.fd_count == 0 && !fds.truncated)
+            r = -BEAM_EFRAME_FDS;
+        else if (n == 2)
+            skip_fds(core, frame.fds, &fds);
+        else if (!on_frame(us, &frame, &fds))
+            break;
+    }
+    close_rest(core, &fds);
+    if (r < 0)
+        bm_session_fail(session, r);
+}
+
+/* --- the multishot --------------------------------------------------------------------------- */
+
+static void on_buffer_home(struct bm_buffers_waiter *waiter)
+{
+    struct bm_unix_session *us =
+        bm_container_of(waiter, struct bm_unix_session, buffers_waiter);
+    bm_unix_receive_start(us);
+}
+
+static void receive_again(struct bm_unix_session *us, int res)
+{
+    struct bm_core *core = us->session.core;
+    if (!us->receiving)
+        return;
+    if (res == -ENOBUFS) {
+        bm_buffers_wait(core->packets, &us->buffers_waiter);
+        return;
+    }
+    bm_reactor_count_rearm(core->reactor);
+    bm_unix_receive_start(us);
+}
+
+static void on_received(struct bm_op *op, int res, uint32_t flags)
+{
+    struct bm_unix_session *us = bm_container_of(op, struct bm_unix_session, receive_op);
+    beam_session *session = bm_session_ref(&us->session);
+    struct bm_core *core = session->core;
+    int index = bm_op_buffer(flags);
+    bool ended = false;
+
+    if (index >= 0) {
+        void *buffer = bm_buffers_at(core->packets, index);
+        struct bm_packet_view view;
+        if (res >= 0 && bm_packet_view(buffer, res, &us->receive_form, &view)) {
+            /* Also when closing: its fds are in our table by now. */
+            if (view.payload_len > 0 || view.control_len > 0)
+                on_packet(us, &view);
+            ended = view.payload_len == 0;
+        }
+        bm_buffers_recycle(core->packets, index);
+    }
+
+    if (res == -ECONNRESET && !us->reset_seen) {
+        /* The peer closed with something of ours unread; what it had sent before lies behind. */
+        us->reset_seen = true;
+    } else if (ended || (res < 0 && res != -ENOBUFS && res != -EINTR && res != -EAGAIN &&
+                         res != -ENOMEM && res != -ECANCELED)) {
+        bool orderly = bm_list_empty(&session->channels) &&
+                       (session->draining || session->peer_draining);
+        us->receiving = false;
+        bm_session_lost(session, orderly ? BEAM_OK : BEAM_UNAVAILABLE,
+                        orderly ? "closed" : "the peer has closed the session");
+    }
+    if (!bm_op_more(flags)) {
+        receive_again(us, res);
+        if (us->closing)
+            bm_unix_session_finish(us);
+    }
+    bm_session_unref(session);
+}
+
+void bm_unix_receive_init(struct bm_unix_session *us)
+{
+    bm_op_init(&us->receive_op, BM_OP_RECVMSG_MULTISHOT, on_received);
+    us->receive_op.group = BM_PACKET_GROUP;
+    us->receive_form = (struct msghdr){.msg_controllen = BM_UNIX_CONTROL_LEN};
+    us->buffers_waiter.fn = on_buffer_home;
+}
+
+void bm_unix_receive_start(struct bm_unix_session *us)
+{
+    us->receiving = true;
+    us->receive_op.fd = us->fd;
+    us->receive_op.addr = &us->receive_form;
+    bm_op_start(us->session.core->reactor, &us->receive_op);
+}

@@ -1,0 +1,54 @@
+/* A session over a connected SOCK_SEQPACKET socket: its ops and its packet. */
+#ifndef BM_UNIX_SESSION_H
+#define BM_UNIX_SESSION_H
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "runtime/session.h"
+#include "runtime/unix_control.h"
+#include "runtime/unix_packet.h"
+#include "runtime/unix_socket.h"
+#include "uring/buffers.h"
+#include "uring/op.h"
+
+struct bm_unix_session {
+    beam_session session;
+    int fd;
+    bool closing;
+    bool finished;
+    bool receiving;      /* the multishot should be armed */
+    bool lingering;      /* shut: closes once the packet under way has left */
+    bool reset_seen;     /* ECONNRESET once: what lies before it is read first */
+    bool has_identity;
+    struct bm_op connect_op, receive_op, send_op;
+    struct sockaddr_un address;
+    struct msghdr receive_form;
+    struct bm_buffers_waiter buffers_waiter;
+    struct bm_unix_packet packet;
+    struct bm_timer retry_timer; /* connect: the backlog is full; send: ETOOMANYREFS */
+    uint64_t retry_ns, retry_give_up_ns;
+    bool waiting_with_packet;
+};
+
+extern const struct bm_carrier bm_unix_carrier;
+
+static inline struct bm_unix_session *bm_unix_of(beam_session *session)
+{
+    return bm_container_of(session, struct bm_unix_session, session);
+}
+
+/* A session over fd (taken on success); CONNECTING. */
+int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_unix_session **ret);
+
+/* The socket is connected: frames flow. */
+void bm_unix_session_up(struct bm_unix_session *us);
+
+/* Arms the multishot receive; unix_receive.c. */
+void bm_unix_receive_start(struct bm_unix_session *us);
+void bm_unix_receive_init(struct bm_unix_session *us);
+
+/* Frees what can be freed once closing and no op is left. */
+void bm_unix_session_finish(struct bm_unix_session *us);
+
+#endif

@@ -1,0 +1,238 @@
+/* Blocking calls of foreign threads: the work is posted to the reactor that owns the session, and the
+ * caller sleeps on a futex in a slot both refer to. Whoever of the two leaves last frees the slot, so a
+ * call that times out leaves at once and a late answer finds a place to be dropped in. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+#include "runtime/runtime.h"
+#include "runtime/session.h"
+
+#define CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S)
+
+struct slot {
+    _Atomic unsigned refs;     /* acq_rel: the last one frees */
+    _Atomic uint32_t done;     /* release by the reactor; acquire by the caller; the futex */
+    int result;                /* 0, > 0: a status code, < 0: -errno */
+    beam_message *message;     /* in: to send; out: the answer */
+    beam_session *session;     /* call: the caller's */
+    beam_session *opened;      /* connect: the slot's until it is handed over */
+    beam_runtime *runtime;
+    const char *text;          /* service or URL; the caller's while it waits, hence copied */
+    struct beam_call_options call_options;
+    struct beam_connect_options connect_options;
+    char copy[4096];
+};
+
+static struct slot *slot_new(const char *text)
+{
+    size_t len = strlen(text);
+    struct slot *slot = bm_alloc_zero(NULL, sizeof(*slot));
+    if (!slot || len >= sizeof(slot->copy)) {
+        bm_free(NULL, slot, sizeof(*slot));
+        return NULL;
+    }
+    memcpy(slot->copy, text, len + 1);
+    slot->text = slot->copy;
+    atomic_init(&slot->refs, 2);
+    return slot;
+}
+
+static void slot_unref(struct slot *slot)
+{
+    if (atomic_fetch_sub_explicit(&slot->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    beam_message_free(slot->message);
+    /* Nobody waited for the session that was opened for him. */
+    beam_session_free(slot->opened);
+    bm_free(NULL, slot, sizeof(*slot));
+}
+
+/* The reactor's last look at the slot. */
+static void slot_finish(struct slot *slot, int result)
+{
+    slot->result = result;
+    atomic_store_explicit(&slot->done, 1, memory_order_release);
+    syscall(SYS_futex, &slot->done, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    slot_unref(slot);
+}
+
+/* 0 when done, -ETIMEDOUT. deadline on bm_clock_now_ns(). */
+static int slot_wait(struct slot *slot, uint64_t deadline_ns)
+{
+    while (!atomic_load_explicit(&slot->done, memory_order_acquire)) {
+        struct timespec ts;
+        struct timespec *timeout = NULL;
+        if (deadline_ns != UINT64_MAX) {
+            uint64_t now = bm_clock_now_ns();
+            if (now >= deadline_ns)
+                return -ETIMEDOUT;
+            ts.tv_sec = (time_t)((deadline_ns - now) / BM_NS_PER_S);
+            ts.tv_nsec = (long)((deadline_ns - now) % BM_NS_PER_S);
+            timeout = &ts;
+        }
+        syscall(SYS_futex, &slot->done, FUTEX_WAIT_PRIVATE, 0, timeout, NULL, 0);
+    }
+    return 0;
+}
+
+/* --- calls ----------------------------------------------------------------------------------- */
+
+static void on_reply(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    struct slot *slot = arg;
+    int result = status->code;
+    if (message) {
+        slot->message = beam_message_keep(message);
+        if (slot->message)
+            bm_message_unbind(slot->message);
+        else
+            result = -ENOMEM;
+    } else if (status->details) {
+        slot->message = bm_message_new(NULL);
+        if (slot->message)
+            (void)bm_message_copy_metadata(slot->message, status->details,
+                                           (uint32_t)status->details_len);
+    } else if (status->message.len > 0) {
+        slot->message = bm_message_new(NULL);
+        if (slot->message)
+            beam_message_put_strn(slot->message, "message", status->message.ptr,
+                                  status->message.len);
+    }
+    slot_finish(slot, result);
+}
+
+static void call_here(void *arg)
+{
+    struct slot *slot = arg;
+    int r = beam_call(slot->session, slot->text, &slot->message, on_reply, slot,
+                      &slot->call_options);
+    if (r < 0)
+        slot_finish(slot, r);
+}
+
+int beam_call_wait(beam_session *session, const char *service, beam_message **message,
+                   const struct beam_call_options *options, beam_message **ret_reply)
+{
+    if (bm_core_current())
+        return -EDEADLK;
+    if (!service || !session->handle)
+        return -EINVAL;
+    uint64_t timeout = options ? options->timeout_ns : 0;
+    uint64_t deadline = timeout > 0 ? bm_clock_now_ns() + timeout : UINT64_MAX;
+    int r = bm_message_seal(*message);
+    if (r < 0)
+        return r;
+    struct slot *slot = slot_new(service);
+    if (!slot)
+        return -ENOMEM;
+    slot->session = session;
+    slot->message = *message;
+    slot->call_options = (struct beam_call_options){.timeout_ns = timeout};
+
+    r = session->orphan ? -ESHUTDOWN
+                        : bm_mailbox_post_wait(session->core->reactor, call_here, slot, deadline);
+    if (r < 0) {
+        slot->message = NULL;
+        slot_unref(slot);
+        slot_unref(slot);
+        return r;
+    }
+    *message = NULL;
+    r = slot_wait(slot, deadline);
+    if (r == 0) {
+        r = slot->result;
+        if (r >= 0 && ret_reply)
+            *ret_reply = bm_take_ptr(slot->message);
+        else if (r < 0)
+            *message = bm_take_ptr(slot->message); /* not taken after all */
+    } else {
+        r = BEAM_DEADLINE_EXCEEDED;
+        if (ret_reply)
+            *ret_reply = NULL;
+    }
+    slot_unref(slot);
+    return r;
+}
+
+/* --- connect --------------------------------------------------------------------------------- */
+
+static void on_open(beam_session *session, void *arg)
+{
+    struct slot *slot = arg;
+    bm_session_set_handlers(session, slot->connect_options.handlers, slot->connect_options.arg);
+    slot_finish(slot, 0);
+}
+
+static void on_close(beam_session *session, const struct beam_status *status, void *arg)
+{
+    struct slot *slot = arg;
+    int r = session->connect_error;
+    if (r == 0)
+        r = status->code == BEAM_UNAVAILABLE ? -ECONNABORTED : -ECONNREFUSED;
+    slot->opened = NULL;
+    beam_session_free(session);
+    slot_finish(slot, r);
+}
+
+static const struct beam_session_handlers waiting_handlers = {
+    .on_open = on_open,
+    .on_close = on_close,
+};
+
+static void connect_here(void *arg)
+{
+    struct slot *slot = arg;
+    struct beam_connect_options options = slot->connect_options;
+    options.handlers = &waiting_handlers;
+    options.arg = slot;
+    int r = beam_connect(slot->runtime, slot->text, &options, &slot->opened);
+    if (r < 0)
+        slot_finish(slot, r);
+}
+
+int beam_connect_wait(beam_runtime *runtime, const char *url,
+                      const struct beam_connect_options *options, beam_session **ret_session)
+{
+    if (bm_core_current())
+        return -EDEADLK;
+    if (!url)
+        return -EINVAL;
+    struct beam_connect_options wanted = options ? *options : (struct beam_connect_options){0};
+    if (wanted.reactor >= runtime->core_count)
+        return -EINVAL;
+    if (runtime->state != BM_RUNTIME_RUNNING)
+        return -ESHUTDOWN;
+    if (wanted.timeout_ns == 0)
+        wanted.timeout_ns = CONNECT_TIMEOUT_NS;
+    struct slot *slot = slot_new(url);
+    if (!slot)
+        return -ENOMEM;
+    slot->runtime = runtime;
+    slot->connect_options = wanted;
+
+    struct bm_core *core = &runtime->cores[wanted.reactor];
+    int r = bm_mailbox_post_wait(core->reactor, connect_here, slot,
+                                 bm_clock_now_ns() + wanted.timeout_ns);
+    if (r < 0) {
+        slot_unref(slot);
+        slot_unref(slot);
+        return r;
+    }
+    /* The session's own timer ends it; there is no second one here that could win by a hair. */
+    (void)slot_wait(slot, UINT64_MAX);
+    r = slot->result;
+    if (r == 0)
+        *ret_session = bm_take_ptr(slot->opened);
+    slot_unref(slot);
+    return r;
+}
