@@ -468,7 +468,7 @@ int beam_bench_main(int argc, char **argv)
         printf("%s", help_rest);
         return 0;
     }
-    if (beam_runtime_why()[0] != 0)
+    if (!beam_platform()->io_uring)
         return beam_exit_code(-BEAM_ENO_IO_URING, stderr);
     choose_cpus(&bench.run);
     int r = choose_rows(&bench);

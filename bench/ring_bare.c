@@ -26,14 +26,14 @@ enum slot_kind { SLOT_INLINE = 1, SLOT_POINTER, SLOT_HOME, SLOT_STOP };
 struct message {
     _Alignas(64) uint64_t len; /* the head: its line is written and read with each message */
     uint64_t codec;
-    struct message *next;
     _Alignas(64) unsigned char body[BODY_MAX];
 };
 
 struct pair {
     struct bm_spsc there, back;
     struct bench_run *run;
-    struct message *free;
+    struct message **free; /* a stack beside the messages, whose lines the other core may hold */
+    unsigned free_count;
     _Alignas(64) unsigned char here_buf[BODY_MAX]; /* what was received, on either side */
     _Alignas(64) unsigned char there_buf[BODY_MAX];
 };
@@ -105,7 +105,7 @@ static inline struct message *message_fill(struct message *message, uint64_t seq
 {
     message->len = len;
     message->codec = 0;
-    copy_lines(message->body + 8, body + 8, len - 8);
+    copy_lines(message->body, body, len);
     memcpy(message->body, &sequence, sizeof(sequence));
     return message;
 }
@@ -133,27 +133,27 @@ static struct pair *pair_new(struct bench_run *run)
     }
     memset(pair, 0, sizeof(*pair));
     memset(pool, 0, POOL_MESSAGES * sizeof(*pool));
+    pair->free = calloc(POOL_MESSAGES, sizeof(*pair->free));
+    if (pair->free == NULL) {
+        bench_fail(run, "no memory");
+        return NULL;
+    }
     bm_spsc_init(&pair->there, 0);
     bm_spsc_init(&pair->back, 0);
     pair->run = run;
-    for (unsigned i = 0; i < POOL_MESSAGES; i++) {
-        pool[i].next = pair->free;
-        pair->free = &pool[i];
-    }
+    for (unsigned i = 0; i < POOL_MESSAGES; i++)
+        pair->free[pair->free_count++] = &pool[i];
     return pair;
 }
 
 static inline struct message *pool_take(struct pair *pair)
 {
-    struct message *message = pair->free;
-    pair->free = message->next;
-    return message;
+    return pair->free[--pair->free_count];
 }
 
 static inline void pool_give(struct pair *pair, struct message *message)
 {
-    message->next = pair->free;
-    pair->free = message;
+    pair->free[pair->free_count++] = message;
 }
 
 /* Round trips, and windows of them: answers each message in kind, in order. */
@@ -342,7 +342,7 @@ int ring_bare_rate(struct bench_run *run)
     bench_start(run);
     do {
         for (unsigned i = 0; i < RATE_BATCH; i++) {
-            while (pooled && pair->free == NULL)
+            while (pooled && pair->free_count == 0)
                 take_home(pair);
             send_one(pair, body, run->row->size, sequence++);
         }
