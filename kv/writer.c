@@ -101,7 +101,7 @@ static int add(beam_kv_writer *w, beam_str key, beam_kv_type type, size_t value_
 
 static int put(beam_kv_writer *w, beam_str key, beam_kv_type type, const void *value, size_t len)
 {
-    uint8_t *room;
+    uint8_t *room = NULL;
     int r = add(w, key, type, len, &room);
     if (r == 0 && len == 8)
         memcpy(room, value, 8);
