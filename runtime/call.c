@@ -133,23 +133,25 @@ void bm_call_deliver(beam_channel *channel, bool last, beam_message *message)
     }
     /* One of several: the last one counts, should the status come without a message. */
     beam_message *kept = beam_message_keep(message);
+    beam_message *old = channel->reply;
     if (!kept)
         return;
-    kept->flags &= (uint16_t)~BM_MESSAGE_KEPT;
-    beam_message *old = channel->reply;
     channel->reply = kept;
-    if (!(message->flags & BM_MESSAGE_VIEW))
-        message->flags |= BM_MESSAGE_KEPT;
     beam_message_free(old);
 }
 
 void bm_call_end(beam_channel *channel, const struct beam_status *status)
 {
     beam_message *message = channel->reply;
+    bool kept;
     channel->reply = NULL;
+    if (!message) {
+        answer(channel, status, NULL);
+        return;
+    }
+    bm_message_lend(message, &kept);
     answer(channel, status, status->code == BEAM_OK ? message : NULL);
-    if (message)
-        bm_message_done(message);
+    bm_message_return(message, &kept);
 }
 
 /* --- a channel by name ----------------------------------------------------------------------- */
@@ -202,5 +204,20 @@ int beam_send_event(beam_session *session, const char *service, beam_message **m
     /* Gone takes it off the list: a channel that the peer has aborted is opened anew. */
     bm_list_push_back(&session->events, &channel->child_node);
     bm_channel_unref(channel);
+    return 0;
+}
+
+int bm_open_events(beam_session *session, const char *service, beam_message **message,
+                   const struct beam_channel_handlers *handlers, void *arg,
+                   beam_channel **ret_channel)
+{
+    beam_channel *channel;
+    int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);
+    if (r < 0)
+        return r;
+    channel->handlers = handlers;
+    channel->arg = arg;
+    channel->handle = true;
+    *ret_channel = channel;
     return 0;
 }

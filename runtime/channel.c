@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "runtime/core.h"
+#include "runtime/forward.h"
 #include "runtime/message.h"
 #include "runtime/session.h"
 
@@ -461,6 +462,8 @@ void bm_channel_run_due(beam_channel *channel)
 {
     unsigned due = channel->due;
     channel->due = 0;
+    if ((due & BM_DUE_WRITABLE) && channel->kind == BM_CHANNEL_EVENTS && channel->session)
+        bm_session_writable(channel->session); /* nobody holds this channel; its user is there */
     if ((due & BM_DUE_WRITABLE) && !channel->local_ended && channel->handle) {
         if (channel->mode == BM_MODE_BYTES) {
             const struct beam_stream_handlers *h = channel->handlers;
@@ -496,9 +499,12 @@ void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status
     case BM_CHANNEL_CALL:
         bm_call_end(channel, status);
         return;
+    case BM_CHANNEL_SINK:
+        if (channel->hop)
+            bm_forward_events_ended(channel);
+        return;
     case BM_CHANNEL_REQUEST:
     case BM_CHANNEL_EVENTS:
-    case BM_CHANNEL_SINK:
         return;
     case BM_CHANNEL_PLAIN:
         break;
@@ -519,7 +525,9 @@ void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status
 void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *message)
 {
     bool last = flags & BM_MSG_END;
+    bool kept;
     bm_channel_ref(channel);
+    bm_message_lend(message, &kept);
     channel->core->messages_received++;
     if (last)
         channel->remote_ended = true;
@@ -541,7 +549,7 @@ void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *mess
     case BM_CHANNEL_EVENTS:
         break;
     }
-    bm_message_done(message);
+    bm_message_return(message, &kept);
 
     if (last) {
         bm_channel_tell_end(channel, &(struct beam_status){.code = BEAM_OK});

@@ -18,6 +18,7 @@
 
 struct bm_core;
 struct bm_service;
+struct hop;
 
 /* What kind of conversation it is for its owner here. */
 enum bm_channel_kind {
@@ -113,6 +114,8 @@ struct beam_channel {
     beam_reply_fn *on_reply;
     beam_message *reply; /* the last message, when the status comes apart */
 
+    struct hop *hop; /* events that are served on another core: forward.c's */
+
     /* Request. */
     void (*on_cancel)(beam_request *request, void *arg);
     void *on_cancel_arg;
@@ -201,6 +204,10 @@ void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *mess
 void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status);
 
 /* call.c */
+/* An event channel of its own, with handlers and a handle. Errors as beam_call. */
+int bm_open_events(beam_session *session, const char *service, beam_message **message,
+                   const struct beam_channel_handlers *handlers, void *arg,
+                   beam_channel **ret_channel);
 void bm_call_deliver(beam_channel *channel, bool last, beam_message *message);
 void bm_call_end(beam_channel *channel, const struct beam_status *status);
 /* request.c */

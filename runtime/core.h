@@ -37,6 +37,7 @@ struct bm_core {
     struct bm_task returns_task;
     struct bm_source source;  /* the rings from other cores, and the stop flag */
     struct bm_buffers *packets;
+    beam_session **hops;           /* [cores]: to the core that serves what we were asked for */
     struct bm_returns *returns;    /* [cores] */
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
 

@@ -156,6 +156,8 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
         bm_list_unlink(&channel->blocked_node);
         channel->blocked = false;
         bm_channel_notify(channel, BM_DUE_WRITABLE);
+        if (channel->kind == BM_CHANNEL_EVENTS) /* its sender hears it from the session */
+            bm_session_unblock(session);
     }
     return true;
 }
@@ -321,6 +323,15 @@ static bool open_request(beam_session *session, const struct bm_incoming_message
     return true;
 }
 
+static void run_request(beam_channel *channel, beam_message *message)
+{
+    bool kept;
+    channel->core->messages_received++;
+    bm_message_lend(message, &kept);
+    bm_request_run(channel, message);
+    bm_message_return(message, &kept);
+}
+
 /* A message of which the whole is here: to the application, or into line. */
 static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
                     beam_message *message)
@@ -338,20 +349,18 @@ static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
     if (session->queue_len >= session->limits.queue_len_max) {
         /* Its answer would find no room: it waits, as one that has not been read. */
         beam_message *copy = beam_message_keep(message);
-        bm_message_done(message);
+        if (copy != message)
+            bm_message_done(message);
         if (!copy) {
             bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, "no memory");
             return;
         }
-        copy->flags &= (uint16_t)~BM_MESSAGE_KEPT;
         channel->reply = copy;
         bm_list_push_back(&session->held, &channel->notify_node);
         bm_channel_ref(channel);
         return;
     }
-    channel->core->messages_received++;
-    bm_request_run(channel, message);
-    bm_message_done(message);
+    run_request(channel, message);
 }
 
 void bm_incoming_release_held(beam_session *session)
@@ -363,10 +372,10 @@ void bm_incoming_release_held(beam_session *session)
         beam_channel *channel = bm_list_entry(node, beam_channel, notify_node);
         beam_message *message = channel->reply;
         channel->reply = NULL;
-        channel->core->messages_received++;
-        if (!channel->gone)
-            bm_request_run(channel, message);
-        bm_message_done(message);
+        if (channel->gone)
+            bm_message_done(message);
+        else
+            run_request(channel, message);
         bm_channel_unref(channel);
     }
 }
@@ -533,4 +542,16 @@ bool bm_incoming_bytes(beam_session *session, beam_channel *channel, uint8_t fla
         return true;
     return channel->incoming ? continue_message(session, channel, flags, bytes, len)
                              : stream_bytes(session, channel, flags, bytes, len);
+}
+
+void bm_incoming_drop_held(beam_session *session)
+{
+    struct bm_list *node;
+    while ((node = bm_list_pop_front(&session->held))) {
+        beam_channel *channel = bm_list_entry(node, beam_channel, notify_node);
+        beam_message *message = channel->reply;
+        channel->reply = NULL;
+        bm_message_done(message);
+        bm_channel_unref(channel);
+    }
 }

@@ -139,7 +139,11 @@ beam_message *beam_message_keep(const beam_message *borrowed)
      * change of owner they may make. */
     beam_message *message = (beam_message *)borrowed;
     if (!(message->flags & BM_MESSAGE_VIEW)) {
-        message->flags |= BM_MESSAGE_KEPT;
+        if (message->flags & BM_MESSAGE_LENT) {
+            *message->kept = true;
+            message->next = NULL;
+            message->flags &= (uint16_t)~BM_MESSAGE_LENT;
+        }
         return message;
     }
 
@@ -159,7 +163,7 @@ beam_message *beam_message_keep(const beam_message *borrowed)
     message->attachments = NULL;
     message->payer = NULL;
     message->fds_owed = 0;
-    message->flags = (uint16_t)((message->flags | BM_MESSAGE_KEPT) & ~BM_MESSAGE_CHARGED);
+    message->flags &= (uint16_t)~BM_MESSAGE_CHARGED;
     return copy;
 }
 
@@ -262,11 +266,6 @@ beam_message *beam_message_free(beam_message *message)
 
 void bm_message_done(beam_message *message)
 {
-    if (message->flags & BM_MESSAGE_KEPT) {
-        if (!(message->flags & BM_MESSAGE_VIEW))
-            message->flags &= (uint16_t)~BM_MESSAGE_KEPT;
-        return;
-    }
     bm_message_unbind(message);
     if (message->attachments)
         bm_attachments_close(message);

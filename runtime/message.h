@@ -25,7 +25,7 @@ struct bm_pool;
 enum {
     BM_MESSAGE_VIEW = 1 << 0,       /* body and metadata are borrowed */
     BM_MESSAGE_STATIC = 1 << 1,     /* the one that stands for -ENOMEM */
-    BM_MESSAGE_KEPT = 1 << 2,       /* the callback took it over */
+    BM_MESSAGE_LENT = 1 << 2,       /* a callback borrows it; `kept` is there */
     BM_MESSAGE_WRITING = 1 << 3,    /* the metadata writer is open */
     BM_MESSAGE_BODY_BLOCK = 1 << 4, /* body lies in a block of its own */
     BM_MESSAGE_META_BLOCK = 1 << 5, /* metadata too */
@@ -55,7 +55,10 @@ struct bm_attachments {
 
 struct beam_message {
     /* What a receiver reads. */
-    beam_message *next;
+    union {
+        beam_message *next;
+        bool *kept; /* LENT: the lender's word, set when the borrower keeps it */
+    };
     const uint8_t *body;
     const uint8_t *metadata; /* a kv map, or NULL */
     struct bm_attachments *attachments;
@@ -132,8 +135,26 @@ void bm_attachments_free_memory(struct bm_pool *pool, struct bm_attachments *att
 /* fds that were taken leave no gaps. */
 void bm_attachments_close_ranks(struct bm_attachments *att);
 
-/* Ends a message's life in a callback: frees it unless it was kept. */
+/* Around a callback that borrows a message. Once it was kept the lender must not look at it again: it
+ * may be on another core, or gone. A view stays the lender's; keeping it copies. */
+static inline void bm_message_lend(beam_message *message, bool *kept)
+{
+    *kept = false;
+    message->kept = kept;
+    message->flags |= BM_MESSAGE_LENT;
+}
+
+/* Ends a message that was received: credit, fds, channels, memory (not a view's). */
 void bm_message_done(beam_message *message);
+
+static inline void bm_message_return(beam_message *message, const bool *kept)
+{
+    if (*kept)
+        return;
+    message->flags &= (uint16_t)~BM_MESSAGE_LENT;
+    message->next = NULL;
+    bm_message_done(message);
+}
 
 /* Before a message is sent: one that was received gives its credit back and keeps only what can
  * travel on. -EINVAL: it holds channels that nobody took, which cannot. */

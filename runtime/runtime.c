@@ -92,7 +92,7 @@ static unsigned cpus(void)
 
 bool bm_runtime_may_spin(const beam_runtime *runtime)
 {
-    return cpus() >= runtime->core_count && !runtime->options.embedded;
+    return runtime->may_spin;
 }
 
 unsigned beam_reactor_count(const beam_runtime *runtime)
@@ -133,6 +133,8 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     runtime->limits = complete(&wanted.limits);
     runtime->pid = getpid();
     runtime->core_count = count;
+    /* Before any thread is pinned: a pinned one sees a single CPU. */
+    runtime->may_spin = cpus() >= count && !wanted.embedded;
     strncpy(runtime->name, wanted.name ? wanted.name : program_invocation_short_name,
             sizeof(runtime->name) - 1);
     bm_services_init(&runtime->services);
@@ -152,7 +154,8 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
         bm_pool_init(&core->pool, NULL);
         core->returns = bm_alloc_zero(NULL, count * sizeof(core->returns[0]));
         core->ring_waiting = bm_alloc_zero(NULL, count * sizeof(core->ring_waiting[0]));
-        if (!core->returns || !core->ring_waiting)
+        core->hops = bm_alloc_zero(NULL, count * sizeof(core->hops[0]));
+        if (!core->returns || !core->ring_waiting || !core->hops)
             return -ENOMEM;
     }
     if (wanted.embedded) {
@@ -220,6 +223,7 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
         core->reactor = bm_reactor_free(core->reactor);
         bm_core_deinit(core);
         bm_free(NULL, core->returns, runtime->core_count * sizeof(core->returns[0]));
+        bm_free(NULL, core->hops, runtime->core_count * sizeof(core->hops[0]));
         bm_free(NULL, core->ring_waiting, runtime->core_count * sizeof(core->ring_waiting[0]));
     }
     bm_free(NULL, runtime->cores, runtime->core_count * sizeof(runtime->cores[0]));

@@ -26,6 +26,7 @@ struct beam_runtime {
     char name[256];
     pid_t pid; /* of the process that made it: after a fork it is of no use */
     unsigned core_count;
+    bool may_spin; /* a CPU for each reactor */
     struct bm_core *cores;
     /* [from * core_count + to]; made by whoever needs it first; release, acquire by the poller. */
     _Atomic(struct bm_path *) *paths;

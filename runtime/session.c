@@ -173,6 +173,15 @@ static void notify_session(beam_session *session)
     bm_task_queue(session->core->reactor, &session->core->notify_task);
 }
 
+void bm_session_writable(beam_session *session)
+{
+    if (!session->want_writable)
+        return;
+    session->want_writable = false;
+    session->writable_due = true;
+    notify_session(session);
+}
+
 void bm_session_unblock(beam_session *session)
 {
     if (session->queue_len * 2 > session->limits.queue_len_max)
@@ -191,13 +200,10 @@ void bm_session_unblock(beam_session *session)
             bm_channel_notify(channel, BM_DUE_WRITABLE);
         }
     }
-    if (session->want_writable && session->opened_here < session->peer_channels_max) {
-        session->want_writable = false;
-        session->writable_due = true;
-        notify_session(session);
-    }
+    if (session->opened_here < session->peer_channels_max)
+        bm_session_writable(session);
     if (!bm_list_empty(&session->held))
-        bm_incoming_release_held(session);
+        notify_session(session); /* handlers do not run from inside a call */
 }
 
 void bm_session_run_due(beam_session *session)
@@ -208,6 +214,8 @@ void bm_session_run_due(beam_session *session)
             session->state != BM_SESSION_CLOSED)
             session->handlers->on_writable(session, session->arg);
     }
+    if (session->state == BM_SESSION_OPEN)
+        bm_incoming_release_held(session);
     if (session->open_due) {
         session->open_due = false;
         if (session->handle && session->handlers && session->handlers->on_open &&
@@ -252,6 +260,7 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     snprintf(session->close_text, sizeof(session->close_text), "%s", text ? text : "");
 
     struct bm_list *node;
+    bm_incoming_drop_held(session);
     while ((node = bm_list_front(&session->channels)))
         bm_channel_lost(bm_list_entry(node, beam_channel, session_node),
                         session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE,

@@ -162,6 +162,8 @@ int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
 
 /* Bytes left the queue, or an fd credit came: whoever was refused may try again. */
 void bm_session_unblock(beam_session *session);
+/* The session's own on_writable, if a call of its was refused. */
+void bm_session_writable(beam_session *session);
 /* Runs the callbacks that are due; from the core's notify task, whose reference it drops. */
 void bm_session_run_due(beam_session *session);
 /* The peer's HELLO has come. */
@@ -234,6 +236,8 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
 
 /* The queue out has room again: requests that were held back are served. */
 void bm_incoming_release_held(beam_session *session);
+/* The session is lost: they never run. */
+void bm_incoming_drop_held(beam_session *session);
 /* Whether the next MSG on this channel carries bytes alone (byte mode, or a message under way). */
 beam_channel *bm_incoming_find(beam_session *session, uint64_t id);
 bool bm_incoming_expects_bytes(const beam_channel *channel);
