@@ -35,6 +35,7 @@ struct load {
     uint64_t sequence;     /* of the next message */
     uint64_t start;        /* of the one under way */
     bool over;
+    bool body_alone; /* sent as a body; else as a message */
     sem_t end;
     unsigned char body[FRAME_BODY_MAX];
     struct fd_files files;
@@ -90,7 +91,7 @@ static void echo_send(struct load *load)
         BEAM_CLEANUP(beam_message_freep)
         beam_message *message = message_with(load, &load->fd[load->sequence % 2], 1);
         r = beam_channel_send(load->channel, &message);
-    } else if (row->size <= INLINE_MAX || strcmp(row->transport, "unix") == 0) {
+    } else if (load->body_alone) {
         r = beam_channel_send_body(load->channel, load->body, row->size);
     } else {
         BEAM_CLEANUP(beam_message_freep) beam_message *message = message_with(load, NULL, 0);
@@ -133,8 +134,7 @@ static int sink_send(struct load *load)
     const struct bench_row *row = load->run->row;
     if (load->refused == NULL) {
         body_stamp(load, load->sequence);
-        if (load->client->fds == 0 &&
-            (row->size <= INLINE_MAX || strcmp(row->transport, "unix") == 0))
+        if (load->body_alone)
             return beam_channel_send_body(load->channel, load->body, row->size);
         int fds[FDS_MAX];
         for (unsigned i = 0; i < load->client->fds; i++)
@@ -241,30 +241,21 @@ static void session_on_close(beam_session *session, const struct beam_status *st
     load_end(load);
 }
 
-static void load_begin(void *arg)
+/* The peer's HELLO has come: fds may be sent, and its windows are known. */
+static void session_on_open(beam_session *session, void *arg)
 {
-    static const struct beam_session_handlers handlers = {
-        .on_writable = session_on_writable,
-        .on_close = session_on_close,
-    };
     struct load *load = arg;
-    const struct client *client = load->client;
-    if (bench_pin(load->run, load->run->cpu_here) < 0) {
-        load_end(load);
-        return;
-    }
-    int r = beam_connect(client->runtime, client->url,
-                         &BEAM_CONNECT_OPTIONS(.handlers = &handlers, .arg = load), &load->session);
-    if (r >= 0 && client->load == CLIENT_ECHO)
+    int r = 0;
+    if (load->client->load == CLIENT_ECHO)
         r = channel_open(load, "echo");
-    if (r >= 0 && client->load == CLIENT_SINK)
+    else if (load->client->load == CLIENT_SINK)
         r = channel_open(load, "sink");
     if (r < 0) {
-        load_fail(load, client->url, r);
+        load_fail(load, "open", r);
         return;
     }
     bench_start(load->run);
-    switch (client->load) {
+    switch (load->client->load) {
     case CLIENT_ECHO:
         echo_send(load);
         break;
@@ -280,11 +271,33 @@ static void load_begin(void *arg)
     }
 }
 
+static void load_begin(void *arg)
+{
+    static const struct beam_session_handlers handlers = {
+        .on_open = session_on_open,
+        .on_writable = session_on_writable,
+        .on_close = session_on_close,
+    };
+    struct load *load = arg;
+    const struct client *client = load->client;
+    if (bench_pin(load->run, load->run->cpu_here) < 0) {
+        load_end(load);
+        return;
+    }
+    int r = beam_connect(client->runtime, client->url,
+                         &BEAM_CONNECT_OPTIONS(.handlers = &handlers, .arg = load), &load->session);
+    if (r < 0)
+        load_fail(load, client->url, r);
+}
+
 int client_run(const struct client *client)
 {
     static struct load load;
     load.client = client;
     load.run = client->run;
+    const struct bench_row *row = client->run->row;
+    load.body_alone =
+        client->fds == 0 && (row->size <= INLINE_MAX || strcmp(row->transport, "unix") == 0);
     if (sem_init(&load.end, 0, 0) < 0)
         return bench_fail(client->run, "sem_init: %s", strerror(errno));
     if (client->fds > 0) {

@@ -13,6 +13,7 @@
 #define INLINE_MAX 40u /* longer bodies need a message: beam/channel.h */
 
 static struct bench_run *the_run; /* one run to a process */
+static bool over_socket;
 
 static void check_sequence(const void *body, size_t len, uint64_t *expected)
 {
@@ -51,7 +52,7 @@ static void echo_on_message(beam_channel *channel, const beam_message *message, 
     int r;
     if (beam_message_fd_count(message) > 0)
         r = echo_with_fds(channel, message, body, len);
-    else if (len <= INLINE_MAX || strcmp(the_run->row->transport, "unix") == 0)
+    else if (len <= INLINE_MAX || over_socket)
         r = beam_channel_send_body(channel, body, len);
     else
         r = echo_whole(channel, message);
@@ -113,6 +114,7 @@ static void answer(beam_request *request, const beam_message *message, void *arg
 int services_offer(struct bench_run *run, beam_runtime *runtime)
 {
     the_run = run;
+    over_socket = strcmp(run->row->transport, "unix") == 0;
     int r = beam_serve(runtime, "echo", echo, NULL);
     if (r >= 0)
         r = beam_serve(runtime, "sink", sink, NULL);

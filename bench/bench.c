@@ -39,6 +39,7 @@ struct options {
     unsigned rounds;
     uint64_t duration_ns;
     uint64_t seed;
+    const char *only; /* one contender; NULL: all */
     const char *cells[CELLS_MAX];
     unsigned cell_count;
 };
@@ -52,6 +53,7 @@ struct bench {
     struct bench_run run; /* what all runs have in common */
     struct bench_result *results[BENCH_CONTENDERS_MAX];
     struct score *scores;
+    struct bench_row *rows; /* theirs, with the contenders that were asked for */
     unsigned score_count;
     bool progress;
     uint64_t random;
@@ -59,6 +61,7 @@ struct bench {
 
 static const char help[] =
     "Usage: beam bench [CELL...] [--json] [--quick] [--rounds N] [--duration D] [--seed N]\n"
+    "                  [--only CONTENDER]\n"
     "\n"
     "Measures Beam beside hand-written equivalents (bare) and what the machine itself can do "
     "(raw),\n"
@@ -73,6 +76,7 @@ static const char help_rest[] =
     "  --rounds N     rounds that count, 1 to 101 (7)\n"
     "  --duration D   measured time of one contender in one round: 250us, 100ms, 1s (100ms)\n"
     "  --seed N       of the order of rows and contenders (printed; default: random)\n"
+    "  --only NAME    one contender, without ratios: for a profiler\n"
     "\n"
     "Exit code: 0 measured, 1 a contender failed, 2 usage, 3 no io_uring.\n"
     "docs/benchmarking.md says what each number means.\n";
@@ -139,13 +143,10 @@ static int usage(const char *what, const char *which)
 static int options_parse(int argc, char **argv, struct options *ret)
 {
     static const struct option known[] = {
-        {"json", no_argument, NULL, 'j'},
-        {"quick", no_argument, NULL, 'q'},
-        {"rounds", required_argument, NULL, 'r'},
-        {"duration", required_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"json", no_argument, NULL, 'j'},         {"quick", no_argument, NULL, 'q'},
+        {"rounds", required_argument, NULL, 'r'}, {"duration", required_argument, NULL, 'd'},
+        {"seed", required_argument, NULL, 's'},   {"only", required_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     uint64_t number = 0;
     bool seeded = false;
@@ -170,6 +171,9 @@ static int options_parse(int argc, char **argv, struct options *ret)
         case 'd':
             if (!parse_duration(optarg, &ret->duration_ns))
                 return usage("--duration takes 1us to 60s, not", optarg);
+            break;
+        case 'o':
+            ret->only = optarg;
             break;
         case 's':
             if (!parse_number(optarg, UINT64_MAX, &ret->seed))
@@ -389,6 +393,19 @@ static void *pages(size_t len)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Copies the row without the contenders nobody asked for; false when none is left. */
+static bool row_take(const struct options *options, const struct bench_row *row,
+                     struct bench_row *ret)
+{
+    unsigned count = 0;
+    *ret = *row;
+    memset(ret->contenders, 0, sizeof(ret->contenders));
+    for (unsigned i = 0; i < score_contenders(row); i++)
+        if (options->only == NULL || strcmp(options->only, row->contenders[i].name) == 0)
+            ret->contenders[count++] = row->contenders[i];
+    return count > 0;
+}
+
 /* Rows that need two CPUs where there is one are left out, and said so. */
 static int choose_rows(struct bench *bench)
 {
@@ -396,7 +413,8 @@ static int choose_rows(struct bench *bench)
     while (bench_rows[all].cell != NULL)
         all++;
     bench->scores = calloc(all, sizeof(*bench->scores));
-    if (bench->scores == NULL)
+    bench->rows = calloc(all, sizeof(*bench->rows));
+    if (bench->scores == NULL || bench->rows == NULL)
         return -ENOMEM;
     for (const struct bench_row *row = bench_rows; row->cell != NULL; row++) {
         if (!row_wanted(&bench->options, row) || bench->score_count == ROWS_MAX)
@@ -407,7 +425,10 @@ static int choose_rows(struct bench *bench)
                     row->regime);
             continue;
         }
-        bench->scores[bench->score_count++].row = row;
+        if (!row_take(&bench->options, row, &bench->rows[bench->score_count]))
+            continue;
+        bench->scores[bench->score_count].row = &bench->rows[bench->score_count];
+        bench->score_count++;
     }
     for (unsigned i = 0; i < BENCH_CONTENDERS_MAX; i++)
         if ((bench->results[i] = pages(sizeof(struct bench_result))) == NULL)
@@ -481,5 +502,6 @@ int beam_bench_main(int argc, char **argv)
     for (unsigned i = 0; i < BENCH_CONTENDERS_MAX; i++)
         munmap(bench.results[i], sizeof(struct bench_result));
     free(bench.scores);
+    free(bench.rows);
     return failed;
 }
