@@ -34,7 +34,7 @@ static const struct row *find_code(unsigned code)
 static const struct row *find_error(int error)
 {
     for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
-        if (errors[i].number == -error)
+        if (-errors[i].number == error)
             return &errors[i];
     return NULL;
 }
