@@ -189,10 +189,8 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
     if (!abort && (channel->remote_ended || (channel->ours && channel->oneway)))
         return fail(session, -BEAM_EFRAME_CHANNEL);
     if (abort && !channel->ours && channel->deadline_ns > bm_reactor_now_ns(session->core->reactor) &&
-        abort_is_too_many(session)) {
-        session->goaway.why.code = BEAM_RESOURCE_EXHAUSTED;
-        return fail(session, -BEAM_EFLOW_CONTROL);
-    }
+        abort_is_too_many(session))
+        return fail(session, -BEAM_ETOO_MANY_ABORTS);
 
     struct beam_kv_value details;
     beam_str text = {0};
@@ -203,6 +201,13 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
 }
 
 /* --- messages -------------------------------------------------------------------------------- */
+
+/* H3: before it has read our HELLO the peer may open the least. */
+static uint32_t channels_allowed(const beam_session *session)
+{
+    uint32_t max = session->limits.channels_max;
+    return max > BM_EARLY_CHANNELS ? max : BM_EARLY_CHANNELS;
+}
 
 /* The next id of the peer's. 0 or -BEAM_EFRAME_CHANNEL. */
 static int take_peer_id(beam_session *session, uint64_t id)
@@ -234,7 +239,7 @@ static int open_attached(beam_session *session, beam_message *message)
         int r = take_peer_id(session, entry->id);
         if (r < 0)
             return r;
-        if (session->opened_there >= session->limits.channels_max)
+        if (session->opened_there >= channels_allowed(session))
             return -BEAM_ETOO_MANY_CHANNELS;
         entry->channel = open_channel(session, entry->id, entry->mode);
         if (!entry->channel)
@@ -288,7 +293,7 @@ static bool open_request(beam_session *session, const struct bm_incoming_message
                          uint64_t len, beam_message *message, beam_channel **ret_channel)
 {
     int r = take_peer_id(session, in->id);
-    if (r == 0 && session->opened_there >= session->limits.channels_max)
+    if (r == 0 && session->opened_there >= channels_allowed(session))
         r = -BEAM_ETOO_MANY_CHANNELS;
     if (r < 0) {
         bm_message_done(message);

@@ -277,6 +277,7 @@ static bool is_limit(int error)
     case BEAM_ETOO_MANY_CHANNELS:
     case BEAM_EFLOW_CONTROL:
     case BEAM_ECREDIT_OVERFLOW:
+    case BEAM_ETOO_MANY_ABORTS:
     case BEAM_EFRAME_OVERSIZED:
         return true;
     default:

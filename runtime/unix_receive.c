@@ -28,6 +28,20 @@ static void close_rest(struct bm_core *core, struct fds *fds)
         bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
 }
 
+/* The fds of a frame that nobody will see: they cost credit, and give it back. */
+static bool discard_fds(beam_session *session, unsigned count, struct fds *fds)
+{
+    for (unsigned i = 0; i < count && fds->next < fds->control.fd_count; i++)
+        bm_reactor_close_fd(session->core->reactor, &fds->control.fds[fds->next++]);
+    session->fds_recv_credit -= count;
+    if (session->fds_recv_credit < 0) {
+        bm_session_fail(session, -BEAM_EFLOW_CONTROL);
+        return false;
+    }
+    bm_session_return_fds(session, count);
+    return true;
+}
+
 /* --- frames ---------------------------------------------------------------------------------- */
 
 static bool on_hello(struct bm_unix_session *us, const struct bm_frame *frame,
@@ -118,12 +132,7 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
     if (!channel && !open && bm_incoming_was_given(session, frame->channel) &&
         frame->attached == 0) {
         /* M3: for a channel that is gone; whether it is a first frame or bytes nobody can tell. */
-        unsigned n = frame->fds;
-        session->fds_recv_credit -= n;
-        for (unsigned i = 0; i < n && fds->next < fds->control.fd_count; i++)
-            bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
-        bm_session_return_fds(session, n);
-        return true;
+        return discard_fds(session, frame->fds, fds);
     }
 
     struct bm_message_head head;
@@ -175,13 +184,16 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
     return go_on;
 }
 
-static bool on_frame(struct bm_unix_session *us, const struct bm_frame *frame, struct fds *fds)
+static bool on_frame(struct bm_unix_session *us, const struct bm_frame *frame, bool ignored,
+                     struct fds *fds)
 {
     beam_session *session = &us->session;
     if (!session->hello_received && frame->kind != BM_FRAME_HELLO) {
         bm_session_fail(session, -BEAM_EHELLO_MISSING);
         return false;
     }
+    if (ignored)
+        return discard_fds(session, frame->fds, fds);
     switch (frame->kind) {
     case BM_FRAME_HELLO:
         return on_hello(us, frame, fds);
@@ -204,13 +216,6 @@ static bool on_frame(struct bm_unix_session *us, const struct bm_frame *frame, s
     default:
         return true;
     }
-}
-
-/* A frame of a kind to be ignored takes its fds with it. */
-static void skip_fds(struct bm_core *core, unsigned count, struct fds *fds)
-{
-    for (unsigned i = 0; i < count && fds->next < fds->control.fd_count; i++)
-        bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
 }
 
 /* U2: before anything is delivered, the count must be right. */
@@ -254,9 +259,7 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
             r = n;
         else if (frame.fds > 0 && fds.control.fd_count == 0 && !fds.truncated)
             r = -BEAM_EFRAME_FDS;
-        else if (n == 2)
-            skip_fds(core, frame.fds, &fds);
-        else if (!on_frame(us, &frame, &fds))
+        else if (!on_frame(us, &frame, n == 2, &fds))
             break;
     }
     close_rest(core, &fds);

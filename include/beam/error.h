@@ -78,6 +78,7 @@ enum beam_code {
     X(FRAGMENT, 4168, "session: fragment does not continue its message")                           \
     X(PACKET_EMPTY, 4169, "session: packet without a frame")                                       \
     X(PEER_IDENTITY, 4170, "session: the kernel named no peer identity")                           \
+    X(TOO_MANY_ABORTS, 4171, "session: peer resets requests faster than allowed")                  \
     X(URL, 4192, "url: not understood")                                                            \
     X(NO_IO_URING, 4193, "io_uring is not available")                                              \
     X(FORKED, 4194, "runtime was made before fork and cannot be used in the child")
