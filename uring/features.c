@@ -129,5 +129,5 @@ void bm_features_refused(int error)
 
 const char *bm_reactor_why(void)
 {
-    return why[0] ? why : "io_uring is available, or nobody has tried yet";
+    return why;
 }

@@ -170,6 +170,7 @@ void bm_reactor_close(struct bm_reactor *reactor)
     wind_up(reactor);
     bm_wheel_deinit(&reactor->wheel);
     bm_assert(bm_list_empty(&reactor->buffers));
+    bm_sleep_end(reactor); /* an embedded one would count as asleep, and be rung at, for ever */
     reactor->kernel = bm_kernel_free(reactor->kernel, &reactor->account);
     if (current == reactor)
         current = NULL;

@@ -85,7 +85,7 @@ struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor);
  * accepted is still run by bm_reactor_free(). */
 void bm_reactor_shut(struct bm_reactor *reactor);
 
-/* One text, static or per process: why io_uring is not available and what to do. */
+/* Why io_uring is not available and what to do, one line; empty while it has not been refused. */
 const char *bm_reactor_why(void);
 
 /* What the kernel has, probed once per process. */

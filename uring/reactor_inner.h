@@ -28,7 +28,7 @@ enum {
     BM_TAG_RANG = 1,     /* a doorbell of ours failed; the rest is the address of its target */
     BM_TAG_DOORBELL = 2, /* somebody rang; the rest is the sender's time, in ns */
     BM_TAG_IGNORE = 3,
-    BM_TAG_WAKE = 4,    /* the read of our eventfd */
+    BM_TAG_WAKE = 4, /* the read of our eventfd */
     BM_TAG_CLOSE = 5,
     BM_TAG_TIMEOUT = 6, /* the one timeout of an embedded reactor */
     BM_TAG_BITS = 3,

@@ -287,6 +287,36 @@ TEST(free_ends_ops_that_are_started_while_it_runs)
     close_pair(fds);
 }
 
+static void never(void *arg)
+{
+    (void)arg;
+    CHECK_STR("called", "not called");
+}
+
+static void *use_closed(void *arg)
+{
+    (void)arg;
+    CHECK_INT(bm_mailbox_post(rig.reactor, never, NULL), -ESHUTDOWN);
+    CHECK_INT(bm_mailbox_post_wait(rig.reactor, never, NULL, UINT64_MAX), -ESHUTDOWN);
+    bm_reactor_wake(rig.reactor);
+    bm_reactor_wake_signal(rig.reactor);
+    bm_reactor_stop(rig.reactor);
+    return bm_reactor_free(rig.reactor);
+}
+
+TEST(closed_reactor_may_be_posted_to_woken_and_freed_by_other_threads)
+{
+    for (int embedded = 0; embedded < 2; embedded++) {
+        pthread_t thread;
+        rig_open_with(&rig, (struct bm_reactor_options){.embedded = embedded});
+        bm_reactor_turn(rig.reactor);
+        bm_reactor_close(rig.reactor);
+        CHECK_PTR(bm_reactor_current(), NULL);
+        REQUIRE_INT(pthread_create(&thread, NULL, use_closed, NULL), 0);
+        pthread_join(thread, NULL);
+    }
+}
+
 TEST(reactor_current_is_the_reactor_of_this_thread)
 {
     CHECK_PTR(bm_reactor_current(), NULL);
