@@ -357,6 +357,20 @@ uint32_t bm_details_write(const char *text, void *out)
     return beam_kv_writer_finish(&writer, &document, &len) == 0 ? (uint32_t)len : 0;
 }
 
+/* Without the character at the end of a text that was cut in the middle of it, here or by the caller:
+ * half of one is not UTF-8, and the whole text would be lost for it. */
+static size_t whole_characters(const char *text, size_t len)
+{
+    size_t start = len;
+    while (start > 0 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
+        start--;
+    if (start == 0)
+        return len;
+    unsigned char lead = (unsigned char)text[--start];
+    size_t wanted = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
+    return len - start < wanted ? start : len;
+}
+
 static void set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text)
 {
     if (!text || !text[0])
@@ -365,10 +379,7 @@ static void set_text(struct bm_core *core, char **to, uint32_t *cap, const char 
         *to = bm_pool_get(&core->pool, 256, cap);
     if (!*to)
         return; /* the code says enough */
-    size_t len = strnlen(text, 255);
-    /* Cut between characters: half of one would not be UTF-8. */
-    while (len > 0 && len == 255 && ((unsigned char)text[len] & 0xc0) == 0x80)
-        len--;
+    size_t len = whole_characters(text, strnlen(text, 255));
     memcpy(*to, text, len);
     (*to)[len] = '\0';
 }
