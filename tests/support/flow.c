@@ -1,0 +1,450 @@
+/* The fixture of tests/flow: see flow.h for what cases may count on.
+ *
+ * The client's reactor 0 is run by hand on the thread of the case, with what the runtime itself uses
+ * (bm_core_open, bm_reactor_run, bm_core_close), so that a case reads from top to bottom although all
+ * of it happens on a reactor. It really sleeps in the kernel between events: FLOW_WAIT runs it for at
+ * most a millisecond, or until a callback says flow_tick(). Servers run as any program runs them:
+ * beam_start in this process, beam_run in another. */
+#include "tests/support/flow.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runtime/core.h"
+#include "runtime/runtime.h"
+#include "tests/support/run.h"
+#include "tests/support/snapshot.h"
+
+#define SERVICES_MAX 16
+#define SHARE_LEN ((size_t)1 << 20)
+#define WAIT_NS (30 * BEAM_SEC)
+#define TURN_NS BEAM_MS
+#define START_MS 20000
+
+struct flow flow;
+
+static struct {
+    struct {
+        const char *name;
+        beam_handler *handler;
+        void *arg;
+    } services[SERVICES_MAX];
+    unsigned service_count;
+    struct flow_options options;
+    uint8_t *share;
+    size_t share_len;
+
+    bool started;
+    struct bm_timer timer;
+    pthread_t second;
+    sem_t second_is_open;
+    beam_runtime *server; /* FLOW_UNIX */
+    pid_t child;          /* FLOW_PROCESS */
+} own;
+
+static beam_runtime *child_runtime;
+
+void *flow_share(size_t len)
+{
+    void *p = own.share + own.share_len;
+    REQUIRE(!own.started);
+    REQUIRE(own.share_len + len <= SHARE_LEN);
+    own.share_len += (len + 63) & ~(size_t)63;
+    return p;
+}
+
+void flow_serve(const char *name, beam_handler *handler, void *arg)
+{
+    REQUIRE(!own.started && own.service_count < SERVICES_MAX);
+    own.services[own.service_count].name = name;
+    own.services[own.service_count].handler = handler;
+    own.services[own.service_count++].arg = arg;
+}
+
+beam_runtime *flow_runtime_here(void)
+{
+    return bm_core_current()->runtime;
+}
+
+/* --- the server ------------------------------------------------------------------------------ */
+
+struct errand {
+    void (*fn)(beam_request *request, void *arg);
+    void *arg;
+};
+
+static void on_errand(beam_request *request, const beam_message *message, void *arg)
+{
+    struct errand errand;
+    size_t len;
+    const void *body = beam_message_body(message, &len);
+    REQUIRE_UINT(len, sizeof(errand));
+    memcpy(&errand, body, sizeof(errand));
+    errand.fn(request, errand.arg);
+    beam_reply(request, NULL);
+}
+
+static beam_runtime *new_runtime(const struct beam_limits *limits, unsigned reactors)
+{
+    beam_runtime *runtime = NULL;
+    struct beam_runtime_options options =
+        BEAM_RUNTIME_OPTIONS(.reactors = reactors, .transports = NULL, .spin = own.options.spin,
+                             .limits = *limits, .name = "flow");
+    static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+    options.transports = transports;
+    int r = beam_runtime_new(&options, &runtime);
+    REQUIRE_INT(r, 0);
+    REQUIRE_INT(beam_serve(runtime, "flow.errand", on_errand, NULL), 0);
+    for (unsigned i = 0; i < own.service_count; i++)
+        REQUIRE_INT(beam_serve(runtime, own.services[i].name, own.services[i].handler,
+                               own.services[i].arg),
+                    0);
+    return runtime;
+}
+
+static void on_sigterm(int signal)
+{
+    (void)signal;
+    beam_runtime_stop(child_runtime);
+}
+
+static int ready_fd;
+
+static void serve_as_child(void)
+{
+    struct test_snapshot before = test_snapshot_take();
+    child_runtime = new_runtime(&own.options.server, 1);
+    REQUIRE_INT(beam_listen(child_runtime, flow.url, NULL), 0);
+    struct sigaction action = {.sa_handler = on_sigterm};
+    REQUIRE_INT(sigaction(SIGTERM, &action, NULL), 0);
+    REQUIRE_INT(write(ready_fd, "", 1), 1);
+    CHECK_INT(beam_run(child_runtime), 0);
+    beam_runtime_free(child_runtime);
+    struct test_snapshot after = test_snapshot_take();
+    CHECK(test_snapshot_same(&before, &after));
+    test_snapshot_free(&before);
+    test_snapshot_free(&after);
+}
+
+static void start_process(void)
+{
+    int fds[2];
+    REQUIRE_INT(pipe(fds), 0);
+    fflush(NULL);
+    own.child = fork();
+    REQUIRE(own.child >= 0);
+    if (own.child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(fds[0]);
+        ready_fd = fds[1];
+        enum test_outcome outcome = test_run_body(serve_as_child);
+        fflush(NULL);
+        _exit(outcome == TEST_PASSED ? 0 : 1);
+    }
+    close(fds[1]);
+    struct pollfd p = {.fd = fds[0], .events = POLLIN};
+    char byte;
+    int n = poll(&p, 1, START_MS);
+    ssize_t len = n == 1 ? read(fds[0], &byte, 1) : -1;
+    close(fds[0]);
+    REQUIRE_INT(len, 1); /* else it ended, and has said why */
+}
+
+/* --- the client ------------------------------------------------------------------------------ */
+
+static struct bm_reactor *reactor(void)
+{
+    return flow.runtime->cores[0].reactor;
+}
+
+static void on_turn_over(struct bm_timer *timer)
+{
+    (void)timer;
+    bm_reactor_stop(reactor());
+}
+
+void flow_tick(void)
+{
+    if (flow.runtime)
+        bm_reactor_stop(reactor());
+}
+
+void flow_turn(void)
+{
+    bm_timer_arm(reactor(), &own.timer, beam_now_ns() + TURN_NS);
+    REQUIRE_INT(bm_reactor_run(reactor()), 0);
+}
+
+uint64_t flow_wait_limit_ns(void)
+{
+    return beam_now_ns() + WAIT_NS;
+}
+
+static void *run_second(void *arg)
+{
+    struct bm_core *core = arg;
+    int r = bm_core_open(core);
+    CHECK_INT(r, 0);
+    sem_post(&own.second_is_open);
+    if (r == 0)
+        CHECK_INT(bm_reactor_run(core->reactor), 0);
+    bm_core_close(core);
+    return NULL;
+}
+
+static void start_client(void)
+{
+    unsigned reactors = flow.kind == FLOW_RING ? 2 : 1;
+    flow.runtime =
+        new_runtime(flow.one_runtime ? &own.options.server : &own.options.client, reactors);
+    REQUIRE_INT(bm_core_open(&flow.runtime->cores[0]), 0);
+    bm_timer_init(&own.timer, on_turn_over);
+    if (flow.kind == FLOW_RING) {
+        struct bm_core *second = &flow.runtime->cores[1];
+        sem_init(&own.second_is_open, 0, 0);
+        REQUIRE_INT(pthread_create(&own.second, NULL, run_second, second), 0);
+        while (sem_wait(&own.second_is_open) < 0)
+            ;
+        sem_destroy(&own.second_is_open);
+        REQUIRE(second->reactor != NULL);
+    }
+    flow.runtime->state = BM_RUNTIME_RUNNING;
+}
+
+static void stop_client(void)
+{
+    beam_runtime *runtime = flow.runtime;
+    uint64_t until = flow_wait_limit_ns();
+    beam_runtime_stop(runtime);
+    /* acquire; partner: the count of cores that are quiet. */
+    while (atomic_load_explicit(&runtime->quiet_count, memory_order_acquire) <
+               runtime->core_count &&
+           beam_now_ns() < until)
+        flow_turn();
+    REQUIRE_UINT(atomic_load_explicit(&runtime->quiet_count, memory_order_acquire),
+                 runtime->core_count);
+    bm_timer_cancel(reactor(), &own.timer);
+    flow.runtime = NULL;
+    bm_core_close(&runtime->cores[0]);
+    if (flow.kind == FLOW_RING)
+        pthread_join(own.second, NULL);
+    runtime->state = BM_RUNTIME_STOPPED;
+    beam_runtime_free(runtime);
+}
+
+static void on_open(beam_session *session, void *arg)
+{
+    flow.opens++;
+    flow_tick();
+}
+
+static void on_writable(beam_session *session, void *arg)
+{
+    flow.writables++;
+    flow_tick();
+}
+
+static void on_close(beam_session *session, const struct beam_status *status, void *arg)
+{
+    flow.closes++;
+    flow.closed = *status;
+    flow_copy_text(flow.closed_text, sizeof(flow.closed_text), status->message);
+    flow_tick();
+}
+
+static const struct beam_session_handlers session_handlers = {on_open, on_writable, on_close};
+
+beam_session *flow_connect(const struct beam_session_handlers *handlers, void *arg)
+{
+    beam_session *session = NULL;
+    int r = beam_connect(flow.runtime, flow.url,
+                         &BEAM_CONNECT_OPTIONS(.handlers = handlers, .arg = arg), &session);
+    REQUIRE_INT(r, 0);
+    return session;
+}
+
+void flow_start(const struct flow_options *options)
+{
+    static const struct flow_options defaults;
+    own.options = options ? *options : defaults;
+    own.started = true;
+    switch (flow.kind) {
+    case FLOW_SELF:
+        snprintf(flow.url, sizeof(flow.url), "ring:0");
+        break;
+    case FLOW_RING:
+        snprintf(flow.url, sizeof(flow.url), "ring:1");
+        break;
+    case FLOW_UNIX:
+    case FLOW_PROCESS: {
+        uint64_t random[2];
+        REQUIRE_INT(getrandom(random, sizeof(random), 0), sizeof(random));
+        snprintf(flow.url, sizeof(flow.url), "unix:@beam-flow-%016llx%016llx",
+                 (unsigned long long)random[0], (unsigned long long)random[1]);
+        break;
+    }
+    case FLOW_KINDS:
+        break;
+    }
+    if (flow.kind == FLOW_PROCESS)
+        start_process();
+    if (flow.kind == FLOW_UNIX) {
+        own.server = new_runtime(&own.options.server, 1);
+        REQUIRE_INT(beam_listen(own.server, flow.url, NULL), 0);
+        REQUIRE_INT(beam_start(own.server), 0);
+    }
+    start_client();
+    if (own.options.unconnected)
+        return;
+    flow.session = flow_connect(&session_handlers, NULL);
+    if (!own.options.unawaited)
+        FLOW_WAIT(flow.opens == 1);
+}
+
+void flow_stop(void)
+{
+    if (!own.started)
+        return;
+    own.started = false;
+    flow.session = beam_session_free(flow.session);
+    stop_client();
+    own.server = beam_runtime_free(own.server);
+    if (own.child > 0) {
+        int status = 0;
+        kill(own.child, SIGTERM);
+        pid_t waited;
+        do
+            waited = waitpid(own.child, &status, 0);
+        while (waited < 0 && errno == EINTR);
+        CHECK_INT(waited, own.child);
+        CHECK_INT(status, 0); /* a wait status: 256 is a failed check, below that a signal */
+        own.child = 0;
+    }
+}
+
+void flow_run(enum flow_kind kind, void (*body)(void))
+{
+    /* What a case that failed halfway left running is not waited for. */
+    if (own.child > 0) {
+        kill(own.child, SIGKILL);
+        waitpid(own.child, NULL, 0);
+    }
+    memset(&flow, 0, sizeof(flow));
+    memset(&own, 0, sizeof(own));
+    flow.kind = kind;
+    flow.one_runtime = kind == FLOW_SELF || kind == FLOW_RING;
+    flow.one_process = kind != FLOW_PROCESS;
+    own.share = mmap(NULL, SHARE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(own.share != MAP_FAILED);
+    body();
+    flow_stop();
+    munmap(own.share, SHARE_LEN);
+}
+
+/* --- helpers --------------------------------------------------------------------------------- */
+
+void flow_copy_text(char *to, size_t size, beam_str text)
+{
+    snprintf(to, size, "%.*s", BEAM_STR(text));
+}
+
+void flow_on_reply(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    struct flow_answer *answer = arg;
+    answer->count++;
+    answer->code = status->code;
+    flow_copy_text(answer->text, sizeof(answer->text), status->message);
+    if (message) {
+        CHECK_PTR(answer->message, NULL);
+        answer->message = beam_message_keep(message);
+    }
+    flow_tick();
+}
+
+void flow_answer_clear(struct flow_answer *answer)
+{
+    answer->message = beam_message_free(answer->message);
+    *answer = (struct flow_answer){0};
+}
+
+struct flow_answer flow_ask(const char *service, beam_message *message)
+{
+    struct flow_answer answer = {0};
+    if (!message)
+        message = beam_message_new();
+    int r = beam_call(flow.session, service, &message, flow_on_reply, &answer, NULL);
+    REQUIRE_INT(r, 0);
+    CHECK_PTR(message, NULL);
+    FLOW_WAIT(answer.count > 0);
+    CHECK_UINT(answer.count, 1);
+    return answer;
+}
+
+void flow_at_server(void (*fn)(beam_request *request, void *arg), void *arg)
+{
+    struct errand errand = {fn, arg};
+    beam_message *message = beam_message_new();
+    beam_message_set_body(message, &errand, sizeof(errand));
+    struct flow_answer answer = flow_ask("flow.errand", message);
+    REQUIRE_INT(answer.code, BEAM_OK);
+    flow_answer_clear(&answer);
+}
+
+static void on_pong(uint64_t ns, void *arg)
+{
+    *(bool *)arg = true;
+    flow_tick();
+}
+
+void flow_settle(void)
+{
+    /* A ping overtakes what waits for credit, and the answer to a message is a message: several. */
+    for (unsigned i = 0; i < 4; i++) {
+        bool ponged = false;
+        int r = beam_session_ping(flow.session, on_pong, &ponged);
+        REQUIRE_INT(r, 0);
+        FLOW_WAIT(ponged);
+        for (unsigned n = 0; n < 4; n++)
+            flow_turn();
+    }
+}
+
+static uint8_t byte_at(size_t i, unsigned seed)
+{
+    return (uint8_t)((i * 31 + (i >> 8) * 7 + (i >> 16) + seed * 101) & 0xff);
+}
+
+beam_message *flow_message_of(size_t len, unsigned seed)
+{
+    beam_message *message = beam_message_new();
+    uint8_t *body = beam_message_reserve_body(message, len);
+    REQUIRE(body != NULL || beam_message_error(message) < 0);
+    for (size_t i = 0; body && i < len; i++)
+        body[i] = byte_at(i, seed);
+    return message;
+}
+
+bool flow_body_is_right(const beam_message *message, size_t expected, unsigned seed)
+{
+    size_t len = 0;
+    const uint8_t *body = message ? beam_message_body(message, &len) : NULL;
+    CHECK_UINT(len, expected);
+    if (len != expected)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (body[i] != byte_at(i, seed)) {
+            CHECK_UINT(i, len); /* where the first wrong byte is */
+            CHECK_UINT(body[i], byte_at(i, seed));
+            return false;
+        }
+    return true;
+}
