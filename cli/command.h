@@ -1,0 +1,43 @@
+/* The verbs of the program, and the exit codes they share. */
+#ifndef CLI_COMMAND_H
+#define CLI_COMMAND_H
+
+#include <beam/beam.h>
+
+/* 0 to 6 are those of beam_exit_code(). The table in main.c explains all of them to people. */
+enum exit_status {
+    EXIT_OK = 0,
+    EXIT_OTHER = 1,
+    EXIT_USAGE = 2,
+    EXIT_NO_IO_URING = 3,
+    EXIT_UNAVAILABLE = 4,
+    EXIT_PERMISSION = 5,
+    EXIT_LIMIT = 6,
+    EXIT_DEADLINE = 7,
+    EXIT_NOT_FOUND = 8,
+    EXIT_ANSWERED = 9, /* the service answered with an error that has no code of its own here */
+};
+
+/* Each gets its own name as argv[0] and returns the exit code of the program. */
+int serve_main(int argc, char **argv);
+int call_main(int argc, char **argv);
+int watch_main(int argc, char **argv);
+int version_main(int argc, char **argv);
+
+/* bench/ brings this one; a program built without it has no such verb. */
+int beam_bench_main(int argc, char **argv) __attribute__((__weak__));
+
+extern const char serve_help[], call_help[], watch_help[];
+
+/* The exit code for how a request ended. */
+int exit_status_of(unsigned code);
+
+/* Says on stderr what failed here (an error of the library) and at which URL; returns the exit
+ * code. */
+int fail_at(const char *what, const char *url, int error);
+
+/* What the library logs goes to stderr; arg is a `const enum beam_log_level *`: the last level that
+ * is still shown. */
+void log_to_stderr(enum beam_log_level level, const char *text, void *arg);
+
+#endif

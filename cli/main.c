@@ -1,0 +1,113 @@
+/* beam, the program: finds the verb, and has what the verbs share: exit codes and complaints. */
+#include "cli/command.h"
+#include "cli/output.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: beam VERB ...\n"
+    "\n"
+    "Beam connects programs on one machine by messages, calls and file descriptors.\n"
+    "\n"
+    "    beam serve    offer services on a socket\n"
+    "    beam call     call a service once and print the answer\n"
+    "    beam watch    print the messages of a service as they come\n"
+    "    beam bench    measure this machine\n"
+    "\n"
+    "`beam VERB --help` explains each; `beam --version` shows what this machine can do.\n"
+    "\n"
+    "try it:\n"
+    "    beam serve echo files=file:/etc clock --listen unix:/tmp/b.sock &\n"
+    "    beam call unix:/tmp/b.sock echo text=hi\n"
+    "    beam call unix:/tmp/b.sock files path=hostname --save-fd -\n"
+    "    beam watch unix:/tmp/b.sock clock rate:=2 count:=5\n"
+    "    kill %1\n"
+    "\n"
+    "exit codes:\n"
+    "    0   it worked\n"
+    "    1   something else failed\n"
+    "    2   the command line is wrong\n"
+    "    3   there is no io_uring here\n"
+    "    4   nobody is there: no such socket, refused, or gone before it ran\n"
+    "    5   not permitted\n"
+    "    6   a limit was reached or a name is in use: memory, descriptors, sockets\n"
+    "    7   the time was up\n"
+    "    8   not found: no service of this name, or what it was asked for\n"
+    "    9   the service answered with another error\n";
+
+struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv);
+};
+
+static const struct verb verbs[] = {
+    {"serve", serve_main},      {"call", call_main},       {"watch", watch_main},
+    {"bench", beam_bench_main}, {"version", version_main},
+};
+
+int exit_status_of(unsigned code)
+{
+    switch (code) {
+    case BEAM_OK:
+        return EXIT_OK;
+    case BEAM_UNAVAILABLE:
+        return EXIT_UNAVAILABLE;
+    case BEAM_PERMISSION_DENIED:
+    case BEAM_UNAUTHENTICATED:
+        return EXIT_PERMISSION;
+    case BEAM_RESOURCE_EXHAUSTED:
+        return EXIT_LIMIT;
+    case BEAM_DEADLINE_EXCEEDED:
+        return EXIT_DEADLINE;
+    case BEAM_NOT_FOUND:
+        return EXIT_NOT_FOUND;
+    default:
+        return EXIT_ANSWERED;
+    }
+}
+
+int fail_at(const char *what, const char *url, int error)
+{
+    if (error == -ETIMEDOUT) {
+        fprintf(stderr, "beam: %s: %s: the time was up\n", url, what);
+        return EXIT_DEADLINE;
+    }
+    if (error == -EMSGSIZE) {
+        fprintf(stderr, "beam: %s: %s: longer than the other side takes (serve --message)\n", url,
+                what);
+        return EXIT_LIMIT;
+    }
+    fprintf(stderr, "beam: %s: %s failed\n", url, what);
+    return beam_exit_code(error, stderr);
+}
+
+void log_to_stderr(enum beam_log_level level, const char *text, void *arg)
+{
+    const enum beam_log_level *last_shown = arg;
+    if (level > *last_shown)
+        return;
+    fprintf(stderr, "beam: %s%s\n",
+            level == BEAM_LOG_ERROR     ? "error: "
+            : level == BEAM_LOG_WARNING ? "warning: "
+                                        : "",
+            text);
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        fputs(help, argc > 1 ? stdout : stderr);
+        return argc > 1 ? EXIT_OK : EXIT_USAGE;
+    }
+    if (strcmp(name, "--version") == 0)
+        return version_main(argc, argv);
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+        if (strcmp(verbs[i].name, name) == 0 && verbs[i].run)
+            return verbs[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "beam: %s: there is no such verb%s; `beam --help` lists them\n", name,
+            strcmp(name, "bench") == 0 ? " in a program built without bench/" : "");
+    return EXIT_USAGE;
+}

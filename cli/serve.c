@@ -1,0 +1,163 @@
+/* The verb `serve`: offers services on sockets until SIGTERM or SIGINT, then lets what is under way
+ * finish. */
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/service.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+const char serve_help[] =
+    "usage: beam serve SERVICE... --listen URL... [OPTION...]\n"
+    "\n"
+    "Offers services to other processes until SIGTERM or SIGINT; then finishes what is under way "
+    "and\n"
+    "ends with 0. Every SERVICE is written [NAME=]KIND[:ARGUMENT], NAME being KIND unless given:\n"
+    "\n"
+    "    echo       answers with what it was sent: metadata, body, file descriptors\n"
+    "    file:DIR   opens path=NAME below DIR; answers with size, mtime and the open file\n"
+    "    clock      messages at a rate: rate:=10 per second, count:=5 in all\n"
+    "    reverse    calls service=NAME that the caller offers, and passes its answer on\n"
+    "\n"
+    "    --listen URL         unix:/path, unix:@abstract, unix:fd:N (inherited); may be repeated\n"
+    "    --reactors N         threads, each with a ring of its own (1)\n"
+    "    --socket-mode MODE   of the socket file, octal (0600: this user alone)\n"
+    "    --drain TIME         how long the end waits for what is under way (1s)\n"
+    "    --quiet              say nothing but errors\n"
+    "    --verbose            say everything\n"
+    "\n"
+    "What one session may cost, and what its peer is told it may do:\n"
+    "\n"
+    "    --channels N         requests and channels in flight at once (1024)\n"
+    "    --window SIZE        bytes in flight per channel and direction (64K; 16K or more)\n"
+    "    --message SIZE       longest message (16M)\n"
+    "    --large SIZE         messages over 64K, all together (32M)\n"
+    "    --queue SIZE         bytes waiting to be sent (4M)\n"
+    "    --fds N              file descriptors in flight (64)\n"
+    "    --no-fds             take no file descriptors at all\n"
+    "\n"
+    "examples:\n"
+    "    beam serve echo --listen unix:/tmp/b.sock\n"
+    "    beam serve echo photos=file:/srv/photos --listen unix:@photos --reactors 2\n"
+    "    beam serve clock --listen unix:/run/clock.sock --socket-mode 0666 --channels 16384\n";
+
+#define LIMIT_MAX INT32_MAX /* docs/spec/session.md H1 */
+
+struct serve {
+    struct texts listen;
+    uint64_t reactors, drain_ns;
+    uint64_t channels, window, message, large, queue, fds;
+    unsigned mode;
+    bool no_fds, quiet, verbose;
+    enum beam_log_level log_level;
+};
+
+static beam_runtime *running; /* for the signal handler */
+
+static void on_signal(int signal)
+{
+    beam_runtime_stop(running);
+}
+
+/* The second signal ends the program at once: SA_RESETHAND. */
+static void stop_on_signals(beam_runtime *runtime)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+    running = runtime;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static int read_arguments(int argc, char **argv, struct serve *serve, char ***ret_services)
+{
+    const struct option options[] = {
+        {"--listen", OPTION_TEXTS, &serve->listen, 0, 0},
+        {"--reactors", OPTION_COUNT, &serve->reactors, 1, BEAM_REACTORS_MAX},
+        {"--socket-mode", OPTION_MODE, &serve->mode, 0, 0},
+        {"--drain", OPTION_DURATION, &serve->drain_ns, 1, 3600 * BEAM_SEC},
+        {"--quiet", OPTION_FLAG, &serve->quiet, 0, 0},
+        {"--verbose", OPTION_FLAG, &serve->verbose, 0, 0},
+        {"--channels", OPTION_COUNT, &serve->channels, 1, LIMIT_MAX},
+        {"--window", OPTION_SIZE, &serve->window, 16384, LIMIT_MAX},
+        {"--message", OPTION_SIZE, &serve->message, 1, LIMIT_MAX},
+        {"--large", OPTION_SIZE, &serve->large, 1, LIMIT_MAX},
+        {"--queue", OPTION_SIZE, &serve->queue, 65536, LIMIT_MAX},
+        {"--fds", OPTION_COUNT, &serve->fds, 1, LIMIT_MAX},
+        {"--no-fds", OPTION_FLAG, &serve->no_fds, 0, 0},
+        {NULL, OPTION_FLAG, NULL, 0, 0},
+    };
+    int count = arguments_read(argc, argv, options, serve_help, ret_services);
+    if (count < 0)
+        return count;
+    if (count == 0 || serve->listen.count == 0) {
+        fprintf(stderr, "beam: serve: please name %s; `beam serve --help` has examples\n",
+                count == 0 ? "at least one service" : "a socket: --listen unix:/path");
+        return -EINVAL;
+    }
+    for (unsigned i = 0; i < serve->listen.count; i++)
+        if (argument_url("serve", serve->listen.items[i]) < 0)
+            return -EINVAL;
+    serve->log_level = serve->verbose ? BEAM_LOG_DEBUG
+                       : serve->quiet ? BEAM_LOG_ERROR
+                                      : BEAM_LOG_WARNING;
+    return count;
+}
+
+static int make_runtime(struct serve *serve, beam_runtime **ret_runtime)
+{
+    static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+    struct beam_runtime_options options =
+        BEAM_RUNTIME_OPTIONS(.reactors = (unsigned)serve->reactors, .transports = transports,
+                             .stop_timeout_ns = serve->drain_ns, .log = log_to_stderr,
+                             .log_arg = &serve->log_level,
+                             .limits = {
+                                 .size = sizeof(struct beam_limits),
+                                 .window = (uint32_t)serve->window,
+                                 .channels_max = (uint32_t)serve->channels,
+                                 .message_len_max = (uint32_t)serve->message,
+                                 .large_len_max = (uint32_t)serve->large,
+                                 .queue_len_max = (uint32_t)serve->queue,
+                                 .fds_max = (uint32_t)serve->fds,
+                                 .fds_refused = serve->no_fds,
+                             });
+    return beam_runtime_new(&options, ret_runtime);
+}
+
+static int listen_all(beam_runtime *runtime, const struct serve *serve)
+{
+    for (unsigned i = 0; i < serve->listen.count; i++) {
+        const char *url = serve->listen.items[i];
+        int r = beam_listen(runtime, url, &BEAM_LISTEN_OPTIONS(.mode = serve->mode));
+        if (r < 0)
+            return fail_at("listening", url, r);
+        if (!serve->quiet)
+            fprintf(stderr, "listening on %s\n", url);
+    }
+    return EXIT_OK;
+}
+
+int serve_main(int argc, char **argv)
+{
+    BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = NULL;
+    struct serve serve = {0};
+    char **services;
+    int count = read_arguments(argc, argv, &serve, &services);
+    if (count < 0)
+        return count == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+
+    signal(SIGPIPE, SIG_IGN); /* a closed stderr is no reason to end */
+    int r = make_runtime(&serve, &runtime);
+    if (r < 0)
+        return beam_exit_code(r, stderr);
+    for (int i = 0; i < count; i++) {
+        r = service_add(runtime, services[i]);
+        if (r < 0)
+            return r == -EEXIST ? EXIT_USAGE : beam_exit_code(r, NULL);
+    }
+    stop_on_signals(runtime);
+    int status = listen_all(runtime, &serve);
+    if (status != EXIT_OK)
+        return status;
+    return beam_exit_code(beam_run(runtime), stderr);
+}

@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# The main job, on real files of this machine: a server process, client processes, and figures.
+#
+#     examples/demo.sh path/to/beam
+#
+# BEAM_DEMO_MIB: size of the large file in MiB (1024).
+set -euo pipefail
+
+beam=$(realpath "${1:?usage: demo.sh BEAM}")
+client=$(dirname "$beam")/examples/demo_client
+large_mib=${BEAM_DEMO_MIB:-1024}
+step='starting'
+server=
+
+finish() {
+    local status=$?
+    trap - EXIT
+    [[ -z $server ]] || kill -KILL "$server" 2>/dev/null || true
+    rm -rf "$dir"
+    if ((status != 0)); then
+        printf 'demo: FAILED: %s\n' "$step"
+        exit 1
+    fi
+    printf 'demo: ok\n'
+}
+dir=$(mktemp -d "${TMPDIR:-/tmp}/beam-demo-XXXXXX")
+trap finish EXIT
+trap 'exit 1' INT TERM
+url=unix:$dir/b.sock
+
+say() {
+    step=$*
+    printf '\n%s\n' "$*"
+}
+
+# run COMMAND...: shows it as somebody would type it, and its output
+run() {
+    local shown="${*//$beam/beam}"
+    printf '  $ %s\n' "${shown//$dir/\$dir}"
+    "$@" | sed 's/^/  /'
+}
+
+# A file of real content in seconds: random chunks, each repeated at its own offset.
+make_large() {
+    local file=$1 i
+    local free_mib
+    free_mib=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
+    if ((free_mib < large_mib + 64)); then
+        step="no room for a file of $large_mib MiB in $dir ($free_mib MiB free); set TMPDIR"
+        return 1
+    fi
+    head -c 16M /dev/urandom >"$dir/chunk"
+    for ((i = 0; i < large_mib; i += 16)); do
+        printf 'chunk %d\n' "$i"
+        cat "$dir/chunk"
+    done >"$file"
+    truncate -s "${large_mib}M" "$file"
+    rm "$dir/chunk"
+}
+
+say "1. a server process with two reactors"
+"$beam" serve echo clock reverse usr=file:/usr tmp=file:"$dir" \
+    --listen "$url" --reactors 2 --channels 16384 2>"$dir/server.log" &
+server=$!
+for ((i = 0; i < 100; i++)); do # its first line says that it listens
+    [[ -s $dir/server.log ]] && break
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.05
+done
+if ! grep -q '^listening on ' "$dir/server.log"; then
+    cat "$dir/server.log"
+    exit 1
+fi
+printf '  $ beam serve echo clock reverse usr=file:/usr tmp=file:$dir \\\n'
+printf '        --listen unix:$dir/b.sock --reactors 2 --channels 16384 &\n'
+sed "s|$dir|\$dir|; s/^/  /" "$dir/server.log"
+
+say "2. an echo"
+run "$beam" call "$url" echo text=hello answer:=42
+
+say "3. a file by its descriptor, saved with beam call --save-fd and compared"
+small=$(cd /usr && find bin lib -maxdepth 2 -type f -readable -size +200k -size -20000k \
+    2>/dev/null | sort | awk 'NR == 1 || NR == 51 || NR == 101')
+[[ -n $small ]]
+for path in $small; do
+    run "$beam" call "$url" usr path="$path" --save-fd "$dir/copy"
+    cmp "$dir/copy" "/usr/$path"
+    rm "$dir/copy"
+done
+
+say "4. the same and a file of $large_mib MiB, read through the descriptor by a client process"
+make_large "$dir/large"
+files=()
+for path in $small; do files+=(usr /usr "$path"); done
+"$client" "$url" "${files[@]}" tmp "$dir" large | sed "s|$dir|\$dir|; s/^/  /"
+rm "$dir/large"
+
+say "5. events: five ticks of a clock, ten a second"
+run "$beam" watch "$url" clock rate:=10 count:=5 | tee "$dir/ticks"
+(($(grep -c 'n:=' "$dir/ticks") == 5))
+
+say "6. the server drains and ends on SIGTERM"
+kill -TERM "$server"
+wait "$server"
+server=
+printf '  exit code 0\n'
+
+# One line a cell, from the JSON lines of beam bench.
+table() {
+    python3 -c '
+import json, sys
+def time(ns):
+    return "-" if ns is None else f"{ns / 1000:.1f} us" if ns >= 1000 else f"{ns:.0f} ns"
+print("  %-39s%9s%10s%12s%10s%14s" % ("", "p50", "p99", "per second", "cpu/msg", "by hand"))
+for line in sys.stdin:
+    row = json.loads(line)
+    if row["contender"] != "beam":
+        continue
+    way = "round trip" if row["cell"].endswith("rtt") else "one way"
+    fds = " + %d fd" % row["fds"] if row["fds"] else ""
+    name = "%s %s, %d B%s, %s" % (row["transport"], way, row["size"], fds, row["placement"])
+    ratio = "-" if row["ratio_to_bare"] is None else "%.2fx" % row["ratio_to_bare"]
+    print("  %-39s%9s%10s%12s%10s%14s" % (name, time(row["p50_ns"]), time(row["p99_ns"]),
+          format(row["per_s"] or 0, ","), time(row["cpu_ns_per_msg"]), ratio))
+'
+}
+
+say "7. figures of this machine, and how they compare with io_uring written by hand for the purpose"
+printf '  $ beam bench --quick (a look; beam bench measures, and explains what is compared)\n'
+cells=(ring-rtt ring-rate unix-rtt unix-rate fd-rtt fd-rate)
+if ! "$beam" bench --quick --json "${cells[@]}" 2>"$dir/bench.log" | table; then
+    cat "$dir/bench.log"
+    exit 1
+fi
+printf '  by hand: time (or rate, one way), divided by that of a loop written by hand\n\n'

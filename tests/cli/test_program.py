@@ -1,0 +1,552 @@
+"""What the program `beam` promises to a shell: output, exit codes, and nothing left behind.
+
+    test_program.py [path/to/beam]
+"""
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import select
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+# The counts are those of the closing line; whoever runs this script records them.
+os.environ.pop("BEAM_TEST_RESULTS", None)
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "house"))
+from cases import case, check, finish, skip  # noqa: E402
+
+BEAM = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else os.environ["BEAM_PROGRAM"])
+PATIENCE = 30  # seconds; only a hang is longer
+
+(OK, OTHER, USAGE, NO_IO_URING, UNAVAILABLE, PERMISSION, LIMIT, DEADLINE, NOT_FOUND,
+ ANSWERED) = range(10)
+
+folder = pathlib.Path(tempfile.mkdtemp(prefix="beam-cli-"))
+files = folder / "files"
+url = f"unix:{folder}/b.sock"
+
+
+class Result:
+    def __init__(self, command, done):
+        self.command, self.code = command, done.returncode
+        self.out, self.err = done.stdout, done.stderr
+        self.text = done.stdout.decode(errors="replace")
+        self.errors = done.stderr.decode(errors="replace")
+
+    def __str__(self):
+        return (f"$ {' '.join(map(str, self.command))}\nexit code {self.code}\n"
+                f"stdout: {self.out[:500]!r}\nstderr: {self.err[:1000]!r}")
+
+
+def beam(*words, code=OK, stdin=b"", **options):
+    command = [BEAM, *map(str, words)]
+    if "stdin_file" in options:
+        options["stdin"] = options.pop("stdin_file")
+    else:
+        options["input"] = stdin
+    result = Result(command, subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                            timeout=PATIENCE, **options))
+    check(result.code == code, f"expected exit code {code}\n{result}")
+    return result
+
+
+def call(*words, **options):
+    return beam("call", url, *words, **options)
+
+
+def equal(got, wanted, what=""):
+    check(got == wanted, f"{what} got {got!r}, wanted {wanted!r}")
+
+
+def contains(text, part):
+    check(part in text, f"{part!r} is not in:\n{text}")
+
+
+def read_line(pipe, patience=PATIENCE):
+    """A line of an unbuffered pipe, or what has come when nothing more does."""
+    line, until = b"", time.monotonic() + patience
+    while not line.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            break
+        byte = os.read(pipe.fileno(), 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def serving(*words, code=OK, stop=signal.SIGTERM):
+    """A `beam serve` that says it listens; afterwards it has to end with `code`."""
+    process = subprocess.Popen([BEAM, "serve", *map(str, words)], stdin=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, bufsize=0)
+    try:
+        line = read_line(process.stderr)
+        check(line.startswith("listening on "), f"beam serve {words} said {line!r}")
+        yield process
+        if process.poll() is None:
+            process.send_signal(stop)
+        said = process.stderr.read().decode(errors="replace")
+        process.wait(PATIENCE)
+        check(process.returncode == code,
+              f"beam serve {words} ended with {process.returncode}, not {code}; it said {said!r}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@contextlib.contextmanager
+def watching(*words, at=None):
+    process = subprocess.Popen([BEAM, "watch", at or url, *map(str, words)],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, bufsize=0)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def wait_until_refused(path):
+    """The kernel takes the ring of a process that was killed apart some milliseconds after its end,
+    and its listening socket lives until then."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                return
+    check(False, f"somebody still listens at {path}")
+
+
+def leftovers():
+    return sorted(name.name for name in folder.iterdir() if ".part" in name.name)
+
+
+def without_io_uring():
+    """In a child: io_uring_setup(2) fails with EPERM, as in many a container."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = b"".join(struct.pack("HBBI", *line) for line in (
+        (0x20, 0, 0, 0),                # load the number of the system call
+        (0x15, 0, 1, 425),              # io_uring_setup (the same on every architecture)?
+        (0x06, 0, 0, 0x00050000 | 1),   # EPERM
+        (0x06, 0, 0, 0x7fff0000)))      # allow
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
+    PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
+            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(program), 0, 0):
+        os._exit(99)
+
+
+def test_words():
+    with case("no verb, or an unknown one, is a usage error that points at --help"):
+        contains(beam(code=USAGE).errors, "usage: beam VERB")
+        contains(beam("dance", code=USAGE).errors, "--help")
+
+    for verb in ("serve", "call", "watch"):
+        with case(f"beam {verb} --help has options and examples, on stdout"):
+            text = beam(verb, "--help").text
+            contains(text, f"usage: beam {verb}")
+            contains(text, "examples:\n")
+
+    with case("beam --help explains every exit code"):
+        text = beam("--help").text
+        for code in range(10):
+            contains(text, f"\n    {code}   ")
+
+    with case("beam --version shows version, kernel, features and limits"):
+        text = beam("--version").text
+        for part in ("beam 0.", os.uname().release, "liburing", "io_uring", "limits", "nofile"):
+            contains(text, part)
+
+    wrong = {
+        ("call", url): "name a URL and a service",
+        ("call", url, "echo", "--loud"): "no option --loud",
+        ("call", url, "echo", "--timeout", "5"): "500ms",
+        ("call", url, "echo", "--timeout", "-5s"): "500ms",
+        ("call", url, "echo", "--timeout"): "needs a value",
+        ("call", url, "echo", "--json=yes"): "takes no value",
+        ("call", url, "echo", "text"): "key=text",
+        ("call", url, "echo", "=text"): "key in front",
+        ("call", url, "echo", "n:=ten"): "write n=ten",
+        ("call", url, "echo", "n:=1x"): "write n=1x",
+        ("call", url, "echo", "n:=99999999999999999999"): "n=9999",
+        ("call", url, "echo", "n:=inf"): "write n=inf",
+        ("call", url, "echo", "a=1", "a=2"): "twice",
+        ("call", url, "echo", *[f"k{i}=" for i in range(65)]): "at most 64",
+        ("call", url, "echo", "k=" + "x" * 17000): "16384",
+        ("call", url, "echo", "--body", "/nonexistent"): "/nonexistent",
+        ("serve", "echo"): "--listen",
+        ("serve", "--listen", url): "at least one service",
+        ("serve", "dance", "--listen", url): "no such kind",
+        ("serve", "file", "--listen", url): "argument is missing",
+        ("serve", "echo:x", "--listen", url): "takes no argument",
+        ("serve", "echo", "echo", "--listen", url): "NAME=KIND",
+        ("serve", "echo", "--listen", url, "--reactors", "0"): "1 to 64",
+        ("serve", "echo", "--listen", url, "--window", "1K"): "16384 to",
+        ("serve", "echo", "--listen", url, "--socket-mode", "rw"): "0660",
+        ("watch", url): "name a URL and a service",
+    }
+    with case("a wrong command line is exit code 2 and says how to write it"):
+        for words, part in wrong.items():
+            contains(beam(*words, code=USAGE).errors, part)
+        check(not (folder / "b.sock").exists(), "a socket was made")
+
+    with case("a URL of another kind is a usage error that lists the kinds there are"):
+        for other in ("https://example.org", "tcp:127.0.0.1:1", "/tmp/x.sock", "unix:", ""):
+            for words in (("call", other, "echo"), ("watch", other, "clock"),
+                          ("serve", "echo", "--listen", other)):
+                text = beam(*words, code=USAGE).errors
+                contains(text, "unix:/path")
+                contains(text, "unix:@name")
+
+    with case("no io_uring is exit code 3 and one message"):
+        result = subprocess.run([BEAM, "call", url, "echo"], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, preexec_fn=without_io_uring)
+        text = result.stderr.decode()
+        check(result.returncode == NO_IO_URING, f"ended with {result.returncode}: {text}")
+        contains(text, "io_uring")
+        equal(text.count("\n"), 1, text)
+
+
+def test_echo():
+    with case("echo answers key=value pairs with their types"):
+        result = call("echo", "text=hi", "n:=7", "big:=18446744073709551615", "f:=1.5", "yes:=true",
+                      "no:=false", "nothing:=null", "empty=", "eq=a=b", "neg:=-3")
+        equal(sorted(result.text.splitlines()), sorted([
+            "text=hi", "n:=7", "big:=18446744073709551615", "f:=1.5", "yes:=true", "no:=false",
+            "nothing:=null", "empty=", "eq=a=b", "neg:=-3"]))
+        equal(result.errors, "")
+
+    with case("control characters of a peer do not reach the terminal"):
+        equal(call("echo", "t=a\x1b[2Jb\nc").text, "t=a\\x1b[2Jb\\nc\n")
+
+    with case("--json gives one object with types, body and number of fds"):
+        answer = json.loads(call("echo", "n:=7", "t=x\n", "--body", "-", "--json",
+                                 stdin=b"caf\xc3\xa9").text)
+        equal(answer, {"metadata": {"n": 7, "t": "x\n"}, "body": "caf\u00e9"})
+        equal(json.loads(call("echo", "--body", "-", "--json", stdin=b"\xff\x00").text),
+              {"body": {"$bytes": "/wA="}})
+        equal(json.loads(call("echo", "--json").text), {})
+
+    with case("a body of any bytes comes back unchanged, and alone on stdout"):
+        for body in (b"x", bytes(range(256)) * 4, os.urandom(100_000), os.urandom(5_000_000)):
+            result = call("echo", "n:=1", "--body", "-", stdin=body)
+            check(result.out == body, f"{len(result.out)} bytes for {len(body)}")
+            equal(result.errors, "n:=1\n")
+
+    with case("--body FILE"):
+        equal(call("echo", "--body", files / "a.txt").out, b"content of a\n")
+
+    with case("a body over the peer's limit is refused as a limit, and the server lives on"):
+        call("echo", "--body", "-", stdin=bytes(17 << 20), code=LIMIT)
+        equal(call("echo", "t=still here").text, "t=still here\n")
+
+    with case("echo sends descriptors back: a file, standard input, a pipe"):
+        call("echo", "--send-fd", files / "a.txt", "--save-fd", folder / "copy")
+        equal((folder / "copy").read_bytes(), b"content of a\n")
+        content = os.urandom(300_000)
+        equal(call("echo", "--send-fd", "-", "--save-fd", "-", stdin=content).out, content)
+        result = json.loads(call("echo", "--json", *["--send-fd", files / "a.txt"] * 16).text)
+        equal(result, {"fds": 16})
+
+    with case("echo answers each message of a channel that stays open"):
+        equal(beam("watch", url, "echo", "text=hi", "--count", "1").text, "text=hi\n")
+
+
+def test_file():
+    with case("file answers with size, mtime and the descriptor"):
+        result = call("file", "path=a.txt", "--save-fd", folder / "copy")
+        st = (files / "a.txt").stat()
+        equal(result.text, f"mtime:={int(st.st_mtime)}\nsize:=13\n")
+        equal((folder / "copy").read_bytes(), b"content of a\n")
+        equal(stat.S_IMODE((folder / "copy").stat().st_mode), 0o666 & ~umask)
+        equal(leftovers(), [])
+
+    with case("file follows a link that stays inside"):
+        equal(call("file", "path=sub/link", "--save-fd", "-").out, b"content of a\n")
+
+    with case("file never opens anything outside its directory"):
+        for path in ("../secret", "/etc/passwd", "sub/../../secret", "out", "out-dir/secret", ".."):
+            result = call("file", f"path={path}", "--save-fd", folder / "stolen", code=PERMISSION)
+            contains(result.errors, "permission denied")
+        check(not (folder / "stolen").exists(), "something was saved")
+
+    with case("file tells a missing file from what is no regular file"):
+        for path in ("missing", "a.txt/x", "sub/missing"):
+            call("file", f"path={path}", code=NOT_FOUND)
+        for path in ("sub", ".", "fifo", "socket"):
+            contains(call("file", f"path={path}", code=ANSWERED).errors, "not a regular file")
+        call("file", code=ANSWERED)
+        call("file", "path=", code=ANSWERED)
+        call("file", "path:=7", code=ANSWERED)
+        call("file", "path=" + "x" * 300, code=ANSWERED)
+
+    with case("--save-fd replaces a file when it is complete, and touches nothing on failure"):
+        target = folder / "target"
+        target.write_text("old")
+        call("file", "path=missing", "--save-fd", target, code=NOT_FOUND)
+        equal(target.read_text(), "old")
+        call("file", "path=a.txt", "--save-fd", target)
+        equal(target.read_text(), "content of a\n")
+        call("file", "path=a.txt", "--save-fd", folder / "no-such-dir/x", code=OTHER)
+        call("echo", "--save-fd", target, code=OTHER)
+        equal(target.read_text(), "content of a\n")
+        equal(leftovers(), [])
+
+    with case("--save-fd leaves no part behind when the source fails or a signal comes"):
+        call("echo", "--send-fd", files, "--save-fd", folder / "dir", code=OTHER)
+        reading, writing = os.pipe()
+        process = subprocess.Popen([BEAM, "call", url, "echo", "--send-fd", "-", "--save-fd",
+                                    folder / "never"], stdin=reading, stderr=subprocess.DEVNULL)
+        os.close(reading)
+        until = time.monotonic() + PATIENCE
+        while not leftovers() and time.monotonic() < until:
+            os.write(writing, b"x")
+            os.sched_yield()
+        process.terminate()
+        equal(process.wait(PATIENCE), -signal.SIGTERM)
+        os.close(writing)
+        equal(leftovers(), [])
+        check(not (folder / "never").exists() and not (folder / "dir").exists(), "a file is there")
+
+    with case("--save-fd writes to a device instead of replacing it"):
+        call("file", "path=a.txt", "--save-fd", "/dev/null")
+        check(stat.S_ISCHR(os.stat("/dev/null").st_mode), "/dev/null is no device any more")
+
+    with case("a copy that takes longer than a second shows progress"):
+        reading, writing = os.pipe()
+        process = subprocess.Popen([BEAM, "call", url, "echo", "--send-fd", "-", "--save-fd",
+                                    folder / "slow"], stdin=reading, stderr=subprocess.PIPE,
+                                   bufsize=0)
+        os.close(reading)
+        until = time.monotonic() + PATIENCE
+        line = b""
+        while b"\n" not in line and time.monotonic() < until:
+            os.write(writing, b"x")
+            if select.select([process.stderr], [], [], 0.05)[0]:
+                line += os.read(process.stderr.fileno(), 1000)
+        os.close(writing)
+        equal(process.wait(PATIENCE), OK)
+        process.stderr.close()
+        contains(line.decode(), "MB/s")
+
+
+def test_ends():
+    with case("an unknown service is exit code 8"):
+        contains(call("nobody", code=NOT_FOUND).errors, "not found")
+        beam("watch", url, "nobody", code=NOT_FOUND)
+
+    with case("an error is JSON with --json, too"):
+        answer = json.loads(call("nobody", "--json", code=NOT_FOUND).text)
+        equal(answer["code"], "NOT_FOUND")
+        check(answer["message"], f"no message in {answer}")
+
+    with case("no socket, a stale socket and a server that is gone are exit code 4"):
+        for words in (("call", "echo"), ("watch", "clock")):
+            beam(words[0], f"unix:{folder}/none", words[1], code=UNAVAILABLE)
+            beam(words[0], f"unix:@beam-none-{os.getpid()}", words[1], code=UNAVAILABLE)
+            beam(words[0], f"unix:{folder}/stale", words[1], code=UNAVAILABLE)
+
+    with case("a deadline that passes is exit code 7, at the service and while connecting"):
+        call("clock", "rate:=0.01", "count:=1", "--timeout", "50ms", code=DEADLINE)
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as silent:
+            silent.bind(str(folder / "silent"))
+            silent.listen()
+            beam("call", f"unix:{folder}/silent", "echo", "--timeout", "50ms", code=DEADLINE)
+
+    with case("a socket of another user is exit code 5"):
+        if os.getuid() != 0:
+            skip("only root can become somebody else")
+        shutil.copy(BEAM, folder / "beam-copy")
+        folder.chmod(0o755)
+
+        def nobody():
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        done = subprocess.run([folder / "beam-copy", "call", url, "echo"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, preexec_fn=nobody)
+        check(done.returncode == PERMISSION, f"ended with {done.returncode}: {done.stderr}")
+
+    with case("a peer of another kind of socket is no crash"):
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as stream:
+            stream.bind(str(folder / "stream"))
+            stream.listen()
+            beam("call", f"unix:{folder}/stream", "echo", "--timeout", "1s", code=OTHER)
+
+
+def test_watch():
+    with case("watch prints each message until the end"):
+        lines = beam("watch", url, "clock", "rate:=500", "count:=3").text.splitlines()
+        equal([line.split()[0] for line in lines], ["n:=1", "n:=2", "n:=3"])
+
+    with case("watch --json --count ends after so many"):
+        lines = beam("watch", url, "clock", "rate:=500", "--json", "--count", "2").text.splitlines()
+        ticks = [json.loads(line)["metadata"] for line in lines]
+        equal([tick["n"] for tick in ticks], [1, 2])
+        check(ticks[0]["ns"] < ticks[1]["ns"], f"time went back: {ticks}")
+
+    with case("watch ends with 0 on SIGINT"):
+        with watching("clock", "rate:=100") as process:
+            contains(read_line(process.stdout), "n:=1")
+            process.send_signal(signal.SIGINT)
+            equal(process.wait(PATIENCE), OK)
+            equal(process.stderr.read(), b"")
+
+    with case("clock refuses what makes no sense"):
+        for words in (("rate:=0",), ("rate:=-1",), ("rate:=1e9",), ("rate=fast",), ("count:=-1",),
+                      ("count:=1.5",)):
+            call("clock", *words, code=ANSWERED)
+
+    with case("a slow reader of the clock misses ticks, and they are counted"):
+        with watching("clock", "rate:=1000", "--json") as process:
+            contains(read_line(process.stdout), '"n":1')
+            tick, until = {"missed": 0}, time.monotonic() + PATIENCE
+            while not tick.get("missed") and time.monotonic() < until:
+                process.send_signal(signal.SIGSTOP)
+                select.select([], [], [], 0.5)  # ticks pass; how many is not important
+                process.send_signal(signal.SIGCONT)
+                for _ in range(2000):
+                    tick = json.loads(read_line(process.stdout))["metadata"]
+                    if tick.get("missed"):
+                        break
+            check(tick.get("missed"), f"nothing was missed: {tick}")
+            got = json.loads(read_line(process.stdout))["metadata"]
+            check(got["n"] > tick["n"], f"{got} after {tick}")
+
+
+def test_reverse():
+    with case("reverse calls a service of the caller and passes the answer on"):
+        equal(call("reverse", "service=echo", "text=hi", "--serve", "echo").text, "text=hi\n")
+        body = os.urandom(200_000)
+        equal(call("reverse", "service=echo", "--body", "-", "--serve", "echo", stdin=body).out,
+              body)
+        equal(call("reverse", "service=echo", "--send-fd", files / "a.txt", "--save-fd", "-",
+                   "--serve", "echo").out, b"content of a\n")
+
+    with case("reverse passes the error on, too"):
+        call("reverse", "service=echo", code=NOT_FOUND)
+        call("reverse", code=ANSWERED)
+        call("reverse", "service=f", "path=missing", "--serve", f"f=file:{files}", code=NOT_FOUND)
+
+    with case("the deadline of a request covers the call it causes"):
+        call("reverse", "service=clock", "rate:=0.01", "count:=1", "--serve", "clock", "--timeout",
+             "50ms", code=DEADLINE)
+
+
+def test_serve():
+    other = f"unix:{folder}/other.sock"
+    with case("serve ends with 0 on SIGTERM and on SIGINT, and its socket goes"):
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            with serving("echo", "--listen", other, stop=stop):
+                equal(stat.S_IMODE((folder / "other.sock").stat().st_mode), 0o600)
+                beam("call", other, "echo")
+            check(not (folder / "other.sock").exists(), "the socket is still there")
+
+    with case("serve lets a request under way finish before it ends"):
+        with serving("clock", "--listen", other, "--drain", "20s") as server:
+            with watching("clock", "rate:=10", "count:=5", at=other) as process:
+                contains(read_line(process.stdout), "n:=1")
+                server.send_signal(signal.SIGTERM)
+                rest = process.stdout.read().decode().splitlines()
+                equal(process.wait(PATIENCE), OK, process.stderr.read())
+                equal(len(rest), 4, rest)
+
+    with case("a client whose server is killed does not take that for an end"):
+        with serving("clock", "--listen", other, code=-signal.SIGKILL) as server:
+            with watching("clock", "rate:=100", at=other) as process:
+                contains(read_line(process.stdout), "n:=1")
+                server.kill()
+                code = process.wait(PATIENCE)
+                check(code in (UNAVAILABLE, ANSWERED), f"ended with {code}")
+                check(process.stderr.read(), "it said nothing")
+
+    with case("serve replaces the socket of a dead server, and not that of a living one"):
+        wait_until_refused(folder / "other.sock")
+        with serving("echo", "--listen", other):  # after the kill above
+            contains(beam("serve", "echo", "--listen", other, code=LIMIT).errors, "in use")
+            beam("call", other, "echo")
+
+    with case("serve on an abstract socket, on several, with names, quietly"):
+        name = f"unix:@beam-cli-{os.getpid()}"
+        with serving("mine=echo", f"yours=file:{files}", "--listen", other, "--listen", name,
+                     "--socket-mode", "0666", "--reactors", "3"):
+            equal(stat.S_IMODE((folder / "other.sock").stat().st_mode), 0o666)
+            for at in (other, name):
+                equal(beam("call", at, "mine", "a=b").text, "a=b\n")
+                equal(beam("call", at, "yours", "path=a.txt", "--save-fd", "-").out,
+                      b"content of a\n")
+                beam("call", at, "echo", code=NOT_FOUND)
+
+    with case("serve takes an inherited socket: unix:fd:N"):
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as inherited:
+            inherited.bind(str(folder / "inherited"))
+            inherited.listen()
+            process = subprocess.Popen([BEAM, "serve", "echo", "--listen",
+                                        f"unix:fd:{inherited.fileno()}"],
+                                       stderr=subprocess.PIPE, bufsize=0,
+                                       pass_fds=[inherited.fileno()])
+            try:
+                contains(read_line(process.stderr), "listening on unix:fd:")
+                equal(beam("call", f"unix:{folder}/inherited", "echo", "a=b").text, "a=b\n")
+                process.terminate()
+                equal(process.wait(PATIENCE), OK)
+            finally:
+                process.kill()
+                process.wait()
+                process.stderr.close()
+
+    with case("limits: a server without descriptors refuses them, and says so at once"):
+        with serving("echo", "--listen", other, "--no-fds"):
+            beam("call", other, "echo", "--send-fd", files / "a.txt", code=PERMISSION)
+            equal(beam("call", other, "echo", "a=b").text, "a=b\n")
+
+    with case("a file that cannot be a directory of the service file is told before listening"):
+        result = beam("serve", f"file:{files}/a.txt", "--listen", other, code=OTHER)
+        contains(result.errors, "a.txt")
+        contains(result.errors, "Not a directory")
+        check(not (folder / "other.sock").exists(), "a socket was made")
+
+
+umask = os.umask(0)
+os.umask(umask)
+try:
+    (files / "sub").mkdir(parents=True)
+    (files / "a.txt").write_text("content of a\n")
+    (folder / "secret").write_text("secret\n")
+    (files / "sub/link").symlink_to("../a.txt")
+    (files / "out").symlink_to("../secret")
+    (files / "out-dir").symlink_to("..")
+    os.mkfifo(files / "fifo")
+    for path in (files / "socket", folder / "stale"):
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as one:
+            one.bind(str(path))
+    test_words()
+    with serving("echo", f"file:{files}", "clock", "reverse", "--listen", url, "--reactors", "2"):
+        test_echo()
+        test_file()
+        test_ends()
+        test_watch()
+        test_reverse()
+    test_serve()
+except BaseException as error:  # the server itself failed: a case of its own
+    with case("the server that all cases use starts and ends well"):
+        raise error if isinstance(error, Exception) else SystemExit(error)
+finally:
+    shutil.rmtree(folder, ignore_errors=True)
+finish()
