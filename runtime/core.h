@@ -23,7 +23,8 @@ struct bm_returns {
 };
 
 struct bm_core {
-    beam_runtime *runtime;
+    /* Its neighbours in the array are other threads'. */
+    _Alignas(64) beam_runtime *runtime;
     struct bm_reactor *reactor; /* set before the thread counts as started */
     unsigned index;
     struct bm_pool pool;
@@ -40,6 +41,7 @@ struct bm_core {
     beam_session **hops;           /* [cores]: to the core that serves what we were asked for */
     struct bm_returns *returns;    /* [cores] */
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
+    unsigned ring_waiters;        /* in all of them */
 
     struct bm_timer stop_timer;
     bool stopping;

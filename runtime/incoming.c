@@ -560,3 +560,42 @@ void bm_incoming_drop_held(beam_session *session)
         bm_channel_unref(channel);
     }
 }
+
+/* Whether a body alone can go straight to a handler: everything else takes the long way. */
+static bool is_plain(const beam_channel *channel)
+{
+    const struct beam_channel_handlers *h = channel->handlers;
+    return channel->mode == BM_MODE_MESSAGES && !channel->incoming && !channel->remote_ended &&
+           channel->recv_credit > 0 && channel->handle && h && h->on_message &&
+           (channel->kind == BM_CHANNEL_PLAIN ||
+            (channel->kind == BM_CHANNEL_REQUEST && channel->handed_over));
+}
+
+bool bm_incoming_body(beam_session *session, uint64_t id, const void *body, uint32_t len)
+{
+    beam_channel *channel = bm_incoming_find(session, id);
+    beam_message view;
+    bm_message_view_init(&view, body, len);
+    if (BM_UNLIKELY(!channel || !is_plain(channel))) {
+        if (channel && bm_incoming_expects_bytes(channel))
+            return bm_incoming_bytes(session, channel, 0, body, len);
+        struct bm_incoming_message in = {.id = id, .deadline_ns = UINT64_MAX};
+        return bm_incoming_message(session, &in, &view);
+    }
+
+    const struct beam_channel_handlers *h = channel->handlers;
+    const int64_t cost = (int64_t)len + BM_MESSAGE_COST;
+    bool kept;
+    channel->recv_credit -= cost;
+    channel->refs += 2; /* this call's, and the payer's */
+    view.payer = channel;
+    bm_message_lend(&view, &kept);
+    channel->core->messages_received++;
+    h->on_message(channel, &view, channel->arg);
+    if (view.payer) {
+        bm_channel_return_credit(channel, cost);
+        channel->refs--;
+    }
+    bm_channel_unref(channel);
+    return alive(session);
+}

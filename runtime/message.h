@@ -10,6 +10,8 @@
 #ifndef BM_MESSAGE_H
 #define BM_MESSAGE_H
 
+#include <string.h>
+
 #include <beam/message.h>
 
 #include "base/list.h"
@@ -104,6 +106,16 @@ static inline unsigned bm_message_fds(const beam_message *message)
 static inline unsigned bm_message_channels(const beam_message *message)
 {
     return message->attachments ? message->attachments->channel_count : 0;
+}
+
+/* A view: over bytes that are somebody else's. */
+static inline void bm_message_view_init(beam_message *view, const void *body, size_t len)
+{
+    memset(view, 0, offsetof(beam_message, error)); /* the rest is the maker's, and a view has none */
+    view->error = 0;
+    view->flags = BM_MESSAGE_VIEW;
+    view->body = body;
+    view->body_len = (uint32_t)len;
 }
 
 /* NULL without memory. */

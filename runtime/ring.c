@@ -59,9 +59,9 @@ static struct ring_session *ring_of(beam_session *session)
     return bm_container_of(session, struct ring_session, session);
 }
 
-static struct bm_path *path_between(beam_runtime *runtime, unsigned from, unsigned to)
+static struct bm_path *path_between(const beam_runtime *runtime, unsigned from, unsigned to)
 {
-    return atomic_load_explicit(&runtime->paths[from * runtime->core_count + to],
+    return atomic_load_explicit(&runtime->paths[to * runtime->core_count + from],
                                 memory_order_acquire);
 }
 
@@ -78,7 +78,7 @@ static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned 
     atomic_init(&path->want_room, 0);
     struct bm_path *none = NULL;
     if (!atomic_compare_exchange_strong_explicit(
-            &runtime->paths[from * runtime->core_count + to], &none, path, memory_order_acq_rel,
+            &runtime->paths[to * runtime->core_count + from], &none, path, memory_order_acq_rel,
             memory_order_acquire)) {
         bm_free(NULL, path, sizeof(*path));
         return none;
@@ -91,8 +91,10 @@ static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned 
 static void wait_for_room(struct ring_session *rs)
 {
     struct bm_core *core = rs->session.core;
-    if (!bm_list_linked(&rs->waiting_node))
-        bm_list_push_back(&core->ring_waiting[rs->to->index], &rs->waiting_node);
+    if (bm_list_linked(&rs->waiting_node))
+        return;
+    core->ring_waiters++;
+    bm_list_push_back(&core->ring_waiting[rs->to->index], &rs->waiting_node);
 }
 
 /* A slot to fill, or NULL: the session then waits its turn. */
@@ -315,7 +317,10 @@ static void ring_abort(beam_session *session)
 static void ring_free(beam_session *session)
 {
     struct ring_session *rs = ring_of(session);
-    bm_list_unlink(&rs->waiting_node);
+    if (bm_list_linked(&rs->waiting_node)) {
+        bm_list_unlink(&rs->waiting_node);
+        session->core->ring_waiters--;
+    }
     bm_free(NULL, rs, sizeof(*rs));
 }
 
@@ -469,30 +474,6 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
     (void)bm_incoming_message(session, &in, message);
 }
 
-static void on_body_slot(beam_session *session, const struct bm_spsc_slot *slot)
-{
-    if (session->state != BM_SESSION_OPEN)
-        return;
-    beam_channel *channel = bm_incoming_find(session, slot->word[1]);
-    const uint8_t *body = (const uint8_t *)&slot->word[BODY_WORD];
-    if (channel && bm_incoming_expects_bytes(channel)) {
-        (void)bm_incoming_bytes(session, channel, slot->flags, body, slot->len);
-        return;
-    }
-    beam_message view;
-    memset(&view, 0, offsetof(beam_message, error));
-    view.flags = BM_MESSAGE_VIEW;
-    view.body = body;
-    view.body_len = slot->len;
-    view.error = 0;
-    struct bm_incoming_message in = {
-        .id = slot->word[1],
-        .flags = slot->flags,
-        .deadline_ns = UINT64_MAX,
-    };
-    (void)bm_incoming_message(session, &in, &view);
-}
-
 static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_slot *slot)
 {
     struct ring_session *rs = (struct ring_session *)(uintptr_t)slot->word[0];
@@ -514,7 +495,8 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
         on_message_slot(session, slot);
         break;
     case SLOT_BODY:
-        on_body_slot(session, slot);
+        if (open)
+            (void)bm_incoming_body(session, slot->word[1], &slot->word[BODY_WORD], slot->len);
         break;
     case SLOT_CREDIT:
         if (open)
@@ -554,19 +536,24 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
 
 /* --- polling --------------------------------------------------------------------------------- */
 
+static bool room_came(struct bm_core *core)
+{
+    for (unsigned to = 0; to < core->runtime->core_count; to++)
+        if (!bm_list_empty(&core->ring_waiting[to]) &&
+            bm_spsc_room(&path_between(core->runtime, core->index, to)->ring, 1) > 0)
+            return true;
+    return false;
+}
+
 bool bm_ring_ready(struct bm_core *core)
 {
-    beam_runtime *runtime = core->runtime;
+    const beam_runtime *runtime = core->runtime;
     for (unsigned from = 0; from < runtime->core_count; from++) {
         struct bm_path *path = path_between(runtime, from, core->index);
         if (path && bm_spsc_peek(&path->ring))
             return true;
     }
-    for (unsigned to = 0; to < runtime->core_count; to++)
-        if (!bm_list_empty(&core->ring_waiting[to]) &&
-            bm_spsc_room(&path_between(runtime, core->index, to)->ring, 1) > 0)
-            return true;
-    return false;
+    return core->ring_waiters > 0 && room_came(core);
 }
 
 static void offer_room(struct bm_core *core, unsigned from, struct bm_path *path)
@@ -606,6 +593,7 @@ static void retry_waiting(struct bm_core *core, unsigned to)
     bm_list_splice_back(&waiting, &core->ring_waiting[to]);
     while ((node = bm_list_pop_front(&waiting))) {
         struct ring_session *rs = bm_list_entry(node, struct ring_session, waiting_node);
+        core->ring_waiters--;
         bm_session_ref(&rs->session);
         try_connect(rs);
         try_close(rs);
@@ -622,7 +610,8 @@ unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
         struct bm_path *path = path_between(runtime, from, core->index);
         if (path)
             n += drain_path(core, from, path, budget);
-        retry_waiting(core, from);
+        if (core->ring_waiters > 0)
+            retry_waiting(core, from);
     }
     return n;
 }

@@ -28,7 +28,7 @@ struct beam_runtime {
     unsigned core_count;
     bool may_spin; /* a CPU for each reactor */
     struct bm_core *cores;
-    /* [from * core_count + to]; made by whoever needs it first; release, acquire by the poller. */
+    /* [to * core_count + from], so that a core's own stand together; made by whoever needs it first; release, acquire by the poller. */
     _Atomic(struct bm_path *) *paths;
     struct bm_services services;
 

@@ -265,6 +265,7 @@ static void packet_left(struct bm_unix_session *us)
     struct bm_unix_packet_head *head = us->packet.head;
     struct bm_core *core = us->session.core;
     us->retry_give_up_ns = 0;
+    us->spoken = true;
     core->packets_sent++;
     core->fds_sent += head->fd_count;
     while (head->retained) {
@@ -479,7 +480,9 @@ static void unix_farewell(beam_session *session)
     struct bm_unix_session *us = bm_unix_of(session);
     _Alignas(8) uint8_t frame[BM_DETAILS_LEN_MAX + 64];
     _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
-    if (us->fd < 0 || !bm_op_idle(&us->send_op))
+    /* A packet under way has mostly left, its completion is not looked at yet; where it waits for room,
+     * this finds none either. Only HELLO must not be overtaken. */
+    if (us->fd < 0 || !(us->spoken || us->send_op.state == BM_OP_INFLIGHT))
         return;
     struct bm_frame_goaway goaway = session->goaway;
     goaway.why.details_len = bm_session_goaway_details(session, details, sizeof(details));

@@ -142,13 +142,9 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
         return false;
     }
     beam_message view;
-    memset(&view, 0, offsetof(beam_message, error));
-    view.error = 0;
-    view.flags = BM_MESSAGE_VIEW;
+    bm_message_view_init(&view, head.body, head.body_len);
     view.metadata = head.metadata;
     view.metadata_len = head.metadata_len;
-    view.body = head.body;
-    view.body_len = head.body_len;
     view.codec = head.codec;
 
     struct bm_incoming_message in = {
