@@ -129,9 +129,10 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
         }
         return bm_incoming_bytes(session, channel, frame->flags, frame->payload, frame->len);
     }
-    if (!channel && !open && bm_incoming_was_given(session, frame->channel) &&
-        frame->attached == 0) {
-        /* M3: for a channel that is gone; whether it is a first frame or bytes nobody can tell. */
+    bool over = channel ? channel->abort_due : bm_incoming_was_given(session, frame->channel);
+    if (!open && over && frame->attached == 0) {
+        /* M3: for a channel that is gone, or as good as; whether it is a first frame or bytes nobody
+         * can tell. */
         return discard_fds(session, frame->fds, fds);
     }
 
