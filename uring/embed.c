@@ -86,7 +86,6 @@ void bm_embed_turn(struct bm_reactor *reactor)
     clear_eventfd(reactor);
     bm_sleep_end(reactor);
     reactor->kicked = false;
-    reactor->unclocked = BM_TURNS_UNCLOCKED; /* the host may have slept for long */
 
     bool left;
     unsigned passes = 0;

@@ -200,6 +200,38 @@ TEST(embed_sleeping_host_is_woken_again_for_what_the_budget_left)
     ring_case((struct sender){.from_a_reactor = false, .messages = 1000}, 5, 1000 / 64, 40);
 }
 
+static uint64_t fired_ns;
+
+static void fire(struct bm_timer *timer)
+{
+    (void)timer;
+    fired_ns = bm_clock_now_ns();
+    done++;
+}
+
+TEST(embed_host_is_called_again_for_ops_tasks_and_timers_that_were_left)
+{
+    enum { OPS = 3000, TIMERS = 1000 };
+    static struct bm_op ops[OPS];
+    static struct bm_timer timers[TIMERS];
+    open_host();
+    quiesce();
+    done = 0;
+    for (int i = 0; i < OPS; i++) {
+        bm_op_init(&ops[i], BM_OP_NOP, op_done);
+        bm_op_start(rig.reactor, &ops[i]);
+    }
+    CHECK(host_until(OPS) >= 2);
+    quiesce();
+    done = 0;
+    for (int i = 0; i < TIMERS; i++) {
+        bm_timer_init(&timers[i], fire);
+        bm_timer_arm(rig.reactor, &timers[i], bm_clock_now_ns() + 2 * BM_NS_PER_MS);
+    }
+    CHECK(host_until(TIMERS) >= 4);
+    close_host();
+}
+
 static void *post_when_asleep(void *arg)
 {
     until_asleep(host_tid, &host_waits);
@@ -226,15 +258,6 @@ TEST(embed_sleeping_host_is_woken_by_mail)
         CHECK_INT(done, 1);
     }
     close_host();
-}
-
-static uint64_t fired_ns;
-
-static void fire(struct bm_timer *timer)
-{
-    (void)timer;
-    fired_ns = bm_clock_now_ns();
-    done++;
 }
 
 TEST(embed_sleeping_host_is_woken_by_a_timer)

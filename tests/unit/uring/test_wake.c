@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 
 #include "base/assert.h"
+#include "tests/unit/uring/asleep.h"
 #include "tests/unit/uring/rig.h"
 #include "uring/reactor_inner.h"
 #include "uring/spsc.h"
@@ -241,13 +243,14 @@ TEST(wake_from_a_foreign_thread_is_never_lost)
 }
 
 /* MSG_RING refused: the doorbell falls back to the eventfd. */
+static const _Atomic bool runs = true;
+
 static void *wake_badly(void *arg)
 {
     struct rig own;
-    (void)arg;
     rig_open(&own);
-    while (!atomic_load(&rig.reactor->sleeping))
-        sched_yield();
+    until_asleep(*(pid_t *)arg, &runs);
+    CHECK(atomic_load(&rig.reactor->sleeping));
     struct bm_spsc_slot *slot = bm_spsc_reserve(foreign_in);
     bm_spsc_publish(foreign_in, slot);
     bm_reactor_wake(rig.reactor);
@@ -269,7 +272,8 @@ TEST(wake_that_the_ring_refuses_goes_through_the_eventfd)
     bm_source_add(rig.reactor, &source);
     int fd = rig.reactor->ring_fd;
     rig.reactor->ring_fd = rig.reactor->wake_fd; /* not a ring: -EBADFD */
-    REQUIRE_INT(pthread_create(&thread, NULL, wake_badly, NULL), 0);
+    pid_t tid = (pid_t)syscall(SYS_gettid);
+    REQUIRE_INT(pthread_create(&thread, NULL, wake_badly, &tid), 0);
     rig_run(&rig);
     pthread_join(thread, NULL);
     rig.reactor->ring_fd = fd;
@@ -291,4 +295,50 @@ TEST(wake_of_a_reactor_that_is_awake_costs_no_doorbell)
     CHECK_UINT(bm_reactor_stats(other.reactor)->enters, 0);
     rig_close(&other);
     rig_close(&rig);
+}
+
+/* The peer goes to bed between the plain look and the end of the turn. */
+static struct rig sleepy;
+
+static void look_then_it_sleeps(struct bm_task *task)
+{
+    (void)task;
+    bm_reactor_wake_soon(rig.reactor, sleepy.reactor);
+    bm_reactor_wake_soon(rig.reactor, sleepy.reactor);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_sent, 0);
+    atomic_store(&sleepy.reactor->sleeping, 1);
+}
+
+TEST(wake_soon_makes_sure_at_the_end_of_the_turn)
+{
+    struct bm_task task = {.fn = look_then_it_sleeps};
+    rig_open(&sleepy);
+    rig_open(&rig);
+    bm_task_queue(rig.reactor, &task);
+    bm_reactor_turn(rig.reactor);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_sent, 1);
+    CHECK_UINT(atomic_load(&sleepy.reactor->sleeping), 0);
+    for (int i = 0; i < 3; i++)
+        bm_reactor_turn(sleepy.reactor);
+    CHECK_UINT(bm_reactor_stats(sleepy.reactor)->wakes_taken, 1);
+    rig_close(&rig);
+    rig_close(&sleepy);
+}
+
+TEST(wake_takes_the_flag_and_the_second_one_need_not_ring)
+{
+    rig_open(&sleepy);
+    rig_open(&rig);
+    atomic_store(&sleepy.reactor->sleeping, 1);
+    bm_reactor_wake(sleepy.reactor);
+    CHECK_UINT(atomic_load(&sleepy.reactor->sleeping), 0);
+    bm_reactor_wake(sleepy.reactor);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_sent, 1);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_skipped, 1);
+    /* Outside a turn there is no end of the turn to wait for. */
+    atomic_store(&sleepy.reactor->sleeping, 1);
+    bm_reactor_wake_soon(rig.reactor, sleepy.reactor);
+    CHECK_UINT(atomic_load(&sleepy.reactor->sleeping), 0);
+    rig_close(&rig);
+    rig_close(&sleepy);
 }
