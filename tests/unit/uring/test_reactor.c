@@ -287,6 +287,44 @@ TEST(free_ends_ops_that_are_started_while_it_runs)
     close_pair(fds);
 }
 
+static struct probe parting, closing;
+
+static void send_and_close(struct bm_op *op, int res, uint32_t flags)
+{
+    (void)op;
+    (void)flags;
+    CHECK_INT(res, -ECANCELED);
+    bm_op_start(rig.reactor, &parting.op);
+    bm_op_start(rig.reactor, &closing.op);
+}
+
+TEST(free_starts_nothing_new_but_still_gives_back)
+{
+    int fds[2], spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char byte;
+    struct bm_op receiving;
+    socket_pair(SOCK_STREAM, fds);
+    rig_open(&rig);
+    bm_op_init(&receiving, BM_OP_RECV, send_and_close);
+    receiving.fd = fds[0];
+    receiving.addr = &byte;
+    receiving.len = 1;
+    probe_init(&parting, BM_OP_SEND);
+    parting.op.fd = fds[0];
+    parting.op.addr = "x";
+    parting.op.len = 1;
+    probe_init(&closing, BM_OP_CLOSE);
+    closing.op.fd = spare;
+    bm_op_start(rig.reactor, &receiving);
+    bm_reactor_turn(rig.reactor);
+    rig_close(&rig);
+    CHECK_INT(parting.res, -ECANCELED);
+    CHECK_INT(recv(fds[1], &byte, 1, MSG_DONTWAIT), -1);
+    CHECK_INT(closing.res, 0);
+    CHECK_INT(fcntl(spare, F_GETFD), -1);
+    close_pair(fds);
+}
+
 static void never(void *arg)
 {
     (void)arg;
