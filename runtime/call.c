@@ -191,14 +191,9 @@ static beam_channel *find_events(beam_session *session, const char *service)
 int beam_send_event(beam_session *session, const char *service, beam_message **message)
 {
     beam_channel *channel = service ? find_events(session, service) : NULL;
-    int r;
-    if (channel) {
-        r = beam_channel_send(channel, message);
-        if (r == -EAGAIN)
-            session->want_writable = true;
-        return r;
-    }
-    r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);
+    if (channel)
+        return beam_channel_send(channel, message); /* refused: see bm_channel_run_due */
+    int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);
     if (r < 0)
         return r;
     /* Gone takes it off the list: a channel that the peer has aborted is opened anew. */

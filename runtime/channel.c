@@ -215,6 +215,9 @@ void bm_channel_gone(beam_channel *channel)
         session->opened_there--;
     }
     channel->session = NULL;
+    /* The next event opens a channel of its own, and may be sent at once. */
+    if (channel->blocked && channel->kind == BM_CHANNEL_EVENTS)
+        session->want_writable = true;
     if (limited || session->want_writable)
         bm_session_unblock(session);
     bm_session_check_drained(session);
@@ -473,8 +476,11 @@ void bm_channel_run_due(beam_channel *channel)
 {
     unsigned due = channel->due;
     channel->due = 0;
-    if ((due & BM_DUE_WRITABLE) && channel->kind == BM_CHANNEL_EVENTS && channel->session)
-        bm_session_writable(channel->session); /* nobody holds this channel; its user is there */
+    if ((due & BM_DUE_WRITABLE) && channel->kind == BM_CHANNEL_EVENTS && channel->session) {
+        /* Nobody holds this channel: who sends on it hears it from the session. */
+        channel->session->want_writable = true;
+        bm_session_writable(channel->session);
+    }
     if ((due & BM_DUE_WRITABLE) && !channel->local_ended && channel->handle) {
         if (channel->mode == BM_MODE_BYTES) {
             const struct beam_stream_handlers *h = channel->handlers;

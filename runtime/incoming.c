@@ -156,8 +156,6 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
         bm_list_unlink(&channel->blocked_node);
         channel->blocked = false;
         bm_channel_notify(channel, BM_DUE_WRITABLE);
-        if (channel->kind == BM_CHANNEL_EVENTS) /* its sender hears it from the session */
-            bm_session_unblock(session);
     }
     return true;
 }

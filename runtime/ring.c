@@ -112,11 +112,17 @@ static struct bm_spsc_slot *reserve(struct ring_session *rs)
     return slot;
 }
 
-static void publish(struct ring_session *rs, struct bm_spsc_slot *slot, uint8_t kind, uint8_t flags)
+/* A slot for the other end, to be filled in here and written in one go. */
+static struct bm_spsc_slot fill(const struct ring_session *rs, uint8_t kind, uint8_t flags)
 {
-    slot->kind = kind;
-    slot->flags = flags;
-    bm_spsc_publish(&rs->out->ring, slot);
+    struct bm_spsc_slot slot = {.kind = kind, .flags = flags};
+    slot.word[0] = (uintptr_t)rs->peer;
+    return slot;
+}
+
+static void put(struct ring_session *rs, struct bm_spsc_slot *slot, const struct bm_spsc_slot *from)
+{
+    bm_spsc_put(&rs->out->ring, slot, from);
 }
 
 static void ring_commit(beam_session *session)
@@ -137,11 +143,11 @@ static bool ring_put_hello(beam_session *session)
     if (!slot)
         return false;
     bm_session_hello(session, &hello);
-    slot->word[0] = (uintptr_t)rs->peer;
-    slot->word[1] = (uintptr_t)rs;
-    slot->word[2] = (uint64_t)hello.window << 32 | hello.channels_max;
-    slot->word[3] = (uint64_t)hello.message_len_max << 32 | hello.fds_max;
-    publish(rs, slot, SLOT_HELLO, hello.fds_refused);
+    struct bm_spsc_slot from = fill(rs, SLOT_HELLO, hello.fds_refused);
+    from.word[1] = (uintptr_t)rs;
+    from.word[2] = (uint64_t)hello.window << 32 | hello.channels_max;
+    from.word[3] = (uint64_t)hello.message_len_max << 32 | hello.fds_max;
+    put(rs, slot, &from);
     return true;
 }
 
@@ -173,17 +179,18 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     message->flags &= (uint16_t) ~(BM_MESSAGE_LAST | BM_MESSAGE_LARGE);
     message->next = NULL;
 
-    slot->word[0] = (uintptr_t)rs->peer;
-    slot->word[1] = channel->id;
-    slot->word[2] = (uintptr_t)message;
-    if (opening) {
+    if (opening)
         flags |= BM_MSG_OPEN | (channel->oneway ? BM_MSG_ONEWAY : 0);
-        slot->word[3] = (uintptr_t)bm_services_find(
+    struct bm_spsc_slot from = fill(rs, SLOT_MSG, flags);
+    from.word[1] = channel->id;
+    from.word[2] = (uintptr_t)message;
+    if (opening) {
+        from.word[3] = (uintptr_t)bm_services_find(
             bm_runtime_services(session->core->runtime), channel->name, channel->name_len);
-        slot->word[4] = channel->deadline_ns;
-        slot->word[5] = channel->depth;
+        from.word[4] = channel->deadline_ns;
+        from.word[5] = channel->depth;
     }
-    publish(rs, slot, SLOT_MSG, flags);
+    put(rs, slot, &from);
     return BM_PUT_DONE;
 }
 
@@ -196,11 +203,11 @@ static bool ring_put_body(beam_session *session, beam_channel *channel, const vo
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    slot->word[0] = (uintptr_t)rs->peer;
-    slot->word[1] = channel->id;
-    slot->len = (uint16_t)len;
-    memcpy(&slot->word[BODY_WORD], body, len);
-    publish(rs, slot, SLOT_BODY, 0);
+    struct bm_spsc_slot from = fill(rs, SLOT_BODY, 0);
+    from.word[1] = channel->id;
+    from.len = (uint16_t)len;
+    memcpy(&from.word[BODY_WORD], body, len);
+    put(rs, slot, &from);
     return true;
 }
 
@@ -224,11 +231,11 @@ static bool ring_put_end(beam_session *session, uint64_t id, uint8_t flags,
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    slot->word[0] = (uintptr_t)rs->peer;
-    slot->word[1] = id;
-    slot->word[2] = end->code;
-    slot->word[3] = (uintptr_t)wrap_details(session->core, end);
-    publish(rs, slot, SLOT_END, flags);
+    struct bm_spsc_slot from = fill(rs, SLOT_END, flags);
+    from.word[1] = id;
+    from.word[2] = end->code;
+    from.word[3] = (uintptr_t)wrap_details(session->core, end);
+    put(rs, slot, &from);
     return true;
 }
 
@@ -239,10 +246,10 @@ static bool ring_put_u64(beam_session *session, enum bm_frame_kind kind, uint8_t
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    slot->word[0] = (uintptr_t)rs->peer;
-    slot->word[1] = id;
-    slot->word[2] = value;
-    publish(rs, slot, kind == BM_FRAME_CREDIT ? SLOT_CREDIT : SLOT_PING, flags);
+    struct bm_spsc_slot from = fill(rs, kind == BM_FRAME_CREDIT ? SLOT_CREDIT : SLOT_PING, flags);
+    from.word[1] = id;
+    from.word[2] = value;
+    put(rs, slot, &from);
     return true;
 }
 
@@ -252,11 +259,11 @@ static bool ring_put_goaway(beam_session *session, const struct bm_frame_goaway 
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    slot->word[0] = (uintptr_t)rs->peer;
-    slot->word[1] = goaway->last_id;
-    slot->word[2] = goaway->why.code;
-    slot->word[3] = (uintptr_t)wrap_details(session->core, &goaway->why);
-    publish(rs, slot, SLOT_GOAWAY, 0);
+    struct bm_spsc_slot from = fill(rs, SLOT_GOAWAY, 0);
+    from.word[1] = goaway->last_id;
+    from.word[2] = goaway->why.code;
+    from.word[3] = (uintptr_t)wrap_details(session->core, &goaway->why);
+    put(rs, slot, &from);
     return true;
 }
 
@@ -281,8 +288,8 @@ static void try_close(struct ring_session *rs)
         return;
     rs->close_due = false;
     rs->close_sent = true;
-    slot->word[0] = (uintptr_t)rs->peer;
-    publish(rs, slot, SLOT_CLOSE, 0);
+    struct bm_spsc_slot from = fill(rs, SLOT_CLOSE, 0);
+    put(rs, slot, &from);
     ring_commit(&rs->session);
     if (rs->close_received)
         bm_session_unref(&rs->session);
@@ -294,9 +301,9 @@ static void try_connect(struct ring_session *rs)
     if (!slot)
         return;
     rs->connect_due = false;
-    slot->word[0] = 0;
-    slot->word[1] = (uintptr_t)rs;
-    publish(rs, slot, SLOT_CONNECT, 0);
+    struct bm_spsc_slot from = fill(rs, SLOT_CONNECT, 0);
+    from.word[1] = (uintptr_t)rs;
+    put(rs, slot, &from);
     ring_commit(&rs->session);
 }
 
@@ -382,10 +389,8 @@ static void accept_end(struct bm_core *core, unsigned from, struct ring_session 
         struct bm_spsc_slot *slot = out ? bm_spsc_reserve(&out->ring) : NULL;
         if (!slot)
             return; /* its hello timer ends it */
-        slot->word[0] = (uintptr_t)opener;
-        slot->kind = SLOT_CLOSE;
-        slot->flags = 0;
-        bm_spsc_publish(&out->ring, slot);
+        struct bm_spsc_slot close_slot = {.kind = SLOT_CLOSE, .word = {(uintptr_t)opener}};
+        bm_spsc_put(&out->ring, slot, &close_slot);
         bm_reactor_wake_soon(core->reactor, core->runtime->cores[from].reactor);
         return;
     }
@@ -527,7 +532,7 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
         on_close_slot(rs);
         break;
     default:
-        bm_assert(!"a slot of a kind nobody writes");
+        bm_assert(false && "a slot of a kind nobody writes");
     }
     if (holder)
         bm_message_done(holder);
@@ -626,10 +631,8 @@ static void flush_returns(struct bm_core *core, struct bm_core *home)
     if (!slot)
         return;
     /* No wake: memory can wait, and a sleeping reactor needs none. */
-    slot->word[1] = (uintptr_t)returns->chain;
-    slot->kind = SLOT_RETURN;
-    slot->flags = 0;
-    bm_spsc_publish(&path->ring, slot);
+    struct bm_spsc_slot from = {.kind = SLOT_RETURN, .word = {0, (uintptr_t)returns->chain}};
+    bm_spsc_put(&path->ring, slot, &from);
     *returns = (struct bm_returns){0};
 }
 
