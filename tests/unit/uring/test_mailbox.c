@@ -208,7 +208,9 @@ TEST(mailbox_loses_no_call_when_the_reactor_ends_under_fire)
     for (int round = 0; round < 20; round++) {
         pthread_t threads[3];
         rig_open(&rig);
-        ran = accepted = racing = 0;
+        ran = 0;
+        accepted = 0;
+        racing = 0;
         for (int i = 0; i < 3; i++)
             REQUIRE_INT(pthread_create(&threads[i], NULL, post_until_refused, NULL), 0);
         while (!racing || round > ran)

@@ -228,7 +228,8 @@ TEST(wake_from_a_foreign_thread_is_never_lost)
         test_note("spin %d", modes[i]);
         foreign_in = aligned_alloc(64, sizeof(*foreign_in));
         bm_spsc_init(foreign_in, NEAR_THE_END);
-        foreign_seen = foreign_answered = 0;
+        foreign_seen = 0;
+        foreign_answered = 0;
         rig_open_with(&rig, (struct bm_reactor_options){.spin = modes[i], .may_spin = true});
         bm_source_add(rig.reactor, &source);
         REQUIRE_INT(pthread_create(&thread, NULL, foreign_thread, NULL), 0);
