@@ -279,7 +279,7 @@ static void tune_spin(struct bench *bench)
     double best_ns = NAN;
     for (unsigned i = 0; i < sizeof(candidates) / sizeof(candidates[0]); i++) {
         bench_spin_pauses = candidates[i];
-        double ns = probe(bench, line_rtt);
+        double ns = probe(bench, ring_tuned_rtt);
         if (isnan(best_ns) || ns < best_ns) {
             best_ns = ns;
             best = candidates[i];
@@ -446,9 +446,8 @@ static void print_head(struct bench *bench, FILE *out)
     fprintf(out, "beam bench: %u rounds of %.3g ms, seed %llu, cpus %d and %d\n", options->rounds,
             (double)options->duration_ns / 1e6, (unsigned long long)options->seed,
             bench->run.cpu_here, bench->run.cpu_there);
-    fprintf(out,
-            "  cache line round trip %.0f ns (%u pauses between looks), null system call %.0f ns\n",
-            probes.line_ns, bench_spin_pauses, probes.syscall_ns);
+    fprintf(out, "  cache line round trip %.0f ns, null system call %.0f ns, %u pauses tuned\n",
+            probes.line_ns, probes.syscall_ns, bench_spin_pauses);
     if (load > (double)sysconf(_SC_NPROCESSORS_ONLN))
         fprintf(out, "  load %.1f: this machine is busy; believe counters, not times\n", load);
 }

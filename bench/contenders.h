@@ -11,6 +11,7 @@ int syscall_null(struct bench_run *run);
 
 /* ring_bare.c: the bare SPSC ring, hand-driven. */
 int ring_bare_rtt(struct bench_run *run);
+int ring_tuned_rtt(struct bench_run *run);
 int ring_bare_rate(struct bench_run *run);
 int ring_bare_window(struct bench_run *run);
 

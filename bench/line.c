@@ -31,7 +31,7 @@ static void *line_answer(void *arg)
     do {
         /* Acquire and release pair with line_rtt's. */
         while ((value = atomic_load_explicit(&pair->there.value, memory_order_acquire)) < expected)
-            bench_spin();
+            ;
         atomic_store_explicit(&pair->back.value, value, memory_order_release);
         expected++;
     } while (value != LINE_STOP);
@@ -51,7 +51,7 @@ int line_rtt(struct bench_run *run)
         start = bench_ticks();
         atomic_store_explicit(&pair.there.value, value, memory_order_release);
         while (atomic_load_explicit(&pair.back.value, memory_order_acquire) != value)
-            bench_spin();
+            ;
         now = bench_ticks();
     } while (bench_lap(run, now, now - start));
     atomic_store_explicit(&pair.there.value, LINE_STOP, memory_order_release);
@@ -76,7 +76,7 @@ static void *stream_read(void *arg)
     for (;;) {
         uint64_t end;
         while ((end = atomic_load_explicit(&stream->written.value, memory_order_acquire)) == at)
-            bench_spin();
+            ;
         bool stop = end == LINE_STOP;
         for (; !stop && at < end; at++) {
             const uint64_t *line = stream->lines[at % STREAM_LINES];

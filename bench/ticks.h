@@ -50,16 +50,8 @@ static inline void bench_pause(void)
 }
 
 /* Between two looks at a line that another core is about to write. A reader that looks without a
- * break takes the line away from the writer in the middle of its stores: on the machine this was
- * written on, two pauses turn a round trip of 530 ns into one of 240. How many are best differs
- * between processors: the harness tries some at the start, every hand-written loop uses the
- * best. */
+ * break takes the line away from a writer in the middle of its stores. How many pauses are best
+ * differs between processors: the harness tries some at the start. */
 extern unsigned bench_spin_pauses;
-
-static inline void bench_spin(void)
-{
-    for (unsigned i = 0; i < bench_spin_pauses; i++)
-        bench_pause();
-}
 
 #endif
