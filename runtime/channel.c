@@ -41,12 +41,6 @@ beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
     return channel;
 }
 
-beam_channel *bm_channel_ref(beam_channel *channel)
-{
-    channel->refs++;
-    return channel;
-}
-
 struct bm_core *bm_channel_core(const beam_channel *channel)
 {
     return channel->core;
@@ -71,12 +65,8 @@ static void drop_text(struct bm_core *core, char **text, uint32_t cap)
     *text = NULL;
 }
 
-void bm_channel_unref(beam_channel *channel)
+void bm_channel_dispose(beam_channel *channel)
 {
-    bm_assert(channel->refs > 0);
-    if (--channel->refs > 0)
-        return;
-
     struct bm_core *core = channel->core;
     bm_assert(!channel->in_table && !bm_list_linked(&channel->session_node));
     bm_timer_cancel(core->reactor, &channel->deadline_timer);

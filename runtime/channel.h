@@ -12,6 +12,7 @@
 
 #include <beam/beam.h>
 
+#include "base/assert.h"
 #include "base/list.h"
 #include "runtime/frame.h"
 #include "uring/timer.h"
@@ -140,8 +141,19 @@ static inline beam_channel *bm_request_channel(beam_request *request)
 
 /* A channel of this core, bound to nothing; one reference, the caller's. NULL without memory. */
 beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode);
-beam_channel *bm_channel_ref(beam_channel *channel);
-void bm_channel_unref(beam_channel *channel);
+static inline beam_channel *bm_channel_ref(beam_channel *channel)
+{
+    channel->refs++;
+    return channel;
+}
+/* The last reference is gone. */
+void bm_channel_dispose(beam_channel *channel);
+static inline void bm_channel_unref(beam_channel *channel)
+{
+    bm_assert(channel->refs > 0);
+    if (--channel->refs == 0)
+        bm_channel_dispose(channel);
+}
 struct bm_core *bm_channel_core(const beam_channel *channel);
 
 /* Becomes the handle of an attached end, not yet sent. */

@@ -65,17 +65,8 @@ void bm_session_init(beam_session *session, struct bm_core *core, const struct b
     core->session_count++;
 }
 
-beam_session *bm_session_ref(beam_session *session)
+void bm_session_dispose(beam_session *session)
 {
-    session->refs++;
-    return session;
-}
-
-void bm_session_unref(beam_session *session)
-{
-    bm_assert(session->refs > 0);
-    if (--session->refs > 0)
-        return;
     struct bm_core *core = session->core;
     bm_assert(session->state == BM_SESSION_CLOSED);
     bm_assert(bm_list_empty(&session->channels));

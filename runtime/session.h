@@ -10,6 +10,7 @@
 #include <beam/beam.h>
 
 #include "base/alloc.h"
+#include "base/assert.h"
 #include "base/list.h"
 #include "runtime/frame.h"
 #include "runtime/hello.h"
@@ -138,8 +139,19 @@ struct beam_session {
 /* Fills in what is common to all carriers; the carrier has one reference afterwards. */
 void bm_session_init(beam_session *session, struct bm_core *core, const struct bm_carrier *carrier,
                      bool opener);
-beam_session *bm_session_ref(beam_session *session);
-void bm_session_unref(beam_session *session);
+static inline beam_session *bm_session_ref(beam_session *session)
+{
+    session->refs++;
+    return session;
+}
+/* The last reference is gone. */
+void bm_session_dispose(beam_session *session);
+static inline void bm_session_unref(beam_session *session)
+{
+    bm_assert(session->refs > 0);
+    if (--session->refs == 0)
+        bm_session_dispose(session);
+}
 
 /* The carrier is up: HELLO may go. */
 void bm_session_up(beam_session *session);

@@ -285,6 +285,39 @@ bool bm_reactor_anything(struct bm_reactor *reactor)
     return !reactor->embedded && atomic_load_explicit(&reactor->stopping, memory_order_relaxed);
 }
 
+enum bm_look bm_reactor_look(struct bm_reactor *reactor)
+{
+    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox))
+        return BM_LOOK_TURN;
+    /* Relaxed, as in bm_reactor_anything(). */
+    if (atomic_load_explicit(&reactor->stopping, memory_order_relaxed))
+        return BM_LOOK_TURN;
+
+    bool came = false;
+    bool left = false;
+    reactor->in_turn = true;
+    reactor->now_fresh = false;
+    struct bm_list *node = reactor->sources.next;
+    while (node != &reactor->sources) {
+        struct bm_source *source = bm_list_entry(node, struct bm_source, node);
+        reactor->source_next = node->next;
+        unsigned n = source->drain(source, BM_TURN_MESSAGES);
+        came |= n > 0;
+        left |= n >= BM_TURN_MESSAGES;
+        node = reactor->source_next;
+    }
+    reactor->source_next = NULL;
+    reactor->in_turn = false;
+    if (!came)
+        return BM_LOOK_NOTHING;
+    reactor->stats.turns++;
+    bm_wake_dirty(reactor);
+    return left || !bm_list_empty(&reactor->tasks) || !bm_list_empty(&reactor->queued) ||
+                   !bm_list_empty(&reactor->ended)
+               ? BM_LOOK_TURN
+               : BM_LOOK_DRAINED;
+}
+
 /* Submissions are never lost: what an enter did not take stays queued for the next one. */
 static void entered(struct bm_reactor *reactor, unsigned queued, int r)
 {

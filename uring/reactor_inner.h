@@ -101,6 +101,15 @@ bool bm_reactor_once(struct bm_reactor *reactor);
 /* Anything that would be missed by sleeping now. */
 bool bm_reactor_anything(struct bm_reactor *reactor);
 
+/* A look while spinning. What the sources have is dealt with at once: most messages between threads
+ * cause nothing that needs the rest of a turn, and that rest would stand between two of them. */
+enum bm_look {
+    BM_LOOK_NOTHING,
+    BM_LOOK_DRAINED,
+    BM_LOOK_TURN, /* a whole turn is due */
+};
+enum bm_look bm_reactor_look(struct bm_reactor *reactor);
+
 /* The enters, counted. poll does nothing when there is nothing to do. */
 void bm_reactor_poll(struct bm_reactor *reactor);
 int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns);

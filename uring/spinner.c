@@ -34,8 +34,16 @@
 #define WAKE_MAX_NS BM_NS_PER_MS           /* ours: above it somebody else had the core */
 #define SHORT_NEED_MIN 4u
 #define SHORT_NEED_MAX 1024u
+#define DRAINS_PER_TURN 64u /* ours: messages dealt with while spinning before timers are due a look */
 #define CALIBRATIONS 5u
 #define CALIBRATION_NS (20 * BM_NS_PER_US)
+
+/* One wait for something to come. */
+struct wait {
+    uint64_t due_ns;            /* the next timer */
+    uint64_t first_ns, last_ns; /* looks at the clock; 0: none yet */
+    bool stolen;                /* somebody else had the core in between */
+};
 
 static void relax(void)
 {
@@ -122,47 +130,70 @@ static void hit(struct bm_spinner *spinner)
         spinner->short_need /= 2;
 }
 
+/* Begins to wait for the next thing; one wait in MEASURE_EVERY is timed from its start. */
+static void wait_begin(struct bm_reactor *reactor, struct wait *wait)
+{
+    struct bm_spinner *spinner = &reactor->spinner;
+    *wait = (struct wait){.due_ns = bm_wheel_next_ns(&reactor->wheel)};
+    reactor->stats.spins++;
+    if (spinner->spins++ % MEASURE_EVERY == 0)
+        wait->first_ns = wait->last_ns = bm_clock_now_ns();
+}
+
+/* It came. */
+static void wait_end(struct bm_reactor *reactor, const struct wait *wait)
+{
+    reactor->stats.spin_hits++;
+    if (wait->first_ns == 0)
+        return;
+    reactor->now_ns = bm_clock_now_ns();
+    reactor->now_fresh = true;
+    if (wait->stolen || reactor->now_ns - wait->last_ns > STOLEN_NS)
+        failed(&reactor->spinner);
+    else
+        hit(&reactor->spinner);
+}
+
 bool bm_reactor_spin(struct bm_reactor *reactor)
 {
     struct bm_spinner *spinner = &reactor->spinner;
-    const uint64_t due_ns = bm_wheel_next_ns(&reactor->wheel);
-    uint64_t first_ns = 0, last_ns = 0;
-    bool stolen = false;
-
-    reactor->stats.spins++;
-    if (spinner->spins++ % MEASURE_EVERY == 0)
-        first_ns = last_ns = bm_clock_now_ns();
-    for (unsigned looks = 1; !bm_reactor_anything(reactor); looks++) {
+    struct wait wait;
+    wait_begin(reactor, &wait);
+    for (unsigned looks = 1, drained = 0;; looks++) {
+        switch (bm_reactor_look(reactor)) {
+        case BM_LOOK_TURN:
+            wait_end(reactor, &wait);
+            return true;
+        case BM_LOOK_DRAINED:
+            /* What came is dealt with, and nothing came of it that takes a turn. */
+            wait_end(reactor, &wait);
+            if (++drained == DRAINS_PER_TURN || (!spinner->always && spinner->budget_ns == 0))
+                return true;
+            wait_begin(reactor, &wait);
+            looks = 0;
+            continue;
+        case BM_LOOK_NOTHING:
+            break;
+        }
         relax();
         if (looks % LOOKS_PER_CLOCK)
             continue;
         uint64_t now_ns = bm_clock_now_ns();
-        if (first_ns == 0)
-            first_ns = now_ns;
-        else if (now_ns - last_ns > STOLEN_NS)
-            stolen = true;
-        last_ns = now_ns;
-        if (now_ns >= due_ns) {
+        if (wait.first_ns == 0)
+            wait.first_ns = now_ns;
+        else if (now_ns - wait.last_ns > STOLEN_NS)
+            wait.stolen = true;
+        wait.last_ns = now_ns;
+        if (now_ns >= wait.due_ns) {
             reactor->now_ns = now_ns;
             reactor->now_fresh = true;
             return true;
         }
-        if (!spinner->always && now_ns - first_ns >= spinner->budget_ns) {
+        if (!spinner->always && now_ns - wait.first_ns >= spinner->budget_ns) {
             failed(spinner);
             return false;
         }
     }
-
-    reactor->stats.spin_hits++;
-    if (first_ns == 0)
-        return true;
-    reactor->now_ns = bm_clock_now_ns();
-    reactor->now_fresh = true;
-    if (stolen || reactor->now_ns - last_ns > STOLEN_NS)
-        failed(spinner);
-    else
-        hit(spinner);
-    return true;
 }
 
 void bm_spinner_calibrate(struct bm_reactor *reactor)
