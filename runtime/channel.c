@@ -52,8 +52,11 @@ void bm_channel_drop_out(beam_channel *channel)
         beam_message *message = channel->out_head;
         channel->out_head = message->next;
         message->next = NULL;
-        if (channel->session)
+        if (channel->session) {
             channel->session->queue_len -= (uint64_t)bm_message_cost(message);
+            if (!(message->flags & BM_MESSAGE_UNPAID))
+                bm_session_take_back_fds(channel->session, bm_message_fds(message));
+        }
         beam_message_free(message);
     }
     channel->out_tail = &channel->out_head;
@@ -116,11 +119,10 @@ void bm_channel_taken(beam_channel *channel)
 
 void bm_channel_attachment_dropped(beam_channel *channel)
 {
-    if (channel->unbound && !channel->session) {
+    if (channel->unbound) {
         /* Never sent: whoever holds our end hears that it leads nowhere. */
         bool told = channel->local_ended && channel->remote_ended;
-        channel->local_ended = channel->remote_ended = true;
-        channel->gone = true;
+        bm_channel_gone(channel);
         bm_channel_drop_out(channel);
         if (!told)
             bm_channel_end_later(channel, BEAM_CANCELLED, "the message it was attached to was not sent");

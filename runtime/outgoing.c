@@ -226,7 +226,9 @@ static enum visit visit(beam_session *session, beam_channel *channel)
         channel->recv_credit += channel->owed;
         channel->owed = 0;
     }
-    if (channel->out_head && !bm_timer_armed(&channel->fd_timer)) {
+    /* Bytes that were put cannot be taken back: those behind an opening that may be wait for it. */
+    bool bytes_wait = channel->held_back && channel->mode == BM_MODE_BYTES;
+    if (channel->out_head && !bm_timer_armed(&channel->fd_timer) && !bytes_wait) {
         enum visit r = put_messages(session, channel);
         if (r != VISITED)
             return r;

@@ -125,6 +125,13 @@ bool bm_session_fds_are_due(const beam_session *session)
            session->fds_recv_credit * 2 <= session->fds_granted;
 }
 
+void bm_session_take_back_fds(beam_session *session, unsigned count)
+{
+    session->fd_credit += count;
+    if (count > 0 && !bm_list_empty(&session->blocked))
+        bm_session_want_flush(session);
+}
+
 void bm_session_return_fds(beam_session *session, unsigned count)
 {
     session->fds_owed += count;

@@ -188,6 +188,8 @@ static inline int64_t bm_session_send_window(const beam_session *session)
     return session->hello_received ? session->peer_window : BM_WINDOW_MIN;
 }
 
+/* fds of a message that was taken and never left: its fd credit is ours again. */
+void bm_session_take_back_fds(beam_session *session, unsigned count);
 /* fd credits the application has given back. */
 void bm_session_return_fds(beam_session *session, unsigned count);
 

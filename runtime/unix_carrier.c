@@ -30,12 +30,16 @@
 static bool unix_begin(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    return !us->closing && bm_op_idle(&us->send_op) && !us->waiting_with_packet;
+    return !us->closing && bm_op_idle(&us->send_op);
 }
 
 static bool room_for(struct bm_unix_session *us, uint32_t len, unsigned fds)
 {
-    return bm_unix_packet_reserve(&us->packet, us->session.core, len, fds);
+    bool fresh = !us->packet.head;
+    bool room = bm_unix_packet_reserve(&us->packet, us->session.core, len, fds);
+    if (fresh && us->packet.head)
+        us->packet.head->first_id = us->session.next_id;
+    return room;
 }
 
 static void packed(struct bm_unix_session *us, const uint8_t *end)
@@ -123,15 +127,21 @@ static uint64_t time_left(const beam_channel *channel)
 }
 
 /* The ends of channels that left with a message are the application's alone from now on. */
-static void release_channels(beam_message *message)
+static void release_channels(struct bm_attachments *att)
 {
-    struct bm_attachments *att = message->attachments;
     for (unsigned i = 0; i < att->channel_count; i++) {
         beam_channel *channel = att->channels[i].channel;
         att->channels[i].channel = NULL;
         bm_channel_unref(channel);
     }
     att->channel_count = 0;
+}
+
+/* What is said on channels whose opening may have to be taken back can be, too. */
+static void hold_back_channels(const struct bm_attachments *att)
+{
+    for (unsigned i = 0; att && i < att->channel_count; i++)
+        att->channels[i].channel->held_back = true;
 }
 
 /* Keeps a message that may have to be taken back out of this packet. */
@@ -145,6 +155,26 @@ static void retain(struct bm_unix_session *us, beam_channel *channel, beam_messa
     *head->retained_tail = message;
     head->retained_tail = &message->next;
     channel->held_back = true;
+    hold_back_channels(message->attachments);
+}
+
+/* The first frame of a large message. The rest follows in later packets; the message's fds have to be
+ * there until this one has left, whatever becomes of the message meanwhile. */
+static int put_large(struct bm_unix_session *us, beam_channel *channel, beam_message *message,
+                     uint32_t part)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    message->packed = part;
+    if (bm_message_fds(message) > 0) {
+        bm_assert(!head->large && us->packet.len == BM_FRAME_LEN_MAX);
+        head->large = bm_channel_ref(channel);
+        head->large_attachments = message->attachments;
+        message->attachments = NULL;
+        hold_back_channels(head->large_attachments);
+    } else if (bm_message_channels(message) > 0) {
+        release_channels(message->attachments);
+    }
+    return BM_PUT_PART;
 }
 
 static int put_first(struct bm_unix_session *us, beam_channel *channel, beam_message *message)
@@ -200,21 +230,13 @@ static int put_first(struct bm_unix_session *us, beam_channel *channel, beam_mes
         packet->fd_count += fds;
     }
 
-    if (!head.large && fds == 0 && !channel->held_back) {
-        if (head.attached > 0)
-            release_channels(message);
-        return BM_PUT_DONE;
-    }
-    if (!head.large) {
+    if (head.large)
+        return put_large(us, channel, message, head.body_len);
+    if (fds > 0 || channel->held_back)
         retain(us, channel, message, offset);
-        return BM_PUT_DONE;
-    }
-    /* Large: the rest follows in later frames, which cannot be taken back: should the kernel refuse
-     * the fds of this one, the whole packet waits. */
-    if (fds > 0)
-        us->packet.head->must_go_whole = true;
-    message->packed = head.body_len;
-    return BM_PUT_PART;
+    else if (head.attached > 0)
+        release_channels(message->attachments);
+    return BM_PUT_DONE;
 }
 
 static int unix_put_message(beam_session *session, beam_channel *channel, beam_message *message)
@@ -231,7 +253,17 @@ static int unix_put_message(beam_session *session, beam_channel *channel, beam_m
 
 /* --- sending --------------------------------------------------------------------------------- */
 
-static void start_send(struct bm_unix_session *us)
+/* Does anybody wait to hear that this packet has left? */
+static bool end_matters(const struct bm_unix_session *us)
+{
+    const beam_session *session = &us->session;
+    return us->packet.head->fd_count > 0 || us->packet.head->retained || us->lingering ||
+           session->shut || session->want_writable || session->queue_len > 0 ||
+           !bm_list_empty(&session->ready) || !bm_list_empty(&session->large_waiting) ||
+           !bm_list_empty(&session->blocked) || !bm_list_empty(&session->held);
+}
+
+static void start_send(struct bm_unix_session *us, bool quiet)
 {
     struct bm_unix_packet_head *head = us->packet.head;
     memset(&head->msg, 0, sizeof(head->msg));
@@ -245,6 +277,8 @@ static void start_send(struct bm_unix_session *us)
     }
     us->send_op.fd = us->fd;
     us->send_op.addr = &head->msg;
+    us->send_op.len = us->packet.len;
+    us->send_op.quiet = quiet;
     bm_op_start(us->session.core->reactor, &us->send_op);
 }
 
@@ -256,7 +290,32 @@ static void unix_commit(beam_session *session)
     if (us->packet.len == 0)
         bm_unix_packet_clear(&us->packet, session->core);
     else
-        start_send(us);
+        start_send(us, !end_matters(us));
+}
+
+static void go_on(beam_channel *channel)
+{
+    channel->held_back = false;
+    if (channel->end_due || channel->abort_due || channel->out_head)
+        bm_channel_make_ready(channel);
+    bm_channel_check_gone(channel);
+}
+
+static void go_on_with_channels(struct bm_attachments *att)
+{
+    for (unsigned i = 0; att && i < att->channel_count; i++)
+        go_on(att->channels[i].channel);
+    if (att)
+        release_channels(att);
+}
+
+/* Closes the fds, and ends the channels that are still there. */
+static void drop_attachments(struct bm_attachments *att)
+{
+    beam_message view;
+    bm_message_view_init(&view, NULL, 0);
+    view.attachments = att;
+    bm_message_done(&view);
 }
 
 /* The packet has left: its fds are the kernel's, their messages are done with. */
@@ -264,7 +323,6 @@ static void packet_left(struct bm_unix_session *us)
 {
     struct bm_unix_packet_head *head = us->packet.head;
     struct bm_core *core = us->session.core;
-    us->retry_give_up_ns = 0;
     us->spoken = true;
     core->packets_sent++;
     core->fds_sent += head->fd_count;
@@ -274,14 +332,18 @@ static void packet_left(struct bm_unix_session *us)
         head->retained = message->next;
         message->next = NULL;
         message->payer = NULL;
-        channel->held_back = false;
         channel->fd_retry_ns = channel->fd_give_up_ns = 0;
-        if (message->attachments && message->attachments->channel_count > 0)
-            release_channels(message);
+        go_on_with_channels(message->attachments);
         beam_message_free(message); /* closes our copies */
-        if (channel->end_due || channel->abort_due || channel->out_head)
-            bm_channel_make_ready(channel);
-        bm_channel_check_gone(channel);
+        go_on(channel);
+        bm_channel_unref(channel);
+    }
+    if (head->large) {
+        beam_channel *channel = head->large;
+        head->large = NULL;
+        channel->fd_retry_ns = channel->fd_give_up_ns = 0;
+        go_on_with_channels(head->large_attachments);
+        drop_attachments(head->large_attachments);
         bm_channel_unref(channel);
     }
     bm_unix_packet_clear(&us->packet, core);
@@ -304,7 +366,26 @@ static void packet_lost(struct bm_unix_session *us)
         beam_message_free(message);
         bm_channel_unref(channel);
     }
+    if (head->large) {
+        head->large_attachments->sent = false;
+        drop_attachments(head->large_attachments);
+        bm_channel_unref(head->large);
+        head->large = NULL;
+    }
     bm_unix_packet_clear(&us->packet, us->session.core);
+}
+
+/* C4: what was opened in the packet that did not leave was surely not run. */
+static void packet_never_left(struct bm_unix_session *us)
+{
+    struct bm_list *channels = &us->session.channels;
+    if (!us->packet.head)
+        return;
+    for (struct bm_list *n = channels->next; n != channels; n = n->next) {
+        beam_channel *channel = bm_list_entry(n, beam_channel, session_node);
+        if (channel->ours && channel->id >= us->packet.head->first_id)
+            channel->never_left = true;
+    }
 }
 
 /* --- ETOOMANYREFS ---------------------------------------------------------------------------- */
@@ -429,7 +510,7 @@ static bool refuse_fds(struct bm_unix_session *us)
         bm_channel_unref(channel);
     }
     if (us->packet.len > 0)
-        start_send(us);
+        start_send(us, false);
     else
         bm_unix_packet_clear(&us->packet, us->session.core);
     return true;
@@ -450,7 +531,7 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
     } else if (us->closing) {
         packet_lost(us);
     } else if ((res == -EINTR || res == -EAGAIN || res == -ENOBUFS || res == -ENOMEM)) {
-        start_send(us);
+        start_send(us, false);
     } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {
         packet_lost(us);
         bm_session_lost(session, BEAM_UNAVAILABLE,
@@ -467,7 +548,7 @@ static void on_retry(struct bm_timer *timer)
     struct bm_unix_session *us = bm_container_of(timer, struct bm_unix_session, retry_timer);
     if (us->waiting_with_packet) {
         us->waiting_with_packet = false;
-        start_send(us);
+        start_send(us, false);
     } else {
         bm_op_start(us->session.core->reactor, &us->connect_op);
     }

@@ -19,7 +19,9 @@ bool bm_unix_packet_reserve(struct bm_unix_packet *packet, struct bm_core *core,
         }
         head->cap = cap;
         head->fd_count = 0;
-        head->must_go_whole = false;
+        head->first_id = 0;
+        head->large = NULL;
+        head->large_attachments = NULL;
         head->retained = NULL;
         head->retained_tail = &head->retained;
         packet->head = head;
@@ -33,7 +35,7 @@ void bm_unix_packet_clear(struct bm_unix_packet *packet, struct bm_core *core)
 {
     if (!packet->head)
         return;
-    bm_assert(!packet->head->retained);
+    bm_assert(!packet->head->retained && !packet->head->large);
     bm_pool_put(&core->pool, packet->bytes, packet->bytes_cap);
     bm_pool_put(&core->pool, packet->head, packet->head->cap);
     *packet = (struct bm_unix_packet){0};

@@ -10,6 +10,7 @@
 #include "runtime/frame.h"
 #include "runtime/unix_control.h"
 
+struct bm_attachments;
 struct bm_core;
 
 /* What only a packet with contents needs; comes from the core's pool and goes back between packets,
@@ -18,7 +19,10 @@ struct bm_unix_packet_head {
     struct msghdr msg;
     struct iovec iov;
     uint32_t cap; /* of this block */
-    bool must_go_whole; /* holds the first frame of a large message with fds */
+    uint64_t first_id; /* ids of ours from here up appear in this packet first */
+    /* A large message with fds begins here, and its first frame fills the packet. */
+    beam_channel *large; /* referenced */
+    struct bm_attachments *large_attachments; /* the message's, until the packet has left */
     unsigned fd_count;
     int fds[BM_PACKET_FDS_MAX];
     /* Messages with fds, and what followed them on their channels: kept until the packet has left. */

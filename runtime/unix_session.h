@@ -27,9 +27,8 @@ struct bm_unix_session {
     struct msghdr receive_form;
     struct bm_buffers_waiter buffers_waiter;
     struct bm_unix_packet packet;
-    struct bm_timer retry_timer; /* connect: the backlog is full; send: ETOOMANYREFS */
-    uint64_t retry_ns, retry_give_up_ns;
-    bool waiting_with_packet;
+    struct bm_timer retry_timer; /* connect: the backlog is full */
+    uint64_t retry_ns;
 };
 
 extern const struct bm_carrier bm_unix_carrier;

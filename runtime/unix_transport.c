@@ -41,7 +41,6 @@ static void on_connected(struct bm_op *op, int res, uint32_t flags)
     if (us->closing) {
         bm_unix_session_finish(us);
     } else if (res == 0) {
-        us->retry_give_up_ns = 0;
         bm_unix_session_up(us);
     } else if (res == -EAGAIN || res == -EINTR) {
         /* A full backlog says EAGAIN and cannot be waited for (unix(7)). The hello timer ends it. */

@@ -149,6 +149,32 @@ static void run_ended(struct bm_reactor *reactor, unsigned max)
     }
 }
 
+/* Quiet ops that have left and of which no completion came have ended well. To be asked after all
+ * completions have been looked at. */
+static void settle(struct bm_reactor *reactor)
+{
+    struct bm_list done;
+    struct bm_list *node;
+    if (bm_list_empty(&reactor->quiet)) {
+        reactor->settle_due = false;
+        return;
+    }
+    if (bm_kernel_queued(reactor->kernel) > 0 ||
+        (bm_kernel_pending(reactor->kernel) & (BM_PENDING_OVERFLOW | BM_PENDING_CQE)))
+        return;
+    reactor->settle_due = false;
+    bm_list_init(&done);
+    bm_list_splice_back(&done, &reactor->quiet);
+    while ((node = bm_list_front(&done))) {
+        struct bm_op *op = bm_list_entry(node, struct bm_op, node);
+        struct bm_cqe cqe = {.user_data = (uint64_t)(uintptr_t)op, .res = (int)op->len};
+        bm_list_unlink(node);
+        bm_list_push_back(&reactor->running, node); /* deliver() takes it off, or a hook keeps it */
+        reactor->stats.cqes--;                      /* the kernel posted none */
+        bm_completion_enter(reactor, &cqe);
+    }
+}
+
 static bool turn_is_long(struct bm_reactor *reactor)
 {
     uint64_t now_ns = bm_clock_now_ns();
@@ -174,6 +200,7 @@ bool bm_completions_run(struct bm_reactor *reactor)
         if (done >= BM_TURN_CQES || turn_is_long(reactor))
             return true;
     }
+    settle(reactor);
     return reactor->held_len > 0 || !bm_list_empty(&reactor->ended);
 }
 

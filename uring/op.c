@@ -6,7 +6,7 @@
  * an op cancelled before it left the line costs the kernel nothing. A cancellation of an op in
  * flight stands in the same line, on the op's own node: it needs no memory of its own.
  *
- * Invariants: an op that is not IDLE is on exactly one list of the reactor: in line, running, or
+ * Invariants: an op that is not IDLE is on exactly one list of the reactor: in line, running, quiet, or
  * ended without the kernel; its last completion takes it off. The result of a cancellation is
  * ignored: the op's own last completion is the truth. */
 #include "uring/op.h"
@@ -42,6 +42,9 @@ void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op)
     if (op->state == BM_OP_QUEUED) {
         bm_list_unlink(&op->node);
         bm_list_push_back(&reactor->ended, &op->node);
+    } else if (op->state == BM_OP_INFLIGHT && op->quiet) {
+        reactor->settle_due = true;
+        return;
     } else if (op->state == BM_OP_INFLIGHT) {
         bm_list_unlink(&op->node);
         bm_list_push_back(&reactor->queued, &op->node);
@@ -76,6 +79,10 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
         sqe->opcode = IORING_OP_SENDMSG;
         sqe->len = 1;
         sqe->msg_flags = op->flags | MSG_NOSIGNAL;
+        if (op->quiet) {
+            sqe->msg_flags |= MSG_DONTWAIT;
+            sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+        }
         break;
     case BM_OP_RECVMSG:
         sqe->opcode = IORING_OP_RECVMSG;
@@ -181,7 +188,7 @@ bool bm_ops_submit(struct bm_reactor *reactor)
         if (!sqe)
             return false;
         bm_list_unlink(node);
-        bm_list_push_back(&reactor->running, node);
+        bm_list_push_back(op->quiet ? &reactor->quiet : &reactor->running, node);
         if (op->state == BM_OP_CANCELLING) {
             fill_cancel(sqe, (uint64_t)(uintptr_t)op);
         } else {

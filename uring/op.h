@@ -55,6 +55,7 @@ struct bm_op {
     uint8_t kind;        /* enum bm_op_kind */
     uint8_t state;       /* enum bm_op_state; the reactor's */
     uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
+    bool quiet;          /* SENDMSG: see below */
     int fd;
     uint32_t len;
     uint32_t flags;
@@ -62,6 +63,11 @@ struct bm_op {
     uint64_t offset;
 };
 
+/* A quiet send ends inside its submission, one way or the other (MSG_DONTWAIT), and asks for no
+ * completion when it ends well: so an answer costs one enter that sends it and waits for the next
+ * request, not two. The callback runs all the same, with res = len (the caller sets it to what the
+ * message holds), but only in a turn that comes for another reason: for sends whose end nobody waits
+ * for. -EAGAIN: the socket had no room, nothing was sent; send again without. */
 static inline void bm_op_init(struct bm_op *op, enum bm_op_kind kind, bm_op_fn *fn)
 {
     *op = (struct bm_op){.fn = fn, .kind = (uint8_t)kind, .fd = -1};
@@ -80,7 +86,8 @@ void bm_op_start(struct bm_reactor *reactor, struct bm_op *op);
 
 /* Asks the kernel to end the op early; one still in line is ended without asking. The callback still runs, exactly once more, usually with
  * -ECANCELED but possibly with the true result when that came first: its fds and bytes are then the
- * caller's to dispose of. No effect on an IDLE op or one already being cancelled. */
+ * caller's to dispose of. No effect on an IDLE op or one already being cancelled; a quiet one that has
+ * left ends in the next turn, which then comes at once. */
 void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op);
 
 /* More callbacks will follow this one. */

@@ -101,6 +101,7 @@ int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor *
     reactor->embedded = options->embedded;
     bm_list_init(&reactor->queued);
     bm_list_init(&reactor->running);
+    bm_list_init(&reactor->quiet);
     bm_list_init(&reactor->ended);
     bm_list_init(&reactor->tasks);
     bm_list_init(&reactor->sources);
@@ -273,7 +274,8 @@ bool bm_reactor_once(struct bm_reactor *reactor)
 
 bool bm_reactor_anything(struct bm_reactor *reactor)
 {
-    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox))
+    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
+        reactor->settle_due)
         return true;
     struct bm_list *node;
     for (node = reactor->sources.next; node != &reactor->sources; node = node->next) {

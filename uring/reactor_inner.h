@@ -61,6 +61,7 @@ struct bm_reactor {
     uint8_t unclocked; /* turns since the clock was read for the timers */
     bool timeout_armed;
     bool overflowing;
+    bool settle_due; /* somebody waits for a quiet op */
 
     unsigned inflight; /* ops not IDLE */
     unsigned closing;  /* BM_TAG_CLOSE in flight */
@@ -70,6 +71,7 @@ struct bm_reactor {
 
     struct bm_list queued;  /* ops in line: QUEUED to be submitted, CANCELLING to be asked for */
     struct bm_list running; /* ops the kernel has: INFLIGHT, or CANCELLING and asked for */
+    struct bm_list quiet;   /* ops the kernel has or has had: no news of one that left is good news */
     struct bm_list ended;   /* ops that end without the kernel */
     struct bm_list tasks;
     struct bm_list sources;
