@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "tests/unit/uring/rig.h"
+#include "uring/completion.h"
 #include "uring/kernel.h"
 #include "uring/reactor_inner.h"
 
@@ -217,6 +218,37 @@ TEST(buffers_multishot_ended_by_an_overflowing_ring_is_started_again)
     send_numbers(fds[1], 40, 50);
     until_packets(&receiver, 50);
 
+    bm_op_cancel(rig.reactor, &receiver.op);
+    rig_settle(&rig);
+    bm_buffers_free(buffers);
+    rig_close(&rig);
+    close_pair(fds);
+}
+
+static enum bm_completion_verdict hold_some(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    int *asked = arg;
+    (void)op;
+    (void)res;
+    (void)flags;
+    return ++*asked % 3 == 1 ? BM_COMPLETION_HOLD : BM_COMPLETION_PASS;
+}
+
+TEST(buffers_packets_held_back_by_a_test_stay_in_order)
+{
+    int fds[2], asked = 0;
+    struct receiver receiver;
+    struct bm_buffers *buffers = NULL;
+    socket_pair(SOCK_SEQPACKET, fds);
+    rig_open(&rig);
+    REQUIRE_INT(bm_buffers_new(rig.reactor, GROUP, SIZE, 64, &buffers), 0);
+    receiver_start(&receiver, fds[0], buffers);
+    bm_completion_hook = (struct bm_completion_hook){hold_some, &asked};
+    send_numbers(fds[1], 0, 50);
+    until_packets(&receiver, 50);
+    CHECK_INT(receiver.wrong, 0);
+    CHECK(asked > 50);
+    bm_completion_hook = (struct bm_completion_hook){NULL, NULL};
     bm_op_cancel(rig.reactor, &receiver.op);
     rig_settle(&rig);
     bm_buffers_free(buffers);

@@ -209,6 +209,14 @@ static void fire(struct bm_timer *timer)
     done++;
 }
 
+enum { TASKS = 20000 };
+
+static void run_often(struct bm_task *task)
+{
+    if (++done < TASKS)
+        bm_task_queue(rig.reactor, task);
+}
+
 TEST(embed_host_is_called_again_for_ops_tasks_and_timers_that_were_left)
 {
     enum { OPS = 3000, TIMERS = 1000 };
@@ -229,6 +237,11 @@ TEST(embed_host_is_called_again_for_ops_tasks_and_timers_that_were_left)
         bm_timer_arm(rig.reactor, &timers[i], bm_clock_now_ns() + 2 * BM_NS_PER_MS);
     }
     CHECK(host_until(TIMERS) >= 4);
+    quiesce();
+    done = 0;
+    struct bm_task task = {.fn = run_often};
+    bm_task_queue(rig.reactor, &task);
+    CHECK(host_until(TASKS) >= 2);
     close_host();
 }
 

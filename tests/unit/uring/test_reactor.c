@@ -350,6 +350,7 @@ TEST(closed_reactor_may_be_posted_to_woken_and_freed_by_other_threads)
         bm_reactor_turn(rig.reactor);
         bm_reactor_close(rig.reactor);
         CHECK_PTR(bm_reactor_current(), NULL);
+        CHECK_UINT(atomic_load(&rig.reactor->sleeping), 0);
         REQUIRE_INT(pthread_create(&thread, NULL, use_closed, NULL), 0);
         pthread_join(thread, NULL);
     }

@@ -279,6 +279,7 @@ TEST(wake_that_the_ring_refuses_goes_through_the_eventfd)
     pthread_join(thread, NULL);
     rig.reactor->ring_fd = fd;
     CHECK_INT(foreign_seen, FOREIGN);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_taken, 1); /* and not by the watchdog */
     bm_source_remove(rig.reactor, &source);
     rig_close(&rig);
     free(foreign_in);
