@@ -411,25 +411,54 @@ static void cut_retained(struct bm_unix_packet *packet)
     packet->head->fd_count = 0;
 }
 
-/* Ids of a frame that did not leave are not used: later ones are greater all the same. */
-static void take_back(beam_channel *channel, beam_message *message)
+/* Ids of a frame that did not leave are not used: later ones are greater all the same. false: the peer
+ * has ended a channel it cannot know of. */
+static bool unbind_attached(struct bm_attachments *att)
 {
-    beam_session *session = channel->session;
-    struct bm_attachments *att = message->attachments;
-    for (unsigned i = 0; i < bm_message_channels(message); i++) {
-        bm_channel_unbind(att->channels[i].channel);
-        att->channels[i].channel->unbound = true;
+    bool sound = true;
+    for (unsigned i = 0; att && i < att->channel_count; i++) {
+        beam_channel *channel = att->channels[i].channel;
+        channel->held_back = false;
         att->channels[i].id = 0;
+        if (channel->gone) {
+            sound = false;
+            continue;
+        }
+        bm_channel_unbind(channel);
+        channel->unbound = true;
     }
-    if (channel->name_len > 0 && channel->ours && (message->flags & BM_MESSAGE_OPENED)) {
+    return sound;
+}
+
+static void unbind_opened(beam_channel *channel, const beam_message *message)
+{
+    if (message->flags & BM_MESSAGE_OPENED) {
         bm_channel_unbind(channel);
         channel->opening = true;
     }
+}
+
+/* Puts a message back in front of its channel's queue. */
+static void take_back(beam_channel *channel, beam_message *message)
+{
+    unbind_opened(channel, message);
     message->next = channel->out_head;
     if (!channel->out_head)
         channel->out_tail = &message->next;
     channel->out_head = message;
-    session->queue_len += (uint64_t)bm_message_cost(message);
+    channel->session->queue_len += (uint64_t)bm_message_cost(message);
+}
+
+/* Ended while its frame was in the packet. A channel that was never opened the peer need not hear of. */
+static void end_taken_back(beam_channel *channel)
+{
+    if (channel->opening) {
+        channel->abort_due = false;
+        bm_channel_gone(channel);
+    } else {
+        bm_channel_drop_out(channel);
+        bm_channel_make_ready(channel);
+    }
 }
 
 static void retry_later(beam_channel *channel)
@@ -452,33 +481,45 @@ static void retry_later(beam_channel *channel)
     bm_timer_arm(reactor, &channel->fd_timer, now + channel->fd_retry_ns);
 }
 
-/* The packet cannot do without its fds: it is sent again as it is, a little later. */
-static bool wait_with_packet(struct bm_unix_session *us)
+/* The large message that begins in this packet: as if it had not been put. */
+static bool take_back_large(struct bm_unix_session *us)
 {
-    struct bm_reactor *reactor = us->session.core->reactor;
-    uint64_t now = bm_reactor_now_ns(reactor);
-    if (us->retry_give_up_ns == 0) {
-        us->retry_give_up_ns = now + FD_GIVE_UP_NS;
-        us->retry_ns = FD_RETRY_FIRST_NS;
+    struct bm_unix_packet_head *head = us->packet.head;
+    beam_channel *channel = head->large;
+    struct bm_attachments *att = head->large_attachments;
+    bool sound = unbind_attached(att);
+    head->large = NULL;
+    head->large_attachments = NULL;
+    us->packet.len = 0;
+    head->fd_count = 0;
+    if (channel->gone || channel->abort_due) {
+        us->session.fd_credit += att->fd_count;
+        drop_attachments(att);
+        if (!channel->gone && channel->id >= head->first_id) {
+            bm_channel_unbind(channel);
+            channel->opening = true;
+        }
+        if (!channel->gone)
+            end_taken_back(channel);
+    } else {
+        beam_message *message = channel->out_head;
+        message->attachments = att;
+        message->packed = 0;
+        unbind_opened(channel, message);
+        channel->large_sending = false;
+        bm_outgoing_large_gone(&us->session);
+        retry_later(channel);
     }
-    if (now >= us->retry_give_up_ns)
-        return false;
-    bm_timer_arm(reactor, &us->retry_timer, now + us->retry_ns);
-    us->retry_ns = 2 * us->retry_ns < FD_RETRY_LAST_NS ? 2 * us->retry_ns : FD_RETRY_LAST_NS;
-    us->waiting_with_packet = true;
-    return true;
+    bm_channel_unref(channel);
+    return sound;
 }
 
-/* Packs the packet again without the messages that have fds. false: nothing helps. */
-static bool refuse_fds(struct bm_unix_session *us)
+/* From the last to the first, so that each message goes in front of what followed it. */
+static bool take_back_retained(struct bm_unix_session *us)
 {
     struct bm_unix_packet_head *head = us->packet.head;
     beam_message *reversed = NULL;
-    if (!head->retained || head->must_go_whole)
-        return wait_with_packet(us);
-    cut_retained(&us->packet);
-
-    /* From the last to the first, so that each goes in front of what followed it. */
+    bool sound = true;
     while (head->retained) {
         beam_message *message = head->retained;
         head->retained = message->next;
@@ -489,30 +530,49 @@ static bool refuse_fds(struct bm_unix_session *us)
     while (reversed) {
         beam_message *message = reversed;
         beam_channel *channel = message->payer;
+        unsigned fds = bm_message_fds(message);
         reversed = message->next;
         message->next = NULL;
         message->payer = NULL;
         channel->held_back = false;
-        if (channel->gone || !channel->session) {
+        sound = unbind_attached(message->attachments) && sound;
+        if (channel->gone) {
+            us->session.fd_credit += fds;
             beam_message_free(message);
         } else if (channel->abort_due) {
             take_back(channel, message);
-            if (channel->opening) {
-                channel->abort_due = false;
-                bm_channel_gone(channel); /* never left: the peer needs not hear of it */
-            } else {
-                bm_channel_drop_out(channel);
-            }
+            end_taken_back(channel);
         } else {
             take_back(channel, message);
-            retry_later(channel);
+            if (fds > 0) /* others stand behind one, or on a channel that opens with one */
+                retry_later(channel);
         }
         bm_channel_unref(channel);
     }
-    if (us->packet.len > 0)
+    return sound;
+}
+
+/* Packs the packet again without the messages that have fds. false: nothing helps. */
+static bool refuse_fds(struct bm_unix_session *us)
+{
+    struct bm_unix_packet_head *head = us->packet.head;
+    bool sound;
+    if (!head->retained && !head->large)
+        return false;
+    if (head->large) {
+        sound = take_back_large(us);
+    } else {
+        cut_retained(&us->packet);
+        sound = take_back_retained(us);
+    }
+    if (us->packet.len > 0) {
         start_send(us, false);
-    else
+    } else {
         bm_unix_packet_clear(&us->packet, us->session.core);
+        bm_session_want_flush(&us->session);
+    }
+    if (!sound)
+        bm_session_fail(&us->session, -BEAM_EFRAME_CHANNEL);
     return true;
 }
 
@@ -533,10 +593,11 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
     } else if ((res == -EINTR || res == -EAGAIN || res == -ENOBUFS || res == -ENOMEM)) {
         start_send(us, false);
     } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {
-        packet_lost(us);
+        packet_never_left(us);
         bm_session_lost(session, BEAM_UNAVAILABLE,
                         res == -EPIPE || res == -ECONNRESET ? "the peer has gone"
                                                             : beam_strerror(res));
+        packet_lost(us);
     }
     if (us->closing)
         bm_unix_session_finish(us);
@@ -546,12 +607,7 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
 static void on_retry(struct bm_timer *timer)
 {
     struct bm_unix_session *us = bm_container_of(timer, struct bm_unix_session, retry_timer);
-    if (us->waiting_with_packet) {
-        us->waiting_with_packet = false;
-        start_send(us, false);
-    } else {
-        bm_op_start(us->session.core->reactor, &us->connect_op);
-    }
+    bm_op_start(us->session.core->reactor, &us->connect_op);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */
