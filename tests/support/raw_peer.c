@@ -171,21 +171,31 @@ void raw_wrap(struct raw_peer *peer, int fd)
     peer->fd_count = 0;
 }
 
-int raw_try_connect(struct raw_peer *peer, const char *name)
+void raw_socket(struct raw_peer *peer)
+{
+    int fd = new_socket();
+    REQUIRE(fd >= 0);
+    raw_wrap(peer, fd);
+}
+
+int raw_try_connect_on(struct raw_peer *peer, const char *name)
 {
     struct sockaddr_un sun;
     socklen_t len = address_of(&sun, name);
-    int fd = new_socket();
+    return connect(peer->fd, (const struct sockaddr *)&sun, len) < 0 ? -errno : 0;
+}
+
+int raw_try_connect(struct raw_peer *peer, const char *name)
+{
     raw_wrap(peer, -1);
+    int fd = new_socket();
     if (fd < 0)
         return fd;
-    if (connect(fd, (const struct sockaddr *)&sun, len) < 0) {
-        int r = -errno;
-        close(fd);
-        return r;
-    }
     raw_wrap(peer, fd);
-    return 0;
+    int r = raw_try_connect_on(peer, name);
+    if (r < 0)
+        raw_close(peer);
+    return r;
 }
 
 void raw_connect(struct raw_peer *peer, const char *name)

@@ -63,6 +63,9 @@ void raw_name(char *out, size_t cap);
 /* name: of an abstract socket, or a path when it begins with '/'. 0 or -errno. */
 int raw_try_connect(struct raw_peer *peer, const char *name);
 void raw_connect(struct raw_peer *peer, const char *name);
+/* The same in two steps: a socket, and later its connection. */
+void raw_socket(struct raw_peer *peer);
+int raw_try_connect_on(struct raw_peer *peer, const char *name);
 /* A listening socket. */
 int raw_listen(const char *name, int backlog);
 void raw_accept(struct raw_peer *peer, int listener);
