@@ -2,6 +2,7 @@
 
     test_program.py [path/to/beam]
 """
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -20,8 +21,11 @@ import time
 
 # The counts are those of the closing line; whoever runs this script records them.
 os.environ.pop("BEAM_TEST_RESULTS", None)
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "house"))
+sys.dont_write_bytecode = True
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "house"), str(TESTS / "ports")]
 from cases import case, check, finish, skip  # noqa: E402
+import beam as port  # noqa: E402
 
 BEAM = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else os.environ["BEAM_PROGRAM"])
 PATIENCE = 30  # seconds; only a hang is longer
@@ -449,6 +453,57 @@ def test_reverse():
              "50ms", code=DEADLINE)
 
 
+def test_channels():
+    """What needs a peer that keeps a channel open: the port to Python."""
+    def run(conversation):
+        async def with_session():
+            session = port.connect(str(folder / "b.sock"), services={"back": back})
+            try:
+                return await asyncio.wait_for(conversation(session), PATIENCE)
+            finally:
+                await session.close()
+
+        async def back(message):
+            return message.meta, bytes([message.codec]), ()
+        return asyncio.run(with_session())
+
+    async def keep_talking(session):
+        channel, got = session.channel("echo"), []
+        for n in range(5):
+            await channel.send({"n": n}, codec=n, end=n == 4)
+            answer = await channel.recv()
+            got.append((answer.meta["n"], answer.codec))
+        return got, await channel.recv()
+
+    with case("echo answers on a channel until the caller ends it, then ends it with OK"):
+        equal(run(keep_talking), ([(n, n) for n in range(5)], None))
+
+    async def send_without_reading(session):
+        channel, count = session.channel("echo"), 500
+
+        async def send():
+            for n in range(count):
+                await channel.send({"n": n}, bytes(1000), end=n == count - 1)
+        sender = asyncio.create_task(send())
+        done, _ = await asyncio.wait({sender}, timeout=0.5)
+        check(not done, "the echo took half a megabyte that nobody read")
+        got = []
+        while message := await channel.recv():
+            got.append(message.meta["n"])
+        await sender
+        return got == list(range(count))
+
+    with case("echo holds back a caller that does not read, and loses nothing"):
+        equal(run(send_without_reading), True)
+
+    async def codec_of_call_back(session):
+        answer = await session.call("reverse", {"service": "back", "a": [1, {"b": None}]}, codec=7)
+        return answer.meta, answer.body
+
+    with case("reverse hands on nested metadata and the codec"):
+        equal(run(codec_of_call_back), ({"a": [1, {"b": None}]}, b"\x07"))
+
+
 def test_serve():
     other = f"unix:{folder}/other.sock"
     with case("serve ends with 0 on SIGTERM and on SIGINT, and its socket goes"):
@@ -543,6 +598,7 @@ try:
         test_ends()
         test_watch()
         test_reverse()
+        test_channels()
     test_serve()
 except BaseException as error:  # the server itself failed: a case of its own
     with case("the server that all cases use starts and ends well"):
