@@ -311,19 +311,39 @@ void bm_channel_fd_done(beam_message *message, unsigned count)
 {
     bm_assert(count <= message->fds_owed);
     message->fds_owed = (uint16_t)(message->fds_owed - count);
-    if (message->payer && message->payer->session)
-        bm_session_return_fds(message->payer->session, count);
+    if (message->payer && message->payer->holds_of)
+        bm_session_return_fds(message->payer->holds_of, count);
+}
+
+void bm_channel_message_holds(beam_message *message, beam_session *session)
+{
+    beam_channel *channel = message->payer;
+    message->flags |= BM_MESSAGE_HOLDS;
+    if (channel->holds++ > 0)
+        return;
+    channel->holds_of = session;
+    bm_list_push_back(&session->holders, &channel->holds_node);
+}
+
+static void message_lets_go(beam_message *message)
+{
+    beam_channel *channel = message->payer;
+    if ((message->flags & BM_MESSAGE_CHARGED) && channel->holds_of)
+        channel->holds_of->large_held -= message->body_len;
+    message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
+    if (--channel->holds > 0)
+        return;
+    channel->holds_of = NULL;
+    bm_list_unlink(&channel->holds_node);
 }
 
 void bm_channel_message_done(beam_message *message)
 {
     beam_channel *channel = message->payer;
-    beam_session *session = channel->session;
     if (message->fds_owed > 0)
         bm_channel_fd_done(message, message->fds_owed);
-    if ((message->flags & BM_MESSAGE_CHARGED) && session)
-        session->large_held -= message->body_len;
-    message->flags &= (uint16_t)~BM_MESSAGE_CHARGED;
+    if (message->flags & BM_MESSAGE_HOLDS)
+        message_lets_go(message);
     message->payer = NULL;
     bm_channel_return_credit(channel, bm_message_cost(message));
     bm_channel_unref(channel);

@@ -81,6 +81,12 @@ struct beam_channel {
     struct bm_list ready_node;   /* session->ready or large_waiting */
     struct bm_list blocked_node; /* session->blocked */
     struct bm_list notify_node;  /* core->notify */
+
+    /* What its messages hold of the session's (fd credit, the budget for large ones) goes back there
+     * when the application is done with them, be the channel gone or not. */
+    beam_session *holds_of; /* NULL: nothing held, or the session is lost */
+    uint32_t holds;         /* messages that do */
+    struct bm_list holds_node; /* session->holders */
     struct bm_timer fd_timer;    /* retry after ETOOMANYREFS */
     uint64_t fd_retry_ns, fd_give_up_ns;
 
@@ -190,6 +196,8 @@ void bm_channel_drop_out(beam_channel *channel);
 void bm_channel_make_ready(beam_channel *channel);
 /* The application is done with a message, or with some bytes. */
 void bm_channel_message_done(beam_message *message);
+/* A received message with fds, or a large one: see holds. Its payer is set. */
+void bm_channel_message_holds(beam_message *message, beam_session *session);
 void bm_channel_return_credit(beam_channel *channel, int64_t amount);
 void bm_channel_fd_done(beam_message *message, unsigned count);
 

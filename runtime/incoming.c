@@ -314,6 +314,7 @@ static bool open_request(beam_session *session, const struct bm_incoming_message
     enum beam_code code = judge_request(session, channel, in, len, &text);
     if (code != BEAM_OK) {
         int a = open_attached(session, message);
+        bm_session_return_fds(session, bm_message_fds(message)); /* closed with the message */
         bool go_on = refuse(session, channel, message, code, text);
         bm_channel_unref(channel);
         if (a < 0 && go_on)
@@ -405,6 +406,11 @@ static bool begin_large(beam_session *session, beam_channel *channel,
     message->payer = view->payer;
     message->fds_owed = view->fds_owed;
     message->flags |= BM_MESSAGE_CHARGED;
+    if (view->flags & BM_MESSAGE_HOLDS)
+        message->flags |= BM_MESSAGE_HOLDS;
+    else
+        bm_channel_message_holds(message, session);
+    view->flags &= (uint16_t)~BM_MESSAGE_HOLDS;
     view->attachments = NULL;
     view->payer = NULL;
     view->fds_owed = 0;
@@ -459,6 +465,8 @@ bool bm_incoming_message(beam_session *session, const struct bm_incoming_message
     /* From here on the message holds the peer's credit, and gives it back however it ends. */
     message->payer = bm_channel_ref(channel);
     message->fds_owed = (uint16_t)fds;
+    if (fds > 0)
+        bm_channel_message_holds(message, session);
     int r = 0;
     if (channel->recv_credit <= 0)
         r = -BEAM_EFLOW_CONTROL;

@@ -159,11 +159,11 @@ beam_message *beam_message_keep(const beam_message *borrowed)
     copy->attachments = message->attachments;
     copy->payer = message->payer;
     copy->fds_owed = message->fds_owed;
-    copy->flags |= message->flags & BM_MESSAGE_CHARGED;
+    copy->flags |= message->flags & (BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
     message->attachments = NULL;
     message->payer = NULL;
     message->fds_owed = 0;
-    message->flags &= (uint16_t)~BM_MESSAGE_CHARGED;
+    message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
     return copy;
 }
 

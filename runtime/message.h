@@ -36,6 +36,7 @@ enum {
     BM_MESSAGE_FAILED = 1 << 8,     /* error is set */
     BM_MESSAGE_UNPAID = 1 << 10,    /* an answer: taken without credit, which it waits for in line */
     BM_MESSAGE_OPENED = 1 << 11,    /* packed with OPEN */
+    BM_MESSAGE_HOLDS = 1 << 12,     /* received: counted in the holds of its payer */
     BM_MESSAGE_CHARGED = 1 << 9,    /* a large one in the receiving session's budget */
 };
 

@@ -52,6 +52,7 @@ void bm_session_init(beam_session *session, struct bm_core *core, const struct b
     bm_list_init(&session->large_waiting);
     bm_list_init(&session->blocked);
     bm_list_init(&session->held);
+    bm_list_init(&session->holders);
     session->flush_task.fn = run_flush;
     bm_timer_init(&session->hello_timer, on_hello_timeout);
     session->abort_tokens = 2.0 * session->limits.aborts_per_s;
@@ -113,6 +114,13 @@ void bm_session_hello(const beam_session *session, struct bm_hello *ret_hello)
         .fds_max = session->fds_granted,
         .fds_refused = session->limits.fds_refused,
     };
+}
+
+bool bm_session_has_output(const beam_session *session)
+{
+    return !bm_list_empty(&session->ready) || !session->hello_sent || session->pong_due ||
+           session->ping_due || session->goaway_due || session->shut ||
+           (session->fds_owed > 0 && bm_session_fds_are_due(session));
 }
 
 /* --- file descriptors ------------------------------------------------------------------------ */
@@ -263,6 +271,8 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
         bm_channel_lost(bm_list_entry(node, beam_channel, session_node),
                         session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE,
                         session->close_text);
+    while ((node = bm_list_pop_front(&session->holders)))
+        bm_list_entry(node, beam_channel, holds_node)->holds_of = NULL;
     session->closed_due = true;
     notify_session(session);
     session->carrier->abort(session);

@@ -115,6 +115,7 @@ struct beam_session {
     uint32_t fds_reserved;  /* share of the process's budget */
 
     /* Way in. */
+    struct bm_list holders; /* channels with messages that hold something of ours */
     uint64_t large_held; /* large messages the application is not done with */
     struct bm_list held; /* requests not yet delivered because the queue out is over its limit */
     double abort_tokens;
@@ -156,6 +157,8 @@ static inline void bm_session_unref(beam_session *session)
 /* The carrier is up: HELLO may go. */
 void bm_session_up(beam_session *session);
 
+/* Whether a flush would find anything to put. */
+bool bm_session_has_output(const beam_session *session);
 /* There is something to send: flush later in this turn. */
 void bm_session_want_flush(beam_session *session);
 
