@@ -21,6 +21,7 @@
 #include "runtime/message.h"
 #include "runtime/unix_session.h"
 
+#define LINKED_CLOSES_MAX 2u /* ours, measured: docs/adr/0203 */
 #define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
 #define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
@@ -30,7 +31,13 @@
 static bool unix_begin(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    return !us->closing && bm_op_idle(&us->send_op);
+    if (us->closing)
+        return false;
+    if (bm_op_idle(&us->send_op))
+        return true;
+    if (bm_session_has_output(session))
+        bm_op_hurry(session->core->reactor, &us->send_op);
+    return false;
 }
 
 static bool room_for(struct bm_unix_session *us, uint32_t len, unsigned fds)
@@ -253,12 +260,21 @@ static int unix_put_message(beam_session *session, beam_channel *channel, beam_m
 
 /* --- sending --------------------------------------------------------------------------------- */
 
+/* The kernel walks a chain one link an enter unless it waits: short ones save one, long ones cost. */
+static bool closes_are_linked(const struct bm_unix_packet_head *head)
+{
+    return head->fd_count <= LINKED_CLOSES_MAX && !head->large;
+}
+
 /* Does anybody wait to hear that this packet has left? */
 static bool end_matters(const struct bm_unix_session *us)
 {
     const beam_session *session = &us->session;
-    return us->packet.head->fd_count > 0 || us->packet.head->retained || us->lingering ||
-           session->shut || session->want_writable || session->queue_len > 0 ||
+    const struct bm_unix_packet_head *head = us->packet.head;
+    for (const beam_message *m = head->retained; m; m = m->next)
+        if (bm_message_channels(m) > 0 || m->payer->end_due || m->payer->out_head)
+            return true;
+    return !closes_are_linked(head) || us->lingering || session->shut || session->want_writable || session->queue_len > 0 ||
            !bm_list_empty(&session->ready) || !bm_list_empty(&session->large_waiting) ||
            !bm_list_empty(&session->blocked) || !bm_list_empty(&session->held);
 }
@@ -279,6 +295,8 @@ static void start_send(struct bm_unix_session *us, bool quiet)
     us->send_op.addr = &head->msg;
     us->send_op.len = us->packet.len;
     us->send_op.quiet = quiet;
+    us->send_op.close_fds = head->fds;
+    us->send_op.close_count = closes_are_linked(head) ? (uint16_t)head->fd_count : 0;
     bm_op_start(us->session.core->reactor, &us->send_op);
 }
 
@@ -334,7 +352,9 @@ static void packet_left(struct bm_unix_session *us)
         message->payer = NULL;
         channel->fd_retry_ns = channel->fd_give_up_ns = 0;
         go_on_with_channels(message->attachments);
-        beam_message_free(message); /* closes our copies */
+        if (us->send_op.closes_linked && message->attachments)
+            message->attachments->fd_count = 0; /* the kernel has closed our copies */
+        beam_message_free(message);
         go_on(channel);
         bm_channel_unref(channel);
     }

@@ -156,7 +156,9 @@ static void settle(struct bm_reactor *reactor)
     struct bm_list done;
     struct bm_list *node;
     if (bm_list_empty(&reactor->quiet)) {
-        reactor->settle_due = false;
+        /* What somebody waits for may still stand in line. */
+        if (bm_list_empty(&reactor->queued))
+            reactor->settle_due = false;
         return;
     }
     if (bm_kernel_queued(reactor->kernel) > 0 ||

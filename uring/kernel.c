@@ -94,6 +94,11 @@ struct io_uring_sqe *bm_kernel_sqe(struct bm_kernel *kernel)
     return sqe ? memset(sqe, 0, sizeof(*sqe)) : NULL;
 }
 
+unsigned bm_kernel_room(const struct bm_kernel *kernel)
+{
+    return io_uring_sq_space_left(&kernel->ring);
+}
+
 unsigned bm_kernel_queued(const struct bm_kernel *kernel)
 {
     return io_uring_sq_ready(&kernel->ring);

@@ -43,6 +43,9 @@ int bm_kernel_fd(const struct bm_kernel *kernel);
 /* A zeroed submission to fill in, or NULL when the queue is full. user_data must be set. */
 struct io_uring_sqe *bm_kernel_sqe(struct bm_kernel *kernel);
 
+/* How many more there is room for before the next enter. */
+unsigned bm_kernel_room(const struct bm_kernel *kernel);
+
 /* Submissions the kernel has not taken yet. A failed enter leaves them; the next one takes them. */
 unsigned bm_kernel_queued(const struct bm_kernel *kernel);
 

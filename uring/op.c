@@ -14,6 +14,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "uring/completion.h"
 #include "uring/embed.h"
 #include "uring/reactor_inner.h"
 
@@ -43,7 +44,7 @@ void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op)
         bm_list_unlink(&op->node);
         bm_list_push_back(&reactor->ended, &op->node);
     } else if (op->state == BM_OP_INFLIGHT && op->quiet) {
-        reactor->settle_due = true;
+        bm_op_hurry(reactor, op);
         return;
     } else if (op->state == BM_OP_INFLIGHT) {
         bm_list_unlink(&op->node);
@@ -53,6 +54,14 @@ void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op)
     }
     op->state = BM_OP_CANCELLING;
     bm_embed_kick(reactor);
+}
+
+void bm_op_hurry(struct bm_reactor *reactor, const struct bm_op *op)
+{
+    if (op->state != BM_OP_IDLE && op->quiet) {
+        reactor->settle_due = true;
+        bm_embed_kick(reactor);
+    }
 }
 
 static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
@@ -173,6 +182,25 @@ static bool gives_back(const struct bm_op *op)
     return op->kind == BM_OP_CLOSE || op->kind == BM_OP_SHUTDOWN;
 }
 
+/* Each close goes on whatever became of the one before; none goes unless the send did. */
+static bool link_closes(struct bm_reactor *reactor, struct io_uring_sqe *sqe, const struct bm_op *op)
+{
+    /* A hook may call a send failed that did happen; then the closes must not have happened. */
+    if (bm_completion_hook.fn || bm_kernel_room(reactor->kernel) < op->close_count)
+        return false;
+    sqe->flags |= IOSQE_IO_LINK;
+    for (unsigned i = 0; i < op->close_count; i++) {
+        sqe = bm_kernel_sqe(reactor->kernel);
+        sqe->opcode = IORING_OP_CLOSE;
+        sqe->fd = op->close_fds[i];
+        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+        if (i + 1u < op->close_count)
+            sqe->flags |= IOSQE_IO_HARDLINK;
+        sqe->user_data = BM_TAG_IGNORE;
+    }
+    return true;
+}
+
 bool bm_ops_submit(struct bm_reactor *reactor)
 {
     if (!submit_wake(reactor))
@@ -184,6 +212,10 @@ bool bm_ops_submit(struct bm_reactor *reactor)
             bm_op_cancel(reactor, op);
             continue;
         }
+        /* A chain is submitted whole, or it is none. */
+        if (op->close_count > 0 && bm_kernel_room(reactor->kernel) < 1u + op->close_count &&
+            bm_kernel_queued(reactor->kernel) > 0)
+            return false;
         struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
         if (!sqe)
             return false;
@@ -194,6 +226,7 @@ bool bm_ops_submit(struct bm_reactor *reactor)
         } else {
             fill(sqe, op);
             op->state = BM_OP_INFLIGHT;
+            op->closes_linked = op->close_count > 0 && link_closes(reactor, sqe, op);
         }
     }
     return bm_list_empty(&reactor->ended);

@@ -61,6 +61,9 @@ struct bm_op {
     uint32_t flags;
     const void *addr;
     uint64_t offset;
+    const int *close_fds; /* SENDMSG: close_count fds to be closed by the kernel once it has sent */
+    uint16_t close_count;
+    bool closes_linked; /* ... and it was asked to: with res > 0 they are no longer the caller's */
 };
 
 /* A quiet send ends inside its submission, one way or the other (MSG_DONTWAIT), and asks for no
@@ -68,6 +71,9 @@ struct bm_op {
  * request, not two. The callback runs all the same, with res = len (the caller sets it to what the
  * message holds), but only in a turn that comes for another reason: for sends whose end nobody waits
  * for. -EAGAIN: the socket had no room, nothing was sent; send again without. */
+/* close_fds: the copies of what a message passes on are closed by the same submission, in the kernel,
+ * right behind the send and only if that succeeded. Without closes_linked in the callback (there may
+ * not have been room) they are still the caller's to close. */
 static inline void bm_op_init(struct bm_op *op, enum bm_op_kind kind, bm_op_fn *fn)
 {
     *op = (struct bm_op){.fn = fn, .kind = (uint8_t)kind, .fd = -1};
@@ -89,6 +95,9 @@ void bm_op_start(struct bm_reactor *reactor, struct bm_op *op);
  * caller's to dispose of. No effect on an IDLE op or one already being cancelled; a quiet one that has
  * left ends in the next turn, which then comes at once. */
 void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op);
+
+/* Somebody waits for the end of a quiet op after all: it comes in the next turn, at once. */
+void bm_op_hurry(struct bm_reactor *reactor, const struct bm_op *op);
 
 /* More callbacks will follow this one. */
 bool bm_op_more(uint32_t flags);

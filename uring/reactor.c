@@ -289,7 +289,8 @@ bool bm_reactor_anything(struct bm_reactor *reactor)
 
 enum bm_look bm_reactor_look(struct bm_reactor *reactor)
 {
-    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox))
+    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
+        reactor->settle_due)
         return BM_LOOK_TURN;
     /* Relaxed, as in bm_reactor_anything(). */
     if (atomic_load_explicit(&reactor->stopping, memory_order_relaxed))
@@ -462,8 +463,13 @@ void bm_reactor_close_fd(struct bm_reactor *reactor, int *fd)
     }
     sqe->opcode = IORING_OP_CLOSE;
     sqe->fd = closing;
-    sqe->user_data = BM_TAG_CLOSE;
-    reactor->closing++;
+    if (reactor->ending) {
+        sqe->user_data = BM_TAG_CLOSE; /* waited for, should a file system take its time */
+        reactor->closing++;
+    } else {
+        sqe->user_data = BM_TAG_IGNORE; /* nobody waits: it must not end anybody's sleep */
+        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    }
     bm_embed_kick(reactor);
 }
 

@@ -34,7 +34,8 @@
 #define WAKE_MAX_NS BM_NS_PER_MS           /* ours: above it somebody else had the core */
 #define SHORT_NEED_MIN 4u
 #define SHORT_NEED_MAX 1024u
-#define DRAINS_PER_TURN 64u /* ours: messages dealt with while spinning before timers are due a look */
+#define DRAINS_PER_TURN                                                                            \
+    64u /* ours: messages dealt with while spinning before timers are due a look */
 #define CALIBRATIONS 5u
 #define CALIBRATION_NS (20 * BM_NS_PER_US)
 
@@ -167,7 +168,9 @@ bool bm_reactor_spin(struct bm_reactor *reactor)
         case BM_LOOK_DRAINED:
             /* What came is dealt with, and nothing came of it that takes a turn. */
             wait_end(reactor, &wait);
-            if (++drained == DRAINS_PER_TURN || (!spinner->always && spinner->budget_ns == 0))
+            if (++drained == DRAINS_PER_TURN)
+                reactor->unclocked = BM_TURNS_UNCLOCKED;
+            if (drained == DRAINS_PER_TURN || (!spinner->always && spinner->budget_ns == 0))
                 return true;
             wait_begin(reactor, &wait);
             looks = 0;
