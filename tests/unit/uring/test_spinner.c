@@ -80,14 +80,14 @@ static int ready_after;
 static bool ready(struct bm_source *source)
 {
     (void)source;
-    return ready_after-- <= 0;
+    return false;
 }
 
+/* When it comes it is more than a look may deal with: a turn is due. */
 static unsigned drain(struct bm_source *source, unsigned budget)
 {
     (void)source;
-    (void)budget;
-    return 0;
+    return ready_after-- <= 0 ? budget : 0;
 }
 
 static struct bm_source source = {.ready = ready, .drain = drain};
@@ -185,5 +185,46 @@ TEST(spinner_hit_within_the_first_looks_reads_no_clock)
     for (int i = 0; i < 15; i++)
         CHECK(spin(3));
     CHECK_UINT(fake_ns, before_ns);
+    close_spinner();
+}
+
+static void nothing(struct bm_timer *timer)
+{
+    (void)timer;
+}
+
+/* Messages that cause nothing but answers are dealt with while spinning; timers still get their look. */
+static int drained, drain_total;
+
+static unsigned drain_one(struct bm_source *self, unsigned budget)
+{
+    (void)self;
+    (void)budget;
+    if (drained == drain_total)
+        return 0;
+    drained++;
+    return 1;
+}
+
+TEST(spinner_deals_with_messages_without_a_turn_but_not_for_ever)
+{
+    struct bm_source busy = {.ready = ready, .drain = drain_one};
+    struct bm_spinner *spinner = open_spinner();
+    bm_source_remove(rig.reactor, &source);
+    bm_source_add(rig.reactor, &busy);
+    spinner->always = true;
+    step_ns = 50 * US;
+    struct bm_timer timer;
+    bm_timer_init(&timer, nothing);
+    bm_timer_arm(rig.reactor, &timer, fake_ns + 100 * US);
+    drained = 0;
+    drain_total = 1000000;
+    CHECK(bm_reactor_spin(rig.reactor));
+    CHECK(drained > 1);
+    CHECK(drained < 1000);
+    bm_reactor_once(rig.reactor); /* the turn after it looks at the clock */
+    CHECK(!bm_timer_armed(&timer));
+    bm_source_remove(rig.reactor, &busy);
+    bm_source_add(rig.reactor, &source);
     close_spinner();
 }
