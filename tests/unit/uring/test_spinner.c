@@ -97,7 +97,7 @@ static struct bm_spinner *open_spinner(void)
     rig_open_with(&rig, (struct bm_reactor_options){.may_spin = true});
     bm_source_add(rig.reactor, &source);
     bm_spinner_sample_wake(&rig.reactor->spinner, 10 * US);
-    fake_ns = 1000 * BM_NS_PER_S;
+    fake_ns = bm_clock_now_ns();
     step_ns = US;
     bm_clock_set(&fake);
     return &rig.reactor->spinner;
