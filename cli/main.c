@@ -1,5 +1,5 @@
 /* beam, the program: finds the verb, and has what the verbs share: exit codes and complaints. */
-#include "cli/command.h"
+#include "cli/verbs.h"
 #include "cli/output.h"
 
 #include <errno.h>

@@ -6,7 +6,7 @@
  * The last message of a count is the answer. A reader that is too slow costs itself messages, which
  * are counted, and nobody else anything: there is no queue, a tick either leaves at once or
  * never. */
-#include "cli/service.h"
+#include "cli/services.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *
  * A caller that sends and does not read is held back by its own credit: what waits here has not
  * been freed, so its credit has not been returned. That bounds the queue. */
-#include "cli/service.h"
+#include "cli/services.h"
 
 #include <errno.h>
 #include <stdlib.h>

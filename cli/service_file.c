@@ -10,7 +10,7 @@
  *
  * These calls block while the disk is slow. A server for many clients on slow disks would run them
  * on threads of its own and answer with beam_post; this program keeps to one screen. */
-#include "cli/service.h"
+#include "cli/services.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
  *     {"service": NAME, ...} -> the answer of NAME to {...}, the body and the fds
  *
  * The call is a child of the request: it ends with it, and gets no more time than it has. */
-#include "cli/service.h"
+#include "cli/services.h"
 
 #include <errno.h>
 #include <string.h>

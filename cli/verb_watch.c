@@ -3,7 +3,7 @@
  * Messages are printed by the reactor's thread as they come. While standard output is full (a
  * pager), that thread waits, nothing is read, and the service learns it by its credit. */
 #include "cli/arguments.h"
-#include "cli/command.h"
+#include "cli/verbs.h"
 #include "cli/output.h"
 
 #include <errno.h>

@@ -4,11 +4,11 @@
  * out.png` is a picture; with --json it has all of it. What a person should see besides goes to
  * standard error. */
 #include "cli/arguments.h"
-#include "cli/command.h"
+#include "cli/verbs.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/save.h"
-#include "cli/service.h"
+#include "cli/services.h"
 
 #include <errno.h>
 #include <fcntl.h>

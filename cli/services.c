@@ -1,5 +1,5 @@
-/* Service: finds the kind that a word of the command line names. */
-#include "cli/service.h"
+/* Services: finds the kind that a word of the command line names. */
+#include "cli/services.h"
 
 #include <errno.h>
 #include <stdlib.h>

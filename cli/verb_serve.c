@@ -1,8 +1,8 @@
 /* The verb `serve`: offers services on sockets until SIGTERM or SIGINT, then lets what is under way
  * finish. */
 #include "cli/arguments.h"
-#include "cli/command.h"
-#include "cli/service.h"
+#include "cli/verbs.h"
+#include "cli/services.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
 /* `beam --version`: what this program, this kernel and the limits here are. */
-#include "cli/command.h"
+#include "cli/verbs.h"
 
 #include <inttypes.h>
 #include <sys/resource.h>

@@ -1,6 +1,6 @@
 /* The services that the program brings. */
-#ifndef CLI_SERVICE_H
-#define CLI_SERVICE_H
+#ifndef CLI_SERVICES_H
+#define CLI_SERVICES_H
 
 #include <beam/beam.h>
 

@@ -1,6 +1,6 @@
 /* The verbs of the program, and the exit codes they share. */
-#ifndef CLI_COMMAND_H
-#define CLI_COMMAND_H
+#ifndef CLI_VERBS_H
+#define CLI_VERBS_H
 
 #include <beam/beam.h>
 
