@@ -167,10 +167,11 @@ def test_words():
             contains(text, f"usage: beam {verb}")
             contains(text, "examples:\n")
 
-    with case("beam --help explains every exit code"):
-        text = beam("--help").text
+    with case("beam --help and README.md explain every exit code"):
+        text, readme = beam("--help").text, (TESTS.parent / "README.md").read_text()
         for code in range(10):
             contains(text, f"\n    {code}   ")
+            contains(readme, f"\n| {code} | ")
 
     with case("beam --version shows version, kernel, features and limits"):
         text = beam("--version").text
