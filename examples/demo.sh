@@ -111,16 +111,17 @@ table() {
 import json, sys
 def time(ns):
     return "-" if ns is None else f"{ns / 1000:.1f} us" if ns >= 1000 else f"{ns:.0f} ns"
-print("  %-39s%9s%10s%12s%10s%14s" % ("", "p50", "p99", "per second", "cpu/msg", "by hand"))
+print("  %-47s%9s%10s%12s%10s%14s" % ("", "p50", "p99", "per second", "cpu/msg", "by hand"))
 for line in sys.stdin:
     row = json.loads(line)
     if row["contender"] != "beam":
         continue
     way = "round trip" if row["cell"].endswith("rtt") else "one way"
     fds = " + %d fd" % row["fds"] if row["fds"] else ""
-    name = "%s %s, %d B%s, %s" % (row["transport"], way, row["size"], fds, row["placement"])
+    name = "%s %s, %d B%s, %s, %s" % (row["transport"], way, row["size"], fds, row["placement"],
+                                      row["regime"])
     ratio = "-" if row["ratio_to_bare"] is None else "%.2fx" % row["ratio_to_bare"]
-    print("  %-39s%9s%10s%12s%10s%14s" % (name, time(row["p50_ns"]), time(row["p99_ns"]),
+    print("  %-47s%9s%10s%12s%10s%14s" % (name, time(row["p50_ns"]), time(row["p99_ns"]),
           format(row["per_s"] or 0, ","), time(row["cpu_ns_per_msg"]), ratio))
 '
 }
