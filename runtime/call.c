@@ -53,7 +53,7 @@ static int open_named(beam_session *session, const char *service, beam_message *
     if (r == 0 && session->opened_here + 1 + bm_message_channels(m) > session->peer_channels_max)
         r = -EAGAIN;
     if (r == -EAGAIN)
-        session->want_writable = true;
+        bm_session_wants_writable(session, bm_message_fds(m));
     if (r < 0)
         return r == -EPIPE ? -ESHUTDOWN : r;
     if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + 1) < 0)
@@ -80,7 +80,7 @@ static int open_named(beam_session *session, const char *service, beam_message *
         bm_channel_gone(channel);
         bm_channel_unref(channel);
         if (r == -EAGAIN)
-            session->want_writable = true;
+            bm_session_wants_writable(session, bm_message_fds(m));
         return r;
     }
     if (parent)

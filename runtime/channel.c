@@ -142,7 +142,7 @@ void bm_channel_join(beam_channel *channel, beam_session *session)
     for (beam_message *m = channel->out_head; m; m = m->next)
         session->queue_len += (uint64_t)bm_message_cost(m);
     if (channel->blocked)
-        bm_session_block(session, channel);
+        bm_session_block(session, channel, 0);
 }
 
 void bm_channel_bind(beam_channel *channel, beam_session *session, uint64_t id, bool ours)
@@ -209,7 +209,7 @@ void bm_channel_gone(beam_channel *channel)
     channel->session = NULL;
     /* The next event opens a channel of its own, and may be sent at once. */
     if (channel->blocked && channel->kind == BM_CHANNEL_EVENTS)
-        session->want_writable = true;
+        bm_session_wants_writable(session, 0);
     if (limited || session->want_writable)
         bm_session_unblock(session);
     bm_session_check_drained(session);
@@ -239,11 +239,11 @@ void bm_channel_lost(beam_channel *channel, enum beam_code code, const char *tex
 
 /* --- flow ------------------------------------------------------------------------------------ */
 
-static int refuse(beam_channel *channel)
+static int refuse(beam_channel *channel, unsigned fds)
 {
     channel->blocked = true;
     if (channel->session)
-        bm_session_block(channel->session, channel);
+        bm_session_block(channel->session, channel, fds);
     return -EAGAIN;
 }
 
@@ -255,11 +255,11 @@ int bm_channel_may_send(beam_channel *channel, uint64_t len, unsigned fds)
     if (session) {
         int r = bm_session_may_take(session, len, fds);
         if (r < 0)
-            return r == -EAGAIN ? refuse(channel) : r;
+            return r == -EAGAIN ? refuse(channel, fds) : r;
     } else if (fds > 0) {
-        return refuse(channel); /* nobody knows yet whether the peer takes any */
+        return refuse(channel, fds); /* nobody knows yet whether the peer takes any */
     }
-    return channel->send_credit > 0 ? 0 : refuse(channel);
+    return channel->send_credit > 0 ? 0 : refuse(channel, fds);
 }
 
 void bm_channel_enqueue(beam_channel *channel, beam_message *message)
@@ -490,7 +490,7 @@ void bm_channel_run_due(beam_channel *channel)
     channel->due = 0;
     if ((due & BM_DUE_WRITABLE) && channel->kind == BM_CHANNEL_EVENTS && channel->session) {
         /* Nobody holds this channel: who sends on it hears it from the session. */
-        channel->session->want_writable = true;
+        bm_session_wants_writable(channel->session, 0);
         bm_session_writable(channel->session);
     }
     if ((due & BM_DUE_WRITABLE) && !channel->local_ended && channel->handle) {

@@ -152,7 +152,7 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
     channel->send_credit += (int64_t)amount;
     if (channel->out_head)
         bm_channel_make_ready(channel);
-    if (channel->blocked && channel->send_credit > 0) {
+    if (channel->blocked && bm_session_can_go_on(session, channel)) {
         bm_list_unlink(&channel->blocked_node);
         channel->blocked = false;
         bm_channel_notify(channel, BM_DUE_WRITABLE);

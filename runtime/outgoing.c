@@ -24,7 +24,7 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
     if (!session || (uint64_t)session->opened_here + count > session->peer_channels_max) {
         channel->blocked = true;
         if (session)
-            bm_session_block(session, channel);
+            bm_session_block(session, channel, 0);
         return -EAGAIN;
     }
     if (bm_table_reserve(&session->table,
@@ -153,7 +153,7 @@ static bool pay(beam_session *session, beam_channel *channel, beam_message *mess
     if (channel->send_credit <= 0)
         return false;
     if (session->fd_credit < (int64_t)fds) {
-        bm_session_block(session, channel);
+        bm_session_block(session, channel, fds);
         return false;
     }
     channel->send_credit -= bm_message_cost(message);

@@ -164,8 +164,22 @@ int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
     return session->fd_credit < (int64_t)fds ? -EAGAIN : 0;
 }
 
-void bm_session_block(beam_session *session, beam_channel *channel)
+void bm_session_wants_writable(beam_session *session, unsigned fds)
 {
+    if (!session->want_writable || session->wanted_fds > fds)
+        session->wanted_fds = (uint16_t)fds;
+    session->want_writable = true;
+}
+
+bool bm_session_can_go_on(const beam_session *session, const beam_channel *channel)
+{
+    return channel->send_credit > 0 && session->fd_credit >= channel->wanted_fds &&
+           session->queue_len * 2 <= session->limits.queue_len_max;
+}
+
+void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds)
+{
+    channel->wanted_fds = (uint8_t)fds;
     if (!bm_list_linked(&channel->blocked_node))
         bm_list_push_back(&session->blocked, &channel->blocked_node);
 }
@@ -196,7 +210,7 @@ void bm_session_unblock(beam_session *session)
     while (node != &session->blocked) {
         beam_channel *channel = bm_list_entry(node, beam_channel, blocked_node);
         node = node->next;
-        if (channel->send_credit <= 0)
+        if (!bm_session_can_go_on(session, channel))
             continue;
         bm_list_unlink(&channel->blocked_node);
         if (channel->out_head)
@@ -206,7 +220,8 @@ void bm_session_unblock(beam_session *session)
             bm_channel_notify(channel, BM_DUE_WRITABLE);
         }
     }
-    if (session->opened_here < session->peer_channels_max)
+    if (session->opened_here < session->peer_channels_max &&
+        session->fd_credit >= session->wanted_fds)
         bm_session_writable(session);
     if (!bm_list_empty(&session->held))
         notify_session(session); /* handlers do not run from inside a call */
