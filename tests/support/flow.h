@@ -121,9 +121,10 @@ void flow_stop(void);
 #define FLOW_WAIT(expr)                                                                            \
     do {                                                                                           \
         uint64_t flow_until_ = flow_wait_limit_ns();                                               \
-        while (!(expr) && beam_now_ns() < flow_until_)                                             \
+        bool flow_holds_;                                                                          \
+        while (!(flow_holds_ = (expr)) && beam_now_ns() < flow_until_)                             \
             flow_turn();                                                                           \
-        REQUIRE(expr);                                                                             \
+        test_check(flow_holds_, #expr, TEST_AT_, true);                                            \
     } while (0)
 
 uint64_t flow_wait_limit_ns(void);
