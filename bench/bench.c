@@ -430,6 +430,8 @@ static int choose_rows(struct bench *bench)
         bench->scores[bench->score_count].row = &bench->rows[bench->score_count];
         bench->score_count++;
     }
+    if (bench->score_count == 0 && bench->options.only != NULL)
+        return usage("no such contender here", bench->options.only);
     for (unsigned i = 0; i < BENCH_CONTENDERS_MAX; i++)
         if ((bench->results[i] = pages(sizeof(struct bench_result))) == NULL)
             return -ENOMEM;
@@ -477,6 +479,15 @@ static int measure(struct bench *bench)
     return failed;
 }
 
+static void dispose(struct bench *bench)
+{
+    for (unsigned i = 0; i < BENCH_CONTENDERS_MAX; i++)
+        if (bench->results[i] != NULL)
+            munmap(bench->results[i], sizeof(struct bench_result));
+    free(bench->scores);
+    free(bench->rows);
+}
+
 int beam_bench_main(int argc, char **argv)
 {
     struct bench bench = {0};
@@ -492,15 +503,14 @@ int beam_bench_main(int argc, char **argv)
         return beam_exit_code(-BEAM_ENO_IO_URING, stderr);
     choose_cpus(&bench.run);
     int r = choose_rows(&bench);
-    if (r < 0)
-        return beam_exit_code(r, stderr);
+    if (r < 0) {
+        dispose(&bench);
+        return r == -EINVAL ? 2 : beam_exit_code(r, stderr);
+    }
     /* A peer whose run died is given to us to wait for. */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     int failed = measure(&bench);
     prctl(PR_SET_CHILD_SUBREAPER, 0);
-    for (unsigned i = 0; i < BENCH_CONTENDERS_MAX; i++)
-        munmap(bench.results[i], sizeof(struct bench_result));
-    free(bench.scores);
-    free(bench.rows);
+    dispose(&bench);
     return failed;
 }

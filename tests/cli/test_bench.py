@@ -1,0 +1,97 @@
+"""`beam bench`: what it counts holds on any machine, however busy; what it times is not looked at.
+
+    test_bench.py [path/to/beam]
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+# The counts are those of the closing line; whoever runs this script records them.
+os.environ.pop("BEAM_TEST_RESULTS", None)
+sys.dont_write_bytecode = True
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "house")]
+from cases import case, check, finish, skip  # noqa: E402
+
+BEAM = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else os.environ["BEAM_PROGRAM"])
+FIELDS = ("cell contender size depth placement p50_ns p99_ns per_s cpu_ns_per_msg syscalls_per_msg "
+          "allocs_per_msg rounds dropped ratio_to_raw ratio_to_bare").split()
+RARE = 0.001  # a timer of the session may fall into the measured part
+GROWTH = 0.01  # under a sanitizer pools still grow when the short warm-up is over
+
+
+def bench(*arguments):
+    command = [BEAM, "bench", "--rounds", "1", "--duration", "5ms", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    return done.returncode, done.stdout, done.stderr
+
+
+def objects(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def name(row):
+    return f"{row['cell']} {row['transport']} {row['size']} B, {row['fds']} fds, {row['regime']}"
+
+
+def at_most(row, field, limit):
+    check(row[field] is not None and row[field] <= limit,
+          f"{name(row)}: {field} is {row[field]}, limit {limit}: {row.get('error', '')}")
+
+
+status, out, err = bench("--only", "beam", "--json")
+rows = objects(out)
+
+with case("bench_every_cell_ends_well"):
+    check(status == 0, f"exit code {status}: {err}")
+    for row in rows:
+        check("error" not in row, f"{name(row)}: {row.get('error')}")
+        missing = [field for field in FIELDS if field not in row]
+        check(not missing, f"{name(row)}: no {missing}")
+    check(len(rows) > 0, "no rows")
+
+with case("bench_messages_allocate_nothing"):
+    for row in rows:
+        if row["rounds"]:
+            at_most(row, "allocs_per_msg", GROWTH)
+
+with case("bench_ring_messages_make_no_system_call"):
+    ring = [row for row in rows if row["transport"] == "ring" and row["rounds"]]
+    if len(os.sched_getaffinity(0)) < 2:
+        skip("one processor")
+    check(len(ring) > 0, "no rows")
+    for row in ring:
+        at_most(row, "syscalls_per_msg", RARE)
+
+with case("bench_unix_messages_share_their_enters"):
+    for row in rows:
+        if row["transport"] != "unix" or not row["rounds"]:
+            continue
+        if row["cell"] in ("unix-rtt", "call-rtt"):
+            at_most(row, "syscalls_per_msg", 2 + RARE)  # two a side and round trip
+        if row["cell"] == "fd-rtt":
+            at_most(row, "syscalls_per_msg", 3 + RARE)  # as plain calls
+        if row["cell"] == "call-rate" and row["depth"] == 64:
+            at_most(row, "syscalls_per_msg", 0.05)
+
+with case("bench_contenders_are_measured_beside_each_other"):
+    status, out, err = bench("unix-rtt", "--json")
+    check(status == 0, f"exit code {status}: {err}")
+    measured = [row for row in objects(out) if row["rounds"]]
+    for row in measured:
+        check(row["ratio_to_raw"] > 0 and row["ratio_to_bare"] > 0,
+              f"{name(row)} {row['contender']}: {row['ratio_to_raw']} {row['ratio_to_bare']}")
+        if row["contender"] == "raw":
+            check(row["ratio_to_raw"] == 1, f"raw is {row['ratio_to_raw']} of itself")
+            at_most(row, "syscalls_per_msg", 2.1)
+
+with case("bench_refuses_what_it_does_not_know"):
+    for wrong in (["nosuch"], ["--rounds", "0"], ["--rounds", "1x"], ["--duration", "5"],
+                  ["--duration", "0ms"], ["--only"], ["--only", "nosuch"], ["--nosuch"]):
+        status, out, err = bench(*wrong)
+        check(status == 2 and out == "" and err.startswith("beam bench: "),
+              f"{wrong}: exit code {status}, {out!r}, {err!r}")
+
+finish()
