@@ -250,6 +250,8 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
         return -EPERM;
     if (!url)
         return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
     if (core->stopping)
         return -ESHUTDOWN;
 

@@ -131,7 +131,7 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
         return -ENOMEM;
     runtime->options = wanted;
     runtime->limits = complete(&wanted.limits);
-    runtime->pid = getpid();
+    runtime->fork_epoch = bm_fork_epoch();
     runtime->core_count = count;
     /* Before any thread is pinned: a pinned one sees a single CPU. */
     runtime->may_spin = cpus() >= count && !wanted.embedded;
@@ -206,7 +206,7 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
 {
     if (!runtime)
         return NULL;
-    bool forked = runtime->pid != getpid();
+    bool forked = bm_runtime_forked(runtime);
     if (runtime->cores && !forked) {
         if (runtime->options.embedded) {
             finish_embedded(runtime);
@@ -259,7 +259,7 @@ int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen
     struct bm_listener *listener;
     if (!transport || !transport->listen)
         return -BEAM_EURL;
-    if (runtime->pid != getpid())
+    if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
     if (runtime->state == BM_RUNTIME_STOPPED)
         return -ESHUTDOWN;
@@ -324,6 +324,8 @@ int beam_unlisten(beam_runtime *runtime, const char *url)
     struct unlisten u = {runtime, url, -ENOENT};
     if (!url)
         return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
     bm_runtime_call(&runtime->cores[0], unlisten_here, &u);
     return u.result;
 }
@@ -422,7 +424,7 @@ static void *thread_main(void *arg)
 
 static int start_threads(beam_runtime *runtime, unsigned first)
 {
-    if (runtime->pid != getpid())
+    if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
     if (runtime->state != BM_RUNTIME_NEW)
         return -EALREADY;
@@ -468,6 +470,8 @@ int beam_run(beam_runtime *runtime)
 
 void beam_runtime_stop(beam_runtime *runtime)
 {
+    if (bm_runtime_forked(runtime))
+        return;
     /* seq_cst: polled by each core's source, which the sleep protocol looks at again. */
     atomic_store_explicit(&runtime->stop, true, memory_order_seq_cst);
     for (unsigned i = 0; i < runtime->core_count; i++) {
@@ -497,6 +501,8 @@ int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *a
 {
     if (reactor >= runtime->core_count || !fn)
         return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
     if (runtime->state != BM_RUNTIME_RUNNING || !runtime->cores[reactor].reactor)
         return -ESHUTDOWN;
     return bm_mailbox_post(runtime->cores[reactor].reactor, fn, arg);
@@ -523,6 +529,8 @@ static void run_errand(void *arg)
 void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
 {
     struct errand errand = {.fn = fn, .arg = arg};
+    if (bm_runtime_forked(core->runtime))
+        return;
     if (core == bm_core_current() || !core->reactor || core->runtime->options.embedded) {
         fn(arg);
         return;

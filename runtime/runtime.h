@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "runtime/core.h"
 #include "runtime/service.h"
+#include "uring/forked.h"
 
 struct bm_listener;
 struct bm_path;
@@ -24,7 +25,7 @@ struct beam_runtime {
     struct beam_runtime_options options;
     struct beam_limits limits;
     char name[256];
-    pid_t pid; /* of the process that made it: after a fork it is of no use */
+    uint64_t fork_epoch; /* of the process that made it: after a fork it is of no use */
     unsigned core_count;
     bool may_spin; /* a CPU for each reactor */
     struct bm_core *cores;
@@ -44,6 +45,12 @@ struct beam_runtime {
     unsigned started;
 };
 
+/* This is a child of the process that made it: its threads are not here. */
+static inline bool bm_runtime_forked(const beam_runtime *runtime)
+{
+    return runtime->fork_epoch != bm_fork_epoch_seen();
+}
+
 struct beam_limits bm_runtime_limits(const beam_runtime *runtime);
 const char *bm_runtime_name(const beam_runtime *runtime);
 struct bm_services *bm_runtime_services(beam_runtime *runtime);
@@ -53,7 +60,7 @@ void bm_runtime_stop_listeners(struct bm_core *core);
 bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core);
 
 /* Runs fn(arg) on a core, from any thread, and returns when it has run; on the core itself, or when
- * no core runs any more, at once. */
+ * no core runs any more, at once. Not at all in a forked child. */
 void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg);
 
 #endif

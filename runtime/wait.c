@@ -127,6 +127,8 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
         return -EDEADLK;
     if (!service || !session->handle)
         return -EINVAL;
+    if (!session->orphan && bm_runtime_forked(session->core->runtime))
+        return -BEAM_EFORKED;
     uint64_t timeout = options ? options->timeout_ns : 0;
     uint64_t deadline = timeout > 0 ? bm_clock_now_ns() + timeout : UINT64_MAX;
     int r = bm_message_seal(*message);
@@ -210,6 +212,8 @@ int beam_connect_wait(beam_runtime *runtime, const char *url,
     struct beam_connect_options wanted = options ? *options : (struct beam_connect_options){0};
     if (wanted.reactor >= runtime->core_count)
         return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
     if (runtime->state != BM_RUNTIME_RUNNING)
         return -ESHUTDOWN;
     if (wanted.timeout_ns == 0)
