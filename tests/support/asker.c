@@ -9,6 +9,9 @@
 #include "tests/support/served.h"
 #include "tests/support/test.h"
 
+/* Lent to the runtime for its life. */
+static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+
 static void on_open(beam_session *session, void *arg)
 {
     (void)session;
@@ -47,23 +50,41 @@ static void connect_here(void *arg)
                              &c->asker->session);
 }
 
-static void start(struct asker *asker, const struct beam_runtime_options *options)
+void asker_start_towards(struct asker *asker, const struct beam_runtime_options *options,
+                         const char *name)
 {
-    char name[80], url[100];
+    char url[100];
     struct beam_runtime_options wanted = options ? *options : BEAM_RUNTIME_OPTIONS(.name = "asker");
-    served_need_io_uring();
-    *asker = (struct asker){.listener = -1, .peer.fd = -1};
+    int listener = asker->listener;
+    memset(asker, 0, sizeof(*asker));
+    asker->listener = listener;
+    asker->peer.fd = -1;
     atomic_store(&asker->closed, ASKER_PENDING);
-    wanted.transports = BEAM_TRANSPORTS(&beam_unix);
+    wanted.transports = transports;
     wanted.stop_timeout_ns = 100 * BEAM_MS;
-    raw_name(name, sizeof(name));
     snprintf(url, sizeof(url), "unix:@%s", name);
-    asker->listener = raw_listen(name, 8);
     REQUIRE_INT(beam_runtime_new(&wanted, &asker->runtime), 0);
     REQUIRE_INT(beam_start(asker->runtime), 0);
     struct connecting c = {asker, url, 0};
     served_run(asker->runtime, 0, connect_here, &c);
     REQUIRE_INT(c.result, 0);
+}
+
+void asker_start_at(struct asker *asker, const struct beam_runtime_options *options,
+                    const char *name)
+{
+    asker->listener = -1;
+    asker_start_towards(asker, options, name);
+    WAIT_UNTIL(atomic_load(&asker->opened));
+}
+
+static void start(struct asker *asker, const struct beam_runtime_options *options)
+{
+    char name[80];
+    served_need_io_uring();
+    raw_name(name, sizeof(name));
+    asker->listener = raw_listen(name, 8);
+    asker_start_towards(asker, options, name);
     raw_accept(&asker->peer, asker->listener);
 }
 
@@ -111,7 +132,8 @@ void asker_stop(struct asker *asker)
     served_run(asker->runtime, 0, free_session, asker);
     raw_close(&asker->peer);
     asker->runtime = beam_runtime_free(asker->runtime);
-    close(asker->listener);
+    if (asker->listener >= 0)
+        close(asker->listener);
 }
 
 /* --- asking ---------------------------------------------------------------------------------- */

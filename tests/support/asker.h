@@ -45,6 +45,12 @@ struct asked {
 void asker_start(struct asker *asker, bool greet);
 void asker_start_with(struct asker *asker, const struct beam_runtime_options *options,
                       const struct bm_hello *hello);
+/* Towards somebody else's socket of this abstract name: without a raw peer, up to its HELLO; or only
+ * begun, for the raw peer to be accepted and greeted by the test. */
+void asker_start_at(struct asker *asker, const struct beam_runtime_options *options,
+                    const char *name);
+void asker_start_towards(struct asker *asker, const struct beam_runtime_options *options,
+                         const char *name);
 void asker_stop(struct asker *asker);
 /* The peer's HELLO, and the client's. */
 void asker_greet(struct asker *asker, const struct bm_hello *hello);

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Lent to the runtime for its life. */
+static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+
 static struct served *of(void *arg)
 {
     return arg;
@@ -211,7 +214,7 @@ struct served *served_start(const struct beam_runtime_options *options)
     served_need_io_uring();
     memset(served, 0, sizeof(*served));
     served->good.fd = -1;
-    wanted.transports = BEAM_TRANSPORTS(&beam_unix);
+    wanted.transports = transports;
     served->reactors = wanted.reactors ? wanted.reactors : 1;
     REQUIRE(served->reactors <= 2);
     if (wanted.stop_timeout_ns == 0)
