@@ -90,10 +90,10 @@ static inline bool bm_op_idle(const struct bm_op *op)
  * The op must be IDLE. */
 void bm_op_start(struct bm_reactor *reactor, struct bm_op *op);
 
-/* Asks the kernel to end the op early; one still in line is ended without asking. The callback still runs, exactly once more, usually with
- * -ECANCELED but possibly with the true result when that came first: its fds and bytes are then the
- * caller's to dispose of. No effect on an IDLE op or one already being cancelled; a quiet one that has
- * left ends in the next turn, which then comes at once. */
+/* Asks the kernel to end the op early; one still in line is ended without asking. The callback still
+ * runs, exactly once more, usually with -ECANCELED but possibly with the true result when that came
+ * first: its fds and bytes are then the caller's to dispose of. No effect on an IDLE op or one already
+ * being cancelled; a quiet one that has left ends in the next turn, which then comes at once. */
 void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op);
 
 /* Somebody waits for the end of a quiet op after all: it comes in the next turn, at once. */

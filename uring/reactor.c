@@ -133,8 +133,10 @@ void bm_reactor_shut(struct bm_reactor *reactor)
 
 static bool kernel_has_something(const struct bm_reactor *reactor)
 {
+    /* Pending: deferred work that the kernel would drop with the ring may be a linked close. */
     return reactor->inflight + reactor->closing > 0 || reactor->wake_armed ||
-           reactor->timeout_armed;
+           reactor->timeout_armed || bm_kernel_queued(reactor->kernel) > 0 ||
+           bm_kernel_pending(reactor->kernel) != 0;
 }
 
 /* Everything in flight is cancelled and its last completion dispatched. The kernel is asked again

@@ -66,10 +66,13 @@ TEST(spinner_median_of_the_wake_follows_and_ignores_the_absurd)
 /* The rest needs looks, and so a reactor; time is played. */
 static struct rig rig;
 static uint64_t fake_ns, step_ns;
+static int gap_in; /* so many reads of the clock */
 
 static uint64_t fake_now(void *arg)
 {
     (void)arg;
+    if (gap_in > 0 && --gap_in == 0)
+        fake_ns += 8 * US;
     return fake_ns += step_ns;
 }
 
@@ -173,6 +176,17 @@ TEST(spinner_takes_an_answer_after_a_stolen_cpu_for_a_failure)
     sleeps_until_granted(spinner);
     step_ns = 8 * US; /* between two looks at the clock somebody else ran */
     CHECK(spin(40));
+    CHECK_UINT(spinner->budget_ns, 0);
+    close_spinner();
+}
+
+TEST(spinner_takes_an_answer_long_after_a_stolen_cpu_for_a_failure_too)
+{
+    struct bm_spinner *spinner = open_spinner();
+    sleeps_until_granted(spinner);
+    gap_in = 3;
+    CHECK(spin(32 * 8));
+    CHECK_INT(gap_in, 0);
     CHECK_UINT(spinner->budget_ns, 0);
     close_spinner();
 }
