@@ -208,7 +208,8 @@ void bm_channel_gone(beam_channel *channel)
     }
     channel->session = NULL;
     /* The next event opens a channel of its own, and may be sent at once. */
-    if (channel->blocked && channel->kind == BM_CHANNEL_EVENTS)
+    if (channel->kind == BM_CHANNEL_EVENTS &&
+        (channel->blocked || (channel->due & BM_DUE_WRITABLE)))
         bm_session_wants_writable(session, 0);
     if (limited || session->want_writable)
         bm_session_unblock(session);
