@@ -1,0 +1,255 @@
+/* The kernel's calls fail now and then, as they may: nothing is lost, and nothing happens twice.
+ *
+ * The seam is replaced at link time: this is kernel.c again, with another name for the calls that a
+ * test wants to fail. */
+#define _GNU_SOURCE
+#include "uring/kernel.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#define bm_kernel_new real_new
+#define bm_kernel_sqe real_sqe
+#define bm_kernel_room real_room
+#define bm_kernel_submit real_submit
+#define bm_kernel_poll real_poll
+#define bm_kernel_wait real_wait
+#define bm_kernel_eventfd real_eventfd
+#define bm_kernel_buffers_add real_buffers_add
+#include "uring/kernel.c"
+#pragma GCC diagnostic pop
+#undef bm_kernel_new
+#undef bm_kernel_sqe
+#undef bm_kernel_room
+#undef bm_kernel_submit
+#undef bm_kernel_poll
+#undef bm_kernel_wait
+#undef bm_kernel_eventfd
+#undef bm_kernel_buffers_add
+
+#include <beam/error.h>
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "tests/unit/uring/rig.h"
+#include "uring/reactor_inner.h"
+
+static struct rig rig;
+
+/* What is to fail. */
+static int setup_error, eventfd_error, buffers_error;
+static bool no_room;    /* no submission is to be had */
+static int enter_error; /* of the next enters_failing enters */
+static int enters_failing;
+static struct test_random *luck; /* each enter fails by chance, and each submission */
+
+static int enter_fails(void)
+{
+    static const int errors[] = {-EAGAIN, -EBUSY, -EINTR, -ENOMEM};
+    if (enters_failing > 0) {
+        enters_failing--;
+        return enter_error;
+    }
+    return luck && test_random_below(luck, 3) == 0 ? errors[test_random_below(luck, 4)] : 0;
+}
+
+int bm_kernel_new(struct bm_account *account, unsigned sq_len, unsigned cq_len,
+                  struct bm_kernel **ret, uint32_t *ret_features)
+{
+    return setup_error ? setup_error : real_new(account, sq_len, cq_len, ret, ret_features);
+}
+
+struct io_uring_sqe *bm_kernel_sqe(struct bm_kernel *kernel)
+{
+    if (no_room || (luck && test_random_below(luck, 4) == 0))
+        return NULL;
+    return real_sqe(kernel);
+}
+
+unsigned bm_kernel_room(const struct bm_kernel *kernel)
+{
+    return no_room || luck ? 0 : real_room(kernel);
+}
+
+int bm_kernel_submit(struct bm_kernel *kernel)
+{
+    int r = enter_fails();
+    return r < 0 ? r : real_submit(kernel);
+}
+
+int bm_kernel_poll(struct bm_kernel *kernel)
+{
+    int r = enter_fails();
+    return r < 0 ? r : real_poll(kernel);
+}
+
+int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns)
+{
+    int r = enter_fails();
+    return r < 0 ? r : real_wait(kernel, timeout_ns);
+}
+
+int bm_kernel_eventfd(struct bm_kernel *kernel, int fd)
+{
+    return eventfd_error ? eventfd_error : real_eventfd(kernel, fd);
+}
+
+int bm_kernel_buffers_add(struct bm_kernel *kernel, void *ring, uint32_t count, uint16_t group)
+{
+    return buffers_error ? buffers_error : real_buffers_add(kernel, ring, count, group);
+}
+
+TEST(kernel_enter_that_fails_loses_no_op)
+{
+    static const int errors[] = {-EAGAIN, -EBUSY, -EINTR, -ENOMEM};
+    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+        struct probe nop;
+        test_note("error %d", errors[i]);
+        rig_open(&rig);
+        probe_init(&nop, BM_OP_NOP);
+        enter_error = errors[i];
+        enters_failing = 5;
+        CHECK_INT(probe_run(&rig, &nop), 0);
+        CHECK_INT(enters_failing, 0);
+        rig_close(&rig);
+    }
+}
+
+TEST(kernel_without_room_lets_ops_wait_and_closes_at_once)
+{
+    struct probe nop;
+    rig_open(&rig);
+    bm_reactor_turn(rig.reactor);
+    probe_init(&nop, BM_OP_NOP);
+    no_room = true;
+    bm_op_start(rig.reactor, &nop.op);
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), number = fd;
+    bm_reactor_close_fd(rig.reactor, &fd);
+    CHECK_INT(fd, -1);
+    CHECK_INT(fcntl(number, F_GETFD), -1);
+    for (int i = 0; i < 10; i++)
+        bm_reactor_turn(rig.reactor);
+    CHECK_INT(nop.calls, 0);
+    CHECK_INT(nop.op.state, BM_OP_QUEUED);
+    no_room = false;
+    rig_settle(&rig);
+    CHECK_INT(nop.calls, 1);
+    rig_close(&rig);
+}
+
+TEST(kernel_that_takes_no_doorbell_is_rung_through_the_eventfd)
+{
+    for (int how = 0; how < 2; how++) {
+        struct rig sleepy;
+        test_note("how %d", how);
+        rig_open(&sleepy);
+        bm_reactor_turn(sleepy.reactor);
+        rig_open(&rig);
+        atomic_store(&sleepy.reactor->sleeping, 1);
+        no_room = how == 0;
+        enter_error = -EAGAIN;
+        enters_failing = how == 1;
+        bm_reactor_wake(sleepy.reactor);
+        no_room = false;
+        for (int i = 0; i < 3; i++)
+            bm_reactor_turn(sleepy.reactor);
+        CHECK_UINT(bm_reactor_stats(sleepy.reactor)->wakes_taken, 1);
+        CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_sent, 1);
+        rig_close(&rig);
+        rig_close(&sleepy);
+    }
+}
+
+TEST(kernel_that_refuses_a_part_of_a_reactor_leaves_nothing_behind)
+{
+    struct bm_reactor_options options = {.embedded = true};
+    struct bm_reactor *reactor = NULL;
+    struct bm_buffers *buffers = NULL;
+    eventfd_error = -EBUSY;
+    CHECK_INT(bm_reactor_new(&options, &reactor), -EBUSY);
+    eventfd_error = 0;
+    setup_error = -EPERM;
+    CHECK_INT(bm_reactor_new(&options, &reactor), -BEAM_ENO_IO_URING);
+    CHECK(bm_reactor_why()[0] != '\0');
+    setup_error = -ENOMEM;
+    CHECK_INT(bm_reactor_new(&options, &reactor), -ENOMEM);
+    setup_error = 0;
+    CHECK_PTR(reactor, NULL);
+    rig_open(&rig);
+    buffers_error = -EINVAL;
+    CHECK_INT(bm_buffers_new(rig.reactor, 1, 64, 4, &buffers), -EINVAL);
+    buffers_error = 0;
+    CHECK_PTR(buffers, NULL);
+    rig_close(&rig);
+}
+
+/* An echo over a socket pair, byte by byte, while every third call fails. */
+enum { BYTES = 2000 };
+
+struct side {
+    struct bm_op recv_op, send_op;
+    unsigned char in, out;
+    int received, sent, wrong;
+    bool first;
+};
+
+static struct side sides[2];
+
+static void received(struct bm_op *op, int res, uint32_t flags)
+{
+    struct side *side = bm_container_of(op, struct side, recv_op);
+    (void)flags;
+    if (res == -ECANCELED)
+        return;
+    side->wrong += res != 1 || side->in != (unsigned char)side->received;
+    side->received++;
+    if (side->first && side->received == BYTES) {
+        bm_reactor_stop(rig.reactor);
+        return;
+    }
+    side->out = side->first ? (unsigned char)side->received : side->in;
+    side->wrong += !bm_op_idle(&side->send_op);
+    bm_op_start(rig.reactor, &side->send_op);
+    bm_op_start(rig.reactor, &side->recv_op);
+}
+
+static void sent(struct bm_op *op, int res, uint32_t flags)
+{
+    struct side *side = bm_container_of(op, struct side, send_op);
+    (void)flags;
+    side->sent++;
+    side->wrong += res != 1;
+}
+
+TEST(kernel_that_fails_every_third_call_still_carries_an_echo)
+{
+    for (int round = 0; round < 5; round++) {
+        struct test_random random = test_random(0);
+        int fds[2];
+        socket_pair(SOCK_STREAM, fds);
+        rig_open(&rig);
+        for (int i = 0; i < 2; i++) {
+            sides[i] = (struct side){.first = i == 0};
+            bm_op_init(&sides[i].recv_op, BM_OP_RECV, received);
+            sides[i].recv_op.fd = fds[i];
+            sides[i].recv_op.addr = &sides[i].in;
+            sides[i].recv_op.len = 1;
+            bm_op_init(&sides[i].send_op, BM_OP_SEND, sent);
+            sides[i].send_op.fd = fds[i];
+            sides[i].send_op.addr = &sides[i].out;
+            sides[i].send_op.len = 1;
+            bm_op_start(rig.reactor, &sides[i].recv_op);
+        }
+        luck = &random;
+        bm_op_start(rig.reactor, &sides[0].send_op);
+        rig_run(&rig);
+        rig_close(&rig);
+        luck = NULL;
+        CHECK_INT(sides[0].received, BYTES);
+        CHECK_INT(sides[1].received, BYTES);
+        CHECK_INT(sides[0].sent, BYTES);
+        CHECK_INT(sides[1].sent, BYTES);
+        CHECK_INT(sides[0].wrong + sides[1].wrong, 0);
+        close_pair(fds);
+    }
+}
