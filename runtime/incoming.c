@@ -248,13 +248,17 @@ static int open_attached(beam_session *session, beam_message *message)
     return 0;
 }
 
-/* A refusal of the channel alone: the session goes on, what came with the message is disposed of. */
+/* A refusal of the channel alone: the session goes on, what came with the message is disposed of. Our
+ * own side hears of it too, unless it never knew of the channel. */
 static bool refuse(beam_session *session, beam_channel *channel, beam_message *message,
                    enum beam_code code, const char *text)
 {
+    bool fresh = channel->kind == BM_CHANNEL_REQUEST && !channel->handed_over;
     bm_channel_ref(channel);
     bm_message_done(message);
     bm_channel_abort(channel, code, text);
+    if (!fresh)
+        bm_channel_end_later(channel, code, text);
     bm_channel_unref(channel);
     return alive(session);
 }
