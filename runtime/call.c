@@ -191,6 +191,8 @@ static beam_channel *find_events(beam_session *session, const char *service)
 int beam_send_event(beam_session *session, const char *service, beam_message **message)
 {
     beam_channel *channel = service ? find_events(session, service) : NULL;
+    if (session->state == BM_SESSION_CLOSED || session->draining || session->peer_draining)
+        return -ESHUTDOWN;
     if (channel)
         return beam_channel_send(channel, message); /* refused: see bm_channel_run_due */
     int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);

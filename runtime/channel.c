@@ -7,6 +7,7 @@
 #include "runtime/channel.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -19,6 +20,7 @@
 
 static void on_deadline(struct bm_timer *timer);
 static void on_fd_retry(struct bm_timer *timer);
+static void tell_early(beam_channel *channel);
 
 beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
 {
@@ -33,6 +35,7 @@ beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
     channel->mode = (uint8_t)mode;
     channel->send_credit = BM_WINDOW_MIN;
     channel->out_tail = &channel->out_head;
+    channel->early_tail = &channel->early_head;
     channel->deadline_ns = UINT64_MAX;
     bm_timer_init(&channel->deadline_timer, on_deadline);
     bm_timer_init(&channel->fd_timer, on_fd_retry);
@@ -115,10 +118,13 @@ void bm_channel_attached(beam_channel *channel)
 void bm_channel_taken(beam_channel *channel)
 {
     channel->handle = true;
+    if (channel->early_head || channel->end_waits)
+        bm_channel_notify(channel, BM_DUE_EARLY);
 }
 
 void bm_channel_attachment_dropped(beam_channel *channel)
 {
+    bm_channel_drop_early(channel);
     if (channel->unbound) {
         /* Never sent: whoever holds our end hears that it leads nowhere. */
         bool told = channel->local_ended && channel->remote_ended;
@@ -505,6 +511,8 @@ void bm_channel_run_due(beam_channel *channel)
                 h->on_writable(channel, channel->arg);
         }
     }
+    if (due & BM_DUE_EARLY)
+        tell_early(channel);
     if (due & BM_DUE_END) {
         const char *text = channel->told_text ? channel->told_text : "";
         struct beam_status status = {
@@ -516,6 +524,88 @@ void bm_channel_run_due(beam_channel *channel)
     bm_channel_unref(channel);
 }
 
+/* --- what comes before the channel is taken -------------------------------------------------- */
+
+bool bm_channel_is_early(const beam_channel *channel)
+{
+    return channel->kind == BM_CHANNEL_PLAIN && !channel->end_told &&
+           (!channel->handle || channel->early_head || channel->end_waits);
+}
+
+void bm_channel_put_early(beam_channel *channel, beam_message *message)
+{
+    if (!message) {
+        const char *text = "no memory";
+        bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        bm_channel_end_later(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        return;
+    }
+    message->next = NULL;
+    *channel->early_tail = message;
+    channel->early_tail = &message->next;
+}
+
+static beam_message *pop_early(beam_channel *channel)
+{
+    beam_message *message = channel->early_head;
+    channel->early_head = message->next;
+    if (!channel->early_head)
+        channel->early_tail = &channel->early_head;
+    message->next = NULL;
+    return message;
+}
+
+void bm_channel_drop_early(beam_channel *channel)
+{
+    /* Each may hold a reference to the channel; the caller has one of its own. */
+    while (channel->early_head)
+        beam_message_free(pop_early(channel));
+}
+
+static void tell_early_bytes(beam_channel *channel, beam_message *message)
+{
+    const struct beam_stream_handlers *h = channel->handlers;
+    channel->hold_bytes = false;
+    if (h && h->on_data)
+        h->on_data((beam_stream *)channel, message->body, message->body_len, channel->arg);
+    bm_channel_return_credit(channel, channel->hold_bytes ? BM_MESSAGE_COST
+                                                          : bm_message_cost(message));
+    beam_message_free(message);
+}
+
+static void tell_early_message(beam_channel *channel, beam_message *message)
+{
+    const struct beam_channel_handlers *h = channel->handlers;
+    bool kept;
+    bm_message_lend(message, &kept);
+    if (h && h->on_message)
+        h->on_message(channel, message, channel->arg);
+    bm_message_return(message, &kept);
+}
+
+static void tell_early(beam_channel *channel)
+{
+    while (channel->early_head && channel->handle) {
+        if (channel->mode == BM_MODE_BYTES)
+            tell_early_bytes(channel, pop_early(channel));
+        else
+            tell_early_message(channel, pop_early(channel));
+    }
+    if (channel->end_waits) {
+        channel->end_waits = false;
+        bm_channel_notify(channel, BM_DUE_END);
+    }
+}
+
+static void end_early(beam_channel *channel, const struct beam_status *status)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "%.*s", BEAM_STR(status->message));
+    channel->told_code = status->code;
+    set_text(channel->core, &channel->told_text, &channel->told_text_cap, text);
+    channel->end_waits = true;
+}
+
 void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status)
 {
     if (channel->kind == BM_CHANNEL_REQUEST) {
@@ -524,6 +614,10 @@ void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status
     }
     if (channel->end_told)
         return;
+    if (bm_channel_is_early(channel)) {
+        end_early(channel, status);
+        return;
+    }
     channel->end_told = true;
     switch (channel->kind) {
     case BM_CHANNEL_CALL:
@@ -572,7 +666,9 @@ void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *mess
     case BM_CHANNEL_REQUEST:
     case BM_CHANNEL_PLAIN: {
         const struct beam_channel_handlers *h = channel->handlers;
-        if (h && h->on_message && channel->handle)
+        if (bm_channel_is_early(channel))
+            bm_channel_put_early(channel, beam_message_keep(message));
+        else if (h && h->on_message && channel->handle)
             h->on_message(channel, message, channel->arg);
         break;
     }
@@ -680,6 +776,7 @@ void beam_channel_end(beam_channel *channel)
 void beam_channel_reset(beam_channel *channel, enum beam_code code, const char *text)
 {
     channel->end_told = true;
+    bm_channel_drop_early(channel);
     bm_channel_abort(channel, code, text);
 }
 
@@ -690,6 +787,7 @@ beam_channel *beam_channel_free(beam_channel *channel)
     channel->handle = false;
     channel->end_told = true;
     channel->handlers = NULL;
+    bm_channel_drop_early(channel);
     if (!(channel->local_ended && channel->remote_ended))
         bm_channel_abort(channel, BEAM_CANCELLED, NULL);
     bm_channel_unref(channel);

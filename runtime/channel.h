@@ -35,6 +35,7 @@ enum bm_channel_kind {
 enum {
     BM_DUE_WRITABLE = 1,
     BM_DUE_END = 2,
+    BM_DUE_EARLY = 4,
 };
 
 struct beam_channel {
@@ -58,6 +59,7 @@ struct beam_channel {
     bool end_due : 1;       /* END still to be put */
     bool abort_due : 1;     /* END ABORT still to be put */
     bool remote_ended : 1;  /* the peer's direction is over */
+    bool end_waits : 1;     /* the end came before the channel was taken */
     bool end_told : 1;      /* on_end, on_reply or on_cancel has run or is due */
     bool never_left : 1;    /* its opening frame surely never left */
     bool blocked : 1;       /* refused a send; wants on_writable */
@@ -95,6 +97,9 @@ struct beam_channel {
     beam_message *incoming;
     uint64_t incoming_left;
     uint8_t *incoming_pos;
+
+    /* What came on an attached channel before it was taken out of its message; within its credit. */
+    beam_message *early_head, **early_tail;
 
     /* The end we send, and the end we were told. */
     uint32_t end_code;
@@ -222,6 +227,11 @@ uint32_t bm_details_write(const char *text, void *out);
 
 /* --- dispatch to what the channel is for --- */
 void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *message);
+/* Not taken out of its message yet, or what came before that has still to be told. */
+bool bm_channel_is_early(const beam_channel *channel);
+/* Into that line; takes the message, NULL ends the channel for want of memory. */
+void bm_channel_put_early(beam_channel *channel, beam_message *message);
+void bm_channel_drop_early(beam_channel *channel);
 void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status);
 
 /* call.c */

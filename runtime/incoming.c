@@ -160,6 +160,16 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
     return true;
 }
 
+/* An abort that the request's deadline brought: by our clock, or by that of the peer, for which more
+ * time may have passed. One who lies about it gains nothing, since a deadline as short as that ends
+ * the request here without an abort. */
+static bool is_of_deadline(const beam_channel *channel, uint32_t code)
+{
+    return channel->deadline_ns != UINT64_MAX &&
+           (code == BEAM_DEADLINE_EXCEEDED ||
+            channel->deadline_ns <= bm_reactor_now_ns(channel->core->reactor));
+}
+
 /* C6: a bucket of tokens for aborts of channels the peer opened itself. */
 static bool abort_is_too_many(beam_session *session)
 {
@@ -186,7 +196,7 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
         return fail(session, -BEAM_EFRAGMENT);
     if (!abort && (channel->remote_ended || (channel->ours && channel->oneway)))
         return fail(session, -BEAM_EFRAME_CHANNEL);
-    if (abort && !channel->ours && channel->deadline_ns > bm_reactor_now_ns(session->core->reactor) &&
+    if (abort && !channel->ours && !is_of_deadline(channel, end->code) &&
         abort_is_too_many(session))
         return fail(session, -BEAM_ETOO_MANY_ABORTS);
 
@@ -524,6 +534,16 @@ static bool continue_message(beam_session *session, beam_channel *channel, uint8
     return alive(session);
 }
 
+static void keep_early_bytes(beam_channel *channel, const uint8_t *bytes, uint32_t len)
+{
+    beam_message *message = bm_message_new(channel->core);
+    if (message && bm_message_copy_body(message, bytes, len) < 0) {
+        beam_message_free(message);
+        message = NULL;
+    }
+    bm_channel_put_early(channel, message);
+}
+
 static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t flags,
                          const uint8_t *bytes, uint32_t len)
 {
@@ -540,10 +560,14 @@ static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t f
     const struct beam_stream_handlers *h = channel->handlers;
     channel->hold_bytes = false;
     channel->core->messages_received++;
-    if (len > 0 && h && h->on_data && channel->handle)
-        h->on_data((beam_stream *)channel, bytes, len, channel->arg);
-    /* Held bytes are returned by beam_stream_release; the frame's own cost never is held. */
-    bm_channel_return_credit(channel, channel->hold_bytes ? BM_MESSAGE_COST : cost);
+    if (len > 0 && bm_channel_is_early(channel)) {
+        keep_early_bytes(channel, bytes, len);
+    } else {
+        if (len > 0 && h && h->on_data && channel->handle)
+            h->on_data((beam_stream *)channel, bytes, len, channel->arg);
+        /* Held bytes are returned by beam_stream_release; the frame's own cost never is held. */
+        bm_channel_return_credit(channel, channel->hold_bytes ? BM_MESSAGE_COST : cost);
+    }
     if (flags & BM_MSG_END)
         bm_channel_remote_end(channel, false, BEAM_OK, (beam_str){0}, NULL, 0);
     bm_channel_unref(channel);
@@ -576,7 +600,8 @@ static bool is_plain(const beam_channel *channel)
 {
     const struct beam_channel_handlers *h = channel->handlers;
     return channel->mode == BM_MODE_MESSAGES && !channel->incoming && !channel->remote_ended &&
-           channel->recv_credit > 0 && channel->handle && h && h->on_message &&
+           channel->recv_credit > 0 && channel->handle && !channel->early_head && h &&
+           h->on_message &&
            (channel->kind == BM_CHANNEL_PLAIN ||
             (channel->kind == BM_CHANNEL_REQUEST && channel->handed_over));
 }

@@ -331,6 +331,12 @@ static void ring_free(beam_session *session)
     bm_free(NULL, rs, sizeof(*rs));
 }
 
+static size_t ring_memory(const beam_session *session)
+{
+    (void)session;
+    return sizeof(struct ring_session);
+}
+
 static const struct bm_carrier ring_carrier = {
     .name = "ring",
     .immediate = true,
@@ -346,6 +352,7 @@ static const struct bm_carrier ring_carrier = {
     .shut = ring_shut,
     .abort = ring_abort,
     .free = ring_free,
+    .memory = ring_memory,
 };
 
 static int new_end(struct bm_core *core, unsigned to, bool opener, struct ring_session **ret)
@@ -415,6 +422,7 @@ static void on_hello_slot(struct ring_session *rs, const struct bm_spsc_slot *sl
         try_close(rs);
         return;
     }
+    const char *name = bm_runtime_name(rs->session.core->runtime);
     struct bm_hello hello = {
         .version = BM_PROTOCOL_VERSION,
         .opener = !rs->session.opener,
@@ -423,6 +431,7 @@ static void on_hello_slot(struct ring_session *rs, const struct bm_spsc_slot *sl
         .message_len_max = (uint32_t)(slot->word[3] >> 32),
         .fds_max = (uint32_t)slot->word[3],
         .fds_refused = slot->flags,
+        .name = {name, strlen(name)},
     };
     bm_incoming_hello(&rs->session, &hello);
     bm_session_want_flush(&rs->session);
