@@ -82,6 +82,7 @@ static void on_take(beam_request *request, const beam_message *message, void *ar
 
 static void free_taken(beam_request *request, void *arg)
 {
+    /* A stream is a channel in byte mode, and freed alike. */
     for (unsigned i = 0; i < BEAM_MESSAGE_CHANNELS_MAX; i++)
         taken[i] = beam_channel_free(taken[i]);
 }
@@ -298,6 +299,74 @@ FLOW_TEST(answer_brings_a_channel_that_outlives_its_request)
     CHECK_UINT(here.wrong + there->wrong, 0);
     beam_channel_free(channel);
     FLOW_WAIT(there->ends == 1);
+    flow_at_server(free_taken, NULL);
+}
+
+static void on_offer_both(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_message *answer = beam_message_new();
+    beam_channel *channel = beam_message_attach_channel(answer);
+    beam_stream *stream = beam_message_attach_stream(answer);
+    beam_reply(request, &answer);
+    for (uint32_t n = 0; n < 10; n++)
+        CHECK_INT(send_number(channel, n), 0);
+    CHECK_INT(beam_stream_write(stream, "0123456789", 10), 10);
+    beam_channel_end(channel);
+    beam_stream_end(stream);
+    taken[0] = channel;
+    taken[1] = (beam_channel *)stream;
+}
+
+static void on_digits(beam_stream *stream, const void *data, size_t len, void *arg)
+{
+    struct end *end = arg;
+    if (memcmp(data, "0123456789" + end->bytes, len) != 0)
+        end->wrong++;
+    end->bytes += len;
+    flow_tick();
+}
+
+static void on_digits_end(beam_stream *stream, const struct beam_status *status, void *arg)
+{
+    on_end(NULL, status, arg);
+}
+
+static const struct beam_stream_handlers digit_handlers = {on_digits, NULL, on_digits_end};
+
+FLOW_TEST(what_comes_before_a_channel_is_taken_waits_for_it)
+{
+    struct end here = {0}, stream_end = {0};
+    flow_serve("offer", on_offer_both, NULL);
+    flow_start(NULL);
+    struct flow_answer answer = flow_ask("offer", NULL);
+    REQUIRE(answer.message != NULL);
+    flow_settle();
+    beam_channel *channel = beam_message_take_channel(answer.message, 0);
+    beam_stream *stream = beam_message_take_stream(answer.message, 1);
+    REQUIRE(channel && stream);
+    beam_channel_set_handlers(channel, &handlers, &here);
+    beam_stream_set_handlers(stream, &digit_handlers, &stream_end);
+    CHECK_UINT(here.messages, 0);
+    FLOW_WAIT(here.ends == 1 && stream_end.ends == 1);
+    CHECK_UINT(here.messages, 10);
+    CHECK_UINT(here.wrong + stream_end.wrong, 0);
+    CHECK_INT(here.code, BEAM_OK);
+    CHECK_UINT(stream_end.bytes, 10);
+    CHECK_INT(stream_end.code, BEAM_OK);
+    beam_channel_free(channel);
+    beam_stream_free(stream);
+    flow_at_server(free_taken, NULL);
+    flow_answer_clear(&answer);
+
+    /* And what nobody takes in the end is done with. */
+    answer = flow_ask("offer", NULL);
+    flow_settle();
+    flow_answer_clear(&answer);
+    flow_at_server(free_taken, NULL);
+    answer = flow_ask("offer", NULL);
+    channel = beam_message_take_channel(answer.message, 0);
+    beam_channel_free(channel);
+    flow_answer_clear(&answer);
     flow_at_server(free_taken, NULL);
 }
 
