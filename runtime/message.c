@@ -55,7 +55,8 @@ uint8_t *bm_message_body_room(beam_message *message, uint32_t len)
         return message->body_inline;
     }
     if (!(message->flags & BM_MESSAGE_BODY_BLOCK) || message->body_cap < len) {
-        struct bm_pool *pool = bm_core_pool(message->home);
+        /* This thread's pool: whoever builds on a message need not be where it came from. */
+        struct bm_pool *pool = bm_core_pool(bm_core_current());
         uint32_t cap;
         uint8_t *block = bm_pool_get(pool, len, &cap);
         if (!block)

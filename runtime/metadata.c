@@ -15,7 +15,7 @@ static int grow(beam_message *message, size_t need)
 {
     if (need > BEAM_METADATA_LEN_MAX + WRITER_OVERHEAD + 64)
         return -EMSGSIZE;
-    struct bm_pool *pool = bm_core_pool(message->home);
+    struct bm_pool *pool = bm_core_pool(bm_core_current()); /* as for a body */
     uint32_t cap;
     uint8_t *block = bm_pool_get(pool, need, &cap);
     if (!block)
@@ -182,7 +182,7 @@ int bm_message_copy_metadata(beam_message *message, const void *document, uint32
         return 0;
     uint8_t *room = message->metadata_inline;
     if (len > BM_MESSAGE_METADATA_INLINE) {
-        room = bm_pool_get(bm_core_pool(message->home), len, &message->metadata_cap);
+        room = bm_pool_get(bm_core_pool(bm_core_current()), len, &message->metadata_cap);
         if (!room)
             return -ENOMEM;
         message->metadata_block = room;
