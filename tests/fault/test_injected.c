@@ -1,0 +1,460 @@
+/* One thing goes wrong, once: each completion of a short conversation with each of several errors, and
+ * each allocation. It goes on or ends cleanly, nothing stays behind, and the runtime answers again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "tests/support/served.h"
+#include "uring/completion.h"
+
+#define CALLS 8
+#define CALL_NS (200 * BEAM_MS)
+
+static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+
+/* --- a conversation of one runtime with itself ----------------------------------------------- */
+
+struct talk {
+    beam_runtime *runtime;
+    char url[100];
+    bool fds;
+    beam_session *session;
+    beam_channel *channel, *attached;
+    atomic_uint asked, ended, twice, taken;
+    atomic_bool closed, channel_over;
+    unsigned ends[CALLS];
+};
+
+struct one_call {
+    struct talk *talk;
+    unsigned index;
+};
+
+static void answer(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_message *reply = beam_message_new();
+    size_t len;
+    const void *body = beam_message_body(message, &len);
+    (void)arg;
+    beam_message_set_body(reply, body, len);
+    for (unsigned i = 0; i < beam_message_fd_count(message); i++) {
+        int fd = beam_message_take_fd(message, i);
+        beam_message_attach_fd(reply, &fd);
+    }
+    beam_reply(request, &reply);
+}
+
+static void count_message(beam_channel *channel, const beam_message *message, void *arg)
+{
+    (void)channel;
+    (void)message;
+    (void)arg;
+}
+
+static void end_request(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    (void)channel;
+    (void)status;
+    beam_reply(arg, NULL);
+}
+
+static const struct beam_channel_handlers converse_handlers = {
+    .on_message = count_message,
+    .on_end = end_request,
+};
+
+static void converse(beam_request *request, const beam_message *message, void *arg)
+{
+    (void)message;
+    (void)arg;
+    if (!beam_request_is_open(request) || beam_request_is_event(request))
+        return;
+    beam_request_keep(request);
+    beam_channel_set_handlers(beam_request_channel(request), &converse_handlers, request);
+    beam_message *hello = beam_message_new();
+    beam_message_set_body(hello, "hello", 5);
+    (void)beam_channel_send(beam_request_channel(request), &hello);
+    beam_message_free(hello);
+}
+
+static void ask(struct talk *talk, unsigned index);
+
+static void on_reply(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    struct one_call *call = arg;
+    (void)status;
+    if (message && beam_message_fd_count(message) > 0) {
+        int fd = beam_message_take_fd(message, 0);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (call->talk->ends[call->index]++ > 0)
+        atomic_fetch_add(&call->talk->twice, 1);
+    if (call->index + 2 < CALLS) /* two chains of calls */
+        ask(call->talk, call->index + 2);
+    atomic_fetch_add(&call->talk->ended, 1);
+    free(call);
+}
+
+static void ask(struct talk *talk, unsigned index)
+{
+    static const uint8_t large[200000];
+    struct one_call *call = malloc(sizeof(*call));
+    beam_message *message = beam_message_new();
+    if (!call)
+        abort();
+    *call = (struct one_call){talk, index};
+    beam_message_put_str(message, "what", "a call");
+    beam_message_set_body(message, large, index == 3 ? sizeof(large) : index);
+    if (talk->fds && index % 2) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        beam_message_attach_fd(message, &fd);
+    }
+    int r = beam_call(talk->session, index == 5 ? "nobody" : "answer", &message, on_reply, call,
+                      &BEAM_CALL_OPTIONS(.timeout_ns = CALL_NS));
+    if (r == 0)
+        atomic_fetch_add(&talk->asked, 1);
+    else
+        free(call);
+    beam_message_free(message);
+}
+
+static void on_channel_end(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    struct talk *talk = arg;
+    (void)channel;
+    (void)status;
+    atomic_store(&talk->channel_over, true);
+}
+
+static const struct beam_channel_handlers talk_handlers = {
+    .on_message = count_message,
+    .on_end = on_channel_end,
+};
+static const struct beam_channel_handlers no_handlers;
+
+static void on_close(beam_session *session, const struct beam_status *status, void *arg)
+{
+    struct talk *talk = arg;
+    (void)session;
+    (void)status;
+    atomic_store(&talk->closed, true);
+}
+
+static void on_open(beam_session *session, void *arg)
+{
+    struct talk *talk = arg;
+    ask(talk, 0);
+    ask(talk, 1);
+    beam_message *message = beam_message_new();
+    talk->attached = beam_message_attach_channel(message);
+    if (talk->attached)
+        beam_channel_set_handlers(talk->attached, &no_handlers, NULL);
+    int r = beam_open(session, "converse", &message, &talk_handlers, talk,
+                      &BEAM_CALL_OPTIONS(.timeout_ns = CALL_NS), &talk->channel);
+    beam_message_free(message);
+    if (r == 0) {
+        (void)beam_channel_send_body(talk->channel, "more", 4);
+        beam_channel_end(talk->channel);
+    } else {
+        talk->channel = NULL;
+        atomic_store(&talk->channel_over, true);
+    }
+    message = beam_message_new();
+    beam_message_set_body(message, "event", 5);
+    (void)beam_send_event(session, "converse", &message);
+    beam_message_free(message);
+}
+
+static const struct beam_session_handlers session_handlers = {
+    .on_open = on_open,
+    .on_close = on_close,
+};
+
+static void say(void *arg)
+{
+    struct talk *talk = arg;
+    int r = beam_connect(
+        talk->runtime, talk->url,
+        &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = talk, .timeout_ns = CALL_NS),
+        &talk->session);
+    if (r < 0) {
+        atomic_store(&talk->closed, true);
+        talk->session = NULL;
+    }
+}
+
+static void hang_up(void *arg)
+{
+    struct talk *talk = arg;
+    talk->attached = beam_channel_free(talk->attached);
+    talk->channel = beam_channel_free(talk->channel);
+    talk->session = beam_session_free(talk->session);
+}
+
+static bool is_over(struct talk *talk)
+{
+    return atomic_load(&talk->ended) == atomic_load(&talk->asked) &&
+           (atomic_load(&talk->channel_over) || atomic_load(&talk->closed));
+}
+
+/* Says it all and waits for the end. */
+static void have(struct talk *talk)
+{
+    atomic_store(&talk->asked, 0);
+    atomic_store(&talk->ended, 0);
+    atomic_store(&talk->closed, false);
+    atomic_store(&talk->channel_over, false);
+    memset(talk->ends, 0, sizeof(talk->ends));
+    served_run(talk->runtime, 0, say, talk);
+    WAIT_UNTIL(is_over(talk));
+    CHECK_UINT(atomic_load(&talk->ended), atomic_load(&talk->asked));
+    CHECK_UINT(atomic_load(&talk->twice), 0);
+    served_run(talk->runtime, 0, hang_up, talk);
+}
+
+/* 0, or the error of the step that failed; then nothing is left of it. */
+static int begin(struct talk *talk, bool ring, bool fds)
+{
+    memset(talk, 0, sizeof(*talk));
+    talk->fds = fds;
+    int r = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports,
+                                                   .reactors = ring ? 2 : 1,
+                                                   .stop_timeout_ns = 50 * BEAM_MS),
+                             &talk->runtime);
+    if (r < 0)
+        return r;
+    r = beam_serve(talk->runtime, "answer", answer, talk);
+    if (r == 0)
+        r = beam_serve(talk->runtime, "converse", converse, talk);
+    if (ring) {
+        snprintf(talk->url, sizeof(talk->url), "ring:1");
+    } else {
+        char name[80];
+        raw_name(name, sizeof(name));
+        snprintf(talk->url, sizeof(talk->url), "unix:@%s", name);
+        if (r == 0)
+            r = beam_listen(talk->runtime, talk->url, NULL);
+    }
+    if (r == 0)
+        r = beam_start(talk->runtime);
+    if (r < 0)
+        talk->runtime = beam_runtime_free(talk->runtime);
+    return r;
+}
+
+static void end(struct talk *talk)
+{
+    talk->runtime = beam_runtime_free(talk->runtime);
+}
+
+/* Everything worked: it is served as if nothing had happened. */
+static void check_well(struct talk *talk)
+{
+    have(talk);
+    CHECK_UINT(atomic_load(&talk->asked), CALLS);
+    CHECK(atomic_load(&talk->channel_over));
+}
+
+/* --- completions ----------------------------------------------------------------------------- */
+
+static struct {
+    unsigned fail_at; /* counted from 1; 0: none */
+    int error;
+    unsigned seen;
+    bool failed;
+    bool fds; /* packets hold some: a received one may not be hidden */
+} plan;
+
+static bool may_fail(const struct bm_op *op, int res, uint32_t flags)
+{
+    (void)flags;
+    switch (op->kind) {
+    case BM_OP_RECVMSG_MULTISHOT:
+        return !plan.fds || res < 0;
+    case BM_OP_ACCEPT:
+    case BM_OP_CONNECT:
+    case BM_OP_SENDMSG:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static enum bm_completion_verdict hook(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)arg;
+    if (plan.fail_at == 0 || plan.failed || *res == -ECANCELED || !may_fail(op, *res, *flags))
+        return BM_COMPLETION_PASS;
+    if (++plan.seen < plan.fail_at)
+        return BM_COMPLETION_PASS;
+    plan.failed = true;
+    if (op->kind == BM_OP_ACCEPT && *res >= 0)
+        close(*res); /* what is hidden is the hook's to give back */
+    *res = plan.error;
+    return BM_COMPLETION_PASS;
+}
+
+static void sweep_completions(bool fds)
+{
+    static const int errors[] = {-EINTR, -EAGAIN, -ECANCELED, -ENOBUFS,
+                                 -EPIPE, -EMFILE, -ETOOMANYREFS};
+    static struct talk talk;
+    served_need_io_uring();
+    unsigned total = 0;
+    for (size_t e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {
+        for (unsigned k = 1; k < 500; k++) {
+            /* What hides a success makes it happen twice when the op is repeated: a packet is then
+             * sent again, which the receiver rightly refuses. Still one clean end. */
+            plan.fail_at = 0;
+            plan.seen = 0;
+            plan.failed = false;
+            plan.fds = fds;
+            plan.error = errors[e];
+            test_note("completion %u fails with %s", k, beam_error_name(errors[e]));
+            bm_completion_hook.fn = hook;
+            struct bm_alloc_totals before = bm_alloc_totals();
+            REQUIRE_INT(begin(&talk, false, fds), 0);
+            plan.fail_at = k;
+            have(&talk);
+            plan.fail_at = 0;
+            check_well(&talk);
+            end(&talk);
+            bm_completion_hook.fn = NULL;
+            CHECK_UINT(bm_alloc_totals().live_bytes, before.live_bytes);
+            total++;
+            if (!plan.failed)
+                break;
+        }
+    }
+    fprintf(stderr, "    %u conversations\n", total);
+    CHECK(total > 60);
+}
+
+TEST(any_completion_may_fail_once)
+{
+    sweep_completions(false);
+}
+
+TEST(any_completion_may_fail_once_while_fds_pass)
+{
+    sweep_completions(true);
+}
+
+/* --- allocations ----------------------------------------------------------------------------- */
+
+static struct {
+    atomic_long left; /* allocations until the one that fails; < 0: none */
+    atomic_bool failed;
+    bool for_good; /* and all after it */
+} famine;
+
+static void *failing_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
+{
+    (void)arg;
+    if (new_len > old_len) {
+        long left = atomic_fetch_sub(&famine.left, 1);
+        if (left == 0 || (left < 0 && famine.for_good && atomic_load(&famine.failed))) {
+            atomic_store(&famine.failed, true);
+            return NULL;
+        }
+    }
+    if (new_len == 0) {
+        free(ptr);
+        return NULL;
+    }
+    size_t align = new_len >= 64 ? 64 : 16;
+    void *fresh = aligned_alloc(align, (new_len + align - 1) / align * align);
+    if (fresh && ptr) {
+        memcpy(fresh, ptr, old_len < new_len ? old_len : new_len);
+        free(ptr);
+    }
+    return fresh;
+}
+
+static void arm(long n)
+{
+    atomic_store(&famine.failed, false);
+    atomic_store(&famine.left, n);
+}
+
+static void disarm(void)
+{
+    famine.for_good = false;
+    atomic_store(&famine.left, -1);
+    atomic_store(&famine.failed, false);
+}
+
+/* before: the beginning is part of it; else only the conversation. */
+static void sweep_allocations(bool ring, bool before, bool for_good)
+{
+    static const struct bm_allocator allocator = {.realloc = failing_realloc};
+    static struct talk talk;
+    served_need_io_uring();
+    disarm();
+    bm_alloc_set(&allocator);
+    unsigned k = 0;
+    for (bool failed = true; failed && k < 3000; k++) {
+        test_note("allocation %u fails%s", k, for_good ? " and all after it" : "");
+        struct bm_alloc_totals live = bm_alloc_totals();
+        if (before) {
+            arm(k);
+            famine.for_good = for_good;
+        }
+        int r = begin(&talk, ring, true);
+        if (r == 0) {
+            if (!before) {
+                arm(k);
+                famine.for_good = for_good;
+            }
+            have(&talk);
+            failed = atomic_load(&famine.failed);
+            disarm();
+            check_well(&talk);
+            end(&talk);
+        } else {
+            CHECK_INT(r, -ENOMEM);
+            failed = atomic_load(&famine.failed);
+            CHECK(failed);
+            disarm();
+        }
+        CHECK_UINT(bm_alloc_totals().live_bytes, live.live_bytes);
+    }
+    bm_alloc_set(NULL);
+    fprintf(stderr, "    %u allocations\n", k - 1);
+    CHECK(k > 10 && k < 3000);
+}
+
+TEST(any_allocation_may_fail_on_a_unix_session)
+{
+    sweep_allocations(false, false, false);
+}
+
+TEST(any_allocation_may_fail_on_a_ring_session)
+{
+    sweep_allocations(true, false, false);
+}
+
+TEST(any_allocation_may_fail_from_the_start_with_unix)
+{
+    sweep_allocations(false, true, false);
+}
+
+TEST(any_allocation_may_fail_from_the_start_with_rings)
+{
+    sweep_allocations(true, true, false);
+}
+
+TEST(all_memory_may_run_out_on_a_unix_session)
+{
+    sweep_allocations(false, false, true);
+}
+
+TEST(all_memory_may_run_out_on_a_ring_session)
+{
+    sweep_allocations(true, false, true);
+}
