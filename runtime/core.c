@@ -31,6 +31,11 @@ struct bm_core *bm_core_current(void)
     return current;
 }
 
+void bm_core_enter(struct bm_core *core)
+{
+    current = core;
+}
+
 void bm_core_log(struct bm_core *core, enum beam_log_level level, const char *format, ...)
 {
     const struct beam_runtime_options *options = &core->runtime->options;

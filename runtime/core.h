@@ -59,6 +59,8 @@ struct bm_core {
 
 /* The core whose thread this is, or NULL. */
 struct bm_core *bm_core_current(void);
+/* Makes it that: a thread may have several embedded ones, and is the one it turned last. */
+void bm_core_enter(struct bm_core *core);
 
 /* Owner's thread: makes the reactor and all that hangs on it; -BEAM_ENO_IO_URING, -ENOMEM. */
 int bm_core_open(struct bm_core *core);

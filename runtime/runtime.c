@@ -193,6 +193,7 @@ static void finish_embedded(beam_runtime *runtime)
     struct bm_core *core = &runtime->cores[0];
     if (!core->reactor)
         return;
+    bm_core_enter(core);
     beam_runtime_stop(runtime);
     while (!core->quiet && bm_reactor_turn(core->reactor) >= 0) {
         struct pollfd pfd = {.fd = bm_reactor_fd(core->reactor), .events = POLLIN};
@@ -492,6 +493,7 @@ int beam_runtime_turn(beam_runtime *runtime)
 {
     if (!runtime->options.embedded)
         return -EINVAL;
+    bm_core_enter(&runtime->cores[0]);
     return bm_reactor_turn(runtime->cores[0].reactor);
 }
 

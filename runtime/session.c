@@ -427,6 +427,21 @@ bool beam_session_is_open(const beam_session *session)
     return session->state == BM_SESSION_OPEN && session->hello_received;
 }
 
+void beam_session_stats(const beam_session *session, struct beam_session_stats *ret_stats)
+{
+    uint32_t channels = session->opened_here + session->opened_there;
+    *ret_stats = (struct beam_session_stats){
+        .queue_len = session->queue_len,
+        .large_len = session->large_held,
+        .channels = channels,
+        .fds_received = (uint32_t)((int64_t)session->fds_granted - session->fds_recv_credit -
+                                   (int64_t)session->fds_owed),
+    };
+    ret_stats->memory_len = session->account.used + session->queue_len + session->large_held +
+                            (uint64_t)channels * sizeof(struct beam_request) +
+                            session->carrier->memory(session);
+}
+
 int beam_session_ping(beam_session *session, void (*fn)(uint64_t ns, void *arg), void *arg)
 {
     if (session->state == BM_SESSION_CLOSED)

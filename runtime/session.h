@@ -57,6 +57,7 @@ struct bm_carrier {
     /* End the link now. Both end with bm_session_unref() once no op and no peer knows the session. */
     void (*abort)(beam_session *session);
     void (*free)(beam_session *session); /* the carrier's own memory, and the session's */
+    size_t (*memory)(const beam_session *session); /* how much that is just now */
 };
 
 enum { BM_PUT_FULL, BM_PUT_PART, BM_PUT_DONE };

@@ -694,6 +694,14 @@ static void unix_free(beam_session *session)
     bm_free(NULL, us, sizeof(*us));
 }
 
+static size_t unix_memory(const beam_session *session)
+{
+    const struct bm_unix_session *us =
+        bm_container_of(session, const struct bm_unix_session, session);
+    const struct bm_unix_packet_head *head = us->packet.head;
+    return sizeof(*us) + (head ? head->cap + us->packet.bytes_cap : 0u);
+}
+
 const struct bm_carrier bm_unix_carrier = {
     .name = "unix",
     .begin = unix_begin,
@@ -707,6 +715,7 @@ const struct bm_carrier bm_unix_carrier = {
     .shut = unix_shut,
     .abort = unix_abort,
     .free = unix_free,
+    .memory = unix_memory,
 };
 
 int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_unix_session **ret)

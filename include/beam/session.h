@@ -82,6 +82,17 @@ BEAM_EXPORT const struct beam_peer *beam_session_peer(const beam_session *sessio
 BEAM_EXPORT beam_str beam_session_peer_name(const beam_session *session); /* a label only */
 BEAM_EXPORT bool beam_session_is_open(const beam_session *session);
 
+/* What a session holds of this process just now. Each number has its limit in struct beam_limits. */
+struct beam_session_stats {
+    uint64_t memory_len;   /* bytes: everything below, and the session's own tables and packet */
+    uint64_t queue_len;    /* bytes accepted and not yet sent */
+    uint64_t large_len;    /* large messages of the peer that the application is not done with */
+    uint32_t channels;     /* open now, by whomever */
+    uint32_t fds_received; /* fds of the peer that nobody has taken or closed yet */
+};
+BEAM_EXPORT void beam_session_stats(const beam_session *session,
+                                    struct beam_session_stats *ret_stats);
+
 /* A pidfd for the peer of a unix session (SO_PEERPIDFD, Linux 6.5), the caller's to close. It names the
  * process that called connect(2) or socketpair(2). -ENOTSUP elsewhere. */
 BEAM_EXPORT int beam_session_peer_pidfd(const beam_session *session);
