@@ -35,6 +35,11 @@ static const struct beam_limits default_limits = {
     .aborts_per_s = 100,
 };
 
+void beam_limits_default(struct beam_limits *ret_limits)
+{
+    *ret_limits = default_limits;
+}
+
 static uint32_t or_default(uint32_t value, uint32_t by_default)
 {
     return value ? value : by_default;
@@ -108,8 +113,8 @@ int beam_reactor_current(void)
 
 const struct beam_transport *bm_transport_find(const beam_runtime *runtime, const char *url)
 {
-    const struct beam_transport *const *t = runtime->options.transports;
-    for (; t && *t; t++)
+    const struct beam_transport *const *t = runtime->transports;
+    for (; *t; t++)
         if (strncmp(url, (*t)->scheme, strlen((*t)->scheme)) == 0)
             return *t;
     return NULL;
@@ -130,6 +135,12 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     if (!runtime)
         return -ENOMEM;
     runtime->options = wanted;
+    runtime->early_tail = &runtime->early_posts;
+    for (unsigned i = 0; wanted.transports && wanted.transports[i]; i++) {
+        if (i == BM_TRANSPORTS_MAX)
+            return -EINVAL;
+        runtime->transports[i] = wanted.transports[i];
+    }
     runtime->limits = complete(&wanted.limits);
     runtime->fork_epoch = bm_fork_epoch();
     runtime->core_count = count;
@@ -230,6 +241,11 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
     bm_free(NULL, runtime->cores, runtime->core_count * sizeof(runtime->cores[0]));
     bm_free(NULL, runtime->paths,
             (size_t)runtime->core_count * runtime->core_count * sizeof(runtime->paths[0]));
+    while (runtime->early_posts) {
+        struct bm_early_post *post = runtime->early_posts;
+        runtime->early_posts = post->next;
+        bm_free(NULL, post, sizeof(*post));
+    }
     bm_services_deinit(&runtime->services);
     pthread_mutex_destroy(&runtime->listener_lock);
     pthread_mutex_destroy(&runtime->start_lock);
@@ -381,6 +397,48 @@ static void start_listeners(beam_runtime *runtime)
     }
 }
 
+/* What was posted before the start, in its order. */
+static void run_early_posts(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    struct bm_early_post *mine = NULL;
+    struct bm_early_post **tail = &mine;
+    pthread_mutex_lock(&runtime->start_lock);
+    struct bm_early_post **place = &runtime->early_posts;
+    while (*place) {
+        struct bm_early_post *post = *place;
+        if (post->core != core->index) {
+            place = &post->next;
+            continue;
+        }
+        *place = post->next;
+        post->next = NULL;
+        *tail = post;
+        tail = &post->next;
+    }
+    runtime->early_tail = place;
+    pthread_mutex_unlock(&runtime->start_lock);
+    while (mine) {
+        struct bm_early_post *post = mine;
+        mine = post->next;
+        post->fn(post->arg);
+        bm_free(NULL, post, sizeof(*post));
+    }
+}
+
+static int post_early(beam_runtime *runtime, unsigned core, beam_post_fn *fn, void *arg)
+{
+    struct bm_early_post *post = bm_alloc(NULL, sizeof(*post));
+    if (!post)
+        return -ENOMEM;
+    *post = (struct bm_early_post){.core = core, .fn = fn, .arg = arg};
+    pthread_mutex_lock(&runtime->start_lock);
+    *runtime->early_tail = post;
+    runtime->early_tail = &post->next;
+    pthread_mutex_unlock(&runtime->start_lock);
+    return 0;
+}
+
 static int turn_core(struct bm_core *core)
 {
     beam_runtime *runtime = core->runtime;
@@ -391,6 +449,7 @@ static int turn_core(struct bm_core *core)
     if (r >= 0 && all >= 0) {
         if (core->index == 0)
             start_listeners(runtime);
+        run_early_posts(core);
         r = bm_reactor_run(core->reactor);
     }
     bm_core_close(core);
@@ -505,6 +564,8 @@ int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *a
         return -EINVAL;
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
+    if (runtime->state == BM_RUNTIME_NEW)
+        return post_early(runtime, reactor, fn, arg);
     if (runtime->state != BM_RUNTIME_RUNNING || !runtime->cores[reactor].reactor)
         return -ESHUTDOWN;
     return bm_mailbox_post(runtime->cores[reactor].reactor, fn, arg);
