@@ -1,0 +1,161 @@
+/* A runtime inside somebody else's loop: here one of epoll(7), asleep between events. */
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "tests/support/flow.h"
+
+#define TIMEOUT_MS 10000 /* a wake that is lost ends here */
+
+static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+static beam_runtime *runtimes[2];
+static int epoll;
+
+static beam_runtime *open_runtime(unsigned i)
+{
+    struct beam_runtime_options options =
+        BEAM_RUNTIME_OPTIONS(.embedded = true, .transports = transports);
+    REQUIRE_INT(beam_runtime_new(&options, &runtimes[i]), 0);
+    int fd = beam_runtime_fd(runtimes[i]);
+    REQUIRE(fd >= 0);
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
+    REQUIRE_INT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), 0);
+    return runtimes[i];
+}
+
+static void open_loop(void)
+{
+    runtimes[0] = runtimes[1] = NULL;
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    REQUIRE(epoll >= 0);
+}
+
+static void close_loop(void)
+{
+    beam_runtime_free(runtimes[0]);
+    beam_runtime_free(runtimes[1]);
+    close(epoll);
+}
+
+/* The host's loop: it looks at nothing but its descriptors. */
+static void loop_until(const unsigned *count, unsigned wanted)
+{
+    while (*count < wanted) {
+        struct epoll_event events[2];
+        int n = epoll_wait(epoll, events, 2, TIMEOUT_MS);
+        REQUIRE(n > 0);
+        for (int i = 0; i < n; i++)
+            REQUIRE_INT(beam_runtime_turn(runtimes[events[i].data.u32]), 0);
+    }
+}
+
+static void on_echo(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_message *kept = beam_message_keep(message);
+    beam_reply(request, &kept);
+}
+
+static unsigned replies;
+
+static void on_reply(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    CHECK_INT(status->code, BEAM_OK);
+    CHECK(flow_body_is_right(message, (uintptr_t)arg, 1));
+    replies++;
+}
+
+static void call_all(beam_session *session)
+{
+    static const size_t lens[] = {0, 40, 1000, 65536, 1000000};
+    replies = 0;
+    for (unsigned i = 0; i < 5; i++) {
+        beam_message *question = flow_message_of(lens[i], 1);
+        CHECK_INT(beam_call(session, "echo", &question, on_reply, (void *)lens[i], NULL), 0);
+        loop_until(&replies, i + 1);
+    }
+}
+
+TEST(embedded_client_and_server_share_one_loop)
+{
+    char url[80];
+    uint64_t random;
+    REQUIRE_INT(getrandom(&random, sizeof(random), 0), sizeof(random));
+    snprintf(url, sizeof(url), "unix:@beam-embedded-%016llx", (unsigned long long)random);
+    open_loop();
+    beam_runtime *server = open_runtime(0);
+    REQUIRE_INT(beam_serve(server, "echo", on_echo, NULL), 0);
+    REQUIRE_INT(beam_listen(server, url, NULL), 0);
+    beam_runtime *client = open_runtime(1);
+
+    /* Both runtimes live on this thread; the current one is the one being turned, so what is asked of
+     * the client is asked from its own reactor. */
+    beam_session *session = NULL;
+    int r = beam_connect(client, url, NULL, &session);
+    CHECK_INT(r, 0);
+    if (r == 0)
+        call_all(session);
+    beam_session_free(session);
+    close_loop();
+}
+
+static unsigned fired;
+
+static void on_timer(void *arg)
+{
+    fired++;
+}
+
+TEST(embedded_timer_wakes_a_sleeping_host)
+{
+    beam_timer *timer, *periodic;
+    open_loop();
+    beam_runtime *runtime = open_runtime(0);
+    fired = 0;
+    uint64_t before = beam_now_ns();
+    REQUIRE_INT(beam_timer_new(runtime, 20 * BEAM_MS, 0, on_timer, NULL, &timer), 0);
+    loop_until(&fired, 1);
+    CHECK(beam_now_ns() - before >= 20 * BEAM_MS);
+    REQUIRE_INT(beam_timer_new(runtime, BEAM_MS, BEAM_MS, on_timer, NULL, &periodic), 0);
+    loop_until(&fired, 6);
+    beam_timer_free(periodic);
+    beam_timer_free(timer);
+    close_loop();
+}
+
+TEST(embedded_runtime_talks_to_itself_over_a_ring)
+{
+    open_loop();
+    beam_runtime *runtime = open_runtime(0);
+    REQUIRE_INT(beam_serve(runtime, "echo", on_echo, NULL), 0);
+    beam_session *session = NULL;
+    REQUIRE_INT(beam_connect(runtime, "ring:0", NULL, &session), 0);
+    call_all(session);
+    beam_session_free(session);
+    close_loop();
+}
+
+static unsigned posted;
+
+static void on_post(void *arg)
+{
+    posted++;
+}
+
+TEST(embedded_runtime_is_no_place_for_threads_and_blocking)
+{
+    beam_runtime *none = NULL;
+    struct beam_runtime_options options = BEAM_RUNTIME_OPTIONS(.embedded = true, .reactors = 2);
+    CHECK_INT(beam_runtime_new(&options, &none), -EINVAL);
+    open_loop();
+    beam_runtime *runtime = open_runtime(0);
+    CHECK_INT(beam_start(runtime), -EINVAL);
+    CHECK_INT(beam_run(runtime), -EINVAL);
+    beam_session *session = NULL;
+    CHECK_INT(beam_connect_wait(runtime, "ring:0", NULL, &session), -EDEADLK);
+    posted = 0;
+    CHECK_INT(beam_post(runtime, 0, on_post, NULL), 0);
+    CHECK_UINT(posted, 0);
+    loop_until(&posted, 1);
+    close_loop();
+}
