@@ -275,7 +275,7 @@ bool asker_next(struct asker *asker, struct bm_message_head *ret_head)
         const struct bm_frame *frame = &asker->peer.frame;
         struct bm_attached attached;
         if (bm_frame_parse_message(frame, ret_head) != 0) {
-            CHECK(!"a frame that reads as a message");
+            test_check(false, "a frame that reads as a message", TEST_AT_, false);
             return false;
         }
         if (ret_head->open) {
