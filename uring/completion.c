@@ -155,18 +155,17 @@ static void settle(struct bm_reactor *reactor)
 {
     struct bm_list done;
     struct bm_list *node;
-    if (bm_list_empty(&reactor->quiet)) {
+    if (bm_list_empty(&reactor->left)) {
         /* What somebody waits for may still stand in line. */
-        if (bm_list_empty(&reactor->queued))
+        if (bm_list_empty(&reactor->queued) && bm_list_empty(&reactor->quiet))
             reactor->settle_due = false;
         return;
     }
-    if (bm_kernel_queued(reactor->kernel) > 0 ||
-        (bm_kernel_pending(reactor->kernel) & (BM_PENDING_OVERFLOW | BM_PENDING_CQE)))
+    if (bm_kernel_pending(reactor->kernel) & (BM_PENDING_OVERFLOW | BM_PENDING_CQE))
         return;
-    reactor->settle_due = false;
+    reactor->settle_due = !bm_list_empty(&reactor->quiet);
     bm_list_init(&done);
-    bm_list_splice_back(&done, &reactor->quiet);
+    bm_list_splice_back(&done, &reactor->left);
     while ((node = bm_list_front(&done))) {
         struct bm_op *op = bm_list_entry(node, struct bm_op, node);
         struct bm_cqe cqe = {.user_data = (uint64_t)(uintptr_t)op, .res = (int)op->len};

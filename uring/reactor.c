@@ -102,6 +102,7 @@ int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor *
     bm_list_init(&reactor->queued);
     bm_list_init(&reactor->running);
     bm_list_init(&reactor->quiet);
+    bm_list_init(&reactor->left);
     bm_list_init(&reactor->ended);
     bm_list_init(&reactor->tasks);
     bm_list_init(&reactor->sources);
@@ -329,6 +330,8 @@ static void entered(struct bm_reactor *reactor, unsigned queued, int r)
     bm_assert(r >= 0 || r == -ETIME || r == -EINTR || r == -EAGAIN || r == -EBUSY || r == -ENOMEM);
     reactor->stats.enters++;
     reactor->stats.sqes += queued - bm_kernel_queued(reactor->kernel);
+    if (bm_kernel_queued(reactor->kernel) == 0)
+        bm_list_splice_back(&reactor->left, &reactor->quiet);
     reactor->unclocked = BM_TURNS_UNCLOCKED;
 }
 

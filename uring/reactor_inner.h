@@ -71,7 +71,8 @@ struct bm_reactor {
 
     struct bm_list queued;  /* ops in line: QUEUED to be submitted, CANCELLING to be asked for */
     struct bm_list running; /* ops the kernel has: INFLIGHT, or CANCELLING and asked for */
-    struct bm_list quiet;   /* ops the kernel has or has had: no news of one that left is good news */
+    struct bm_list quiet;   /* quiet ops in the submission queue */
+    struct bm_list left;    /* ... that the kernel has taken: no news of one is good news */
     struct bm_list ended;   /* ops that end without the kernel */
     struct bm_list tasks;
     struct bm_list sources;
