@@ -43,9 +43,8 @@ int beam_exit_code(int error, FILE *out)
     if (error >= 0)
         return 0;
     if (out)
-        fprintf(out, "beam: %s%s%s\n", beam_strerror(error),
-                error == -BEAM_ENO_IO_URING ? ": " : "",
-                error == -BEAM_ENO_IO_URING ? bm_reactor_why() : "");
+        fprintf(out, "beam: %s\n",
+                error == -BEAM_ENO_IO_URING ? bm_reactor_why() : beam_strerror(error));
     switch (-error) {
     case EINVAL:
     case ENAMETOOLONG:
