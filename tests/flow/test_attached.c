@@ -320,7 +320,7 @@ static void on_offer_both(beam_request *request, const beam_message *message, vo
 static void on_digits(beam_stream *stream, const void *data, size_t len, void *arg)
 {
     struct end *end = arg;
-    if (memcmp(data, "0123456789" + end->bytes, len) != 0)
+    if (memcmp(data, &"0123456789"[end->bytes], len) != 0)
         end->wrong++;
     end->bytes += len;
     flow_tick();

@@ -426,20 +426,35 @@ TEST(mailbox_that_is_full_refuses_and_loses_nothing)
     sem_destroy(&at_gate);
 }
 
-TEST(posts_before_the_start_and_after_the_stop_are_refused)
+static void note_first(void *arg)
+{
+    CHECK_INT(beam_reactor_current(), 1);
+    sem_post(arg);
+}
+
+TEST(posts_before_the_start_run_when_it_has_begun)
 {
     beam_runtime *runtime = NULL;
-    unsigned ran = 0;
-    REQUIRE_INT(beam_runtime_new(NULL, &runtime), 0);
-    CHECK_INT(beam_post(runtime, 0, count_post, &ran), -ESHUTDOWN);
     beam_session *session = NULL;
+    unsigned ran = 0;
+    sem_t done;
+    sem_init(&done, 0, 0);
+    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.reactors = 2), &runtime), 0);
+    CHECK_INT(beam_post(runtime, 1, note_first, &done), 0);
     CHECK_INT(beam_connect_wait(runtime, "ring:0", NULL, &session), -ESHUTDOWN);
     REQUIRE_INT(beam_start(runtime), 0);
+    wait_for(&done);
     CHECK_INT(beam_start(runtime), -EALREADY);
     CHECK_INT(beam_runtime_fd(runtime), -EINVAL);
     CHECK_INT(beam_runtime_turn(runtime), -EINVAL);
     beam_runtime_free(runtime);
+
+    REQUIRE_INT(beam_runtime_new(NULL, &runtime), 0);
+    CHECK_INT(beam_post(runtime, 0, count_post, &ran), 0);
+    CHECK_INT(beam_post(runtime, 1, count_post, &ran), -EINVAL);
+    beam_runtime_free(runtime);
     CHECK_UINT(ran, 0);
+    sem_destroy(&done);
 }
 
 /* --- timers ---------------------------------------------------------------------------------- */
@@ -470,7 +485,7 @@ static void on_once(void *arg)
 static void start_ticker(void *arg)
 {
     struct ticker *t = arg;
-    beam_timer *never;
+    beam_timer *never = NULL;
     t->begin_ns = beam_now_ns();
     t->r = beam_timer_new(server, 5 * BEAM_MS, 5 * BEAM_MS, on_tick, t, &t->timer);
     if (t->r == 0)
