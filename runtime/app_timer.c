@@ -51,7 +51,7 @@ int beam_timer_new(beam_runtime *runtime, uint64_t delay_ns, uint64_t period_ns,
                    void *arg, beam_timer **ret_timer)
 {
     struct bm_core *core = bm_core_current();
-    if (!core || core->runtime != runtime)
+    if (!core || (runtime && core->runtime != runtime))
         return -EPERM;
     beam_timer *timer = bm_alloc_zero(NULL, sizeof(*timer));
     if (!timer)

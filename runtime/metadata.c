@@ -233,6 +233,20 @@ int beam_message_get_int(const beam_message *message, const char *key, int64_t *
     return r < 0 ? r : beam_kv_get_int(&map, key, ret_int);
 }
 
+int beam_message_get_uint(const beam_message *message, const char *key, uint64_t *ret_uint)
+{
+    struct beam_kv_value map;
+    int r = root(message, &map);
+    return r < 0 ? r : beam_kv_get_uint(&map, key, ret_uint);
+}
+
+int beam_message_get_bytes(const beam_message *message, const char *key, beam_bytes *ret_bytes)
+{
+    struct beam_kv_value map;
+    int r = root(message, &map);
+    return r < 0 ? r : beam_kv_get_bytes(&map, key, ret_bytes);
+}
+
 int beam_message_get_float(const beam_message *message, const char *key, double *ret_float)
 {
     struct beam_kv_value map;

@@ -12,12 +12,23 @@
 #define BEAM_VERSION "0.1.0"
 #endif
 
+/* Whether io_uring works is known once somebody has tried; a reactor's thread has. */
+static void try_io_uring(void)
+{
+    struct bm_reactor *reactor;
+    if (bm_reactor_current() ||
+        bm_reactor_new(&(struct bm_reactor_options){.spin = BM_SPIN_NEVER}, &reactor) < 0)
+        return;
+    bm_reactor_free(reactor);
+}
+
 const struct beam_platform *beam_platform(void)
 {
     static struct beam_platform platform;
     static _Atomic int ready; /* release after writing; acquire. Two threads write the same. */
     if (!atomic_load_explicit(&ready, memory_order_acquire)) {
         const struct bm_features *f = bm_features_get();
+        try_io_uring();
         platform = (struct beam_platform){
             .version = BEAM_VERSION,
             .kernel = f->kernel,
@@ -38,13 +49,27 @@ const char *beam_runtime_why(void)
     return bm_reactor_why();
 }
 
-int beam_exit_code(int error, FILE *out)
+static int exit_code_of_status(unsigned code)
 {
-    if (error >= 0)
-        return 0;
-    if (out)
-        fprintf(out, "beam: %s\n",
-                error == -BEAM_ENO_IO_URING ? bm_reactor_why() : beam_strerror(error));
+    switch (code) {
+    case BEAM_UNAVAILABLE:
+        return 4;
+    case BEAM_PERMISSION_DENIED:
+    case BEAM_UNAUTHENTICATED:
+        return 5;
+    case BEAM_RESOURCE_EXHAUSTED:
+        return 6;
+    case BEAM_DEADLINE_EXCEEDED:
+        return 7;
+    case BEAM_NOT_FOUND:
+        return 8;
+    default:
+        return 9;
+    }
+}
+
+static int exit_code_of_error(int error)
+{
     switch (-error) {
     case EINVAL:
     case ENAMETOOLONG:
@@ -57,8 +82,8 @@ int beam_exit_code(int error, FILE *out)
     case ECONNABORTED:
     case ECONNRESET:
     case EPIPE:
+    case EPROTOTYPE:
     case ESHUTDOWN:
-    case ETIMEDOUT:
         return 4;
     case EACCES:
     case EPERM:
@@ -68,11 +93,30 @@ int beam_exit_code(int error, FILE *out)
     case ENFILE:
     case ENOBUFS:
     case EAGAIN:
+    case EMSGSIZE:
     case EADDRINUSE:
         return 6;
+    case ETIMEDOUT:
+        return 7;
     default:
         return 1;
     }
+}
+
+int beam_exit_code(int error, FILE *out)
+{
+    if (error == 0)
+        return 0;
+    if (error > 0) {
+        if (out)
+            fprintf(out, "beam: %s (%s)\n", beam_code_text((unsigned)error),
+                    beam_code_name((unsigned)error));
+        return exit_code_of_status((unsigned)error);
+    }
+    if (out)
+        fprintf(out, "beam: %s\n",
+                error == -BEAM_ENO_IO_URING ? bm_reactor_why() : beam_strerror(error));
+    return exit_code_of_error(error);
 }
 
 int beam_runtime_stats(beam_runtime *runtime, unsigned reactor, struct beam_stats *ret_stats)

@@ -21,8 +21,19 @@ enum bm_runtime_state {
     BM_RUNTIME_STOPPED,
 };
 
+#define BM_TRANSPORTS_MAX 8u /* ours: there are four */
+
+/* A call posted before there was a reactor to run it. */
+struct bm_early_post {
+    struct bm_early_post *next;
+    unsigned core;
+    beam_post_fn *fn;
+    void *arg;
+};
+
 struct beam_runtime {
     struct beam_runtime_options options;
+    const struct beam_transport *transports[BM_TRANSPORTS_MAX + 1];
     struct beam_limits limits;
     char name[256];
     uint64_t fork_epoch; /* of the process that made it: after a fork it is of no use */
@@ -43,6 +54,7 @@ struct beam_runtime {
     pthread_mutex_t start_lock;
     pthread_cond_t start_cond;
     unsigned started;
+    struct bm_early_post *early_posts, **early_tail; /* under start_lock */
 };
 
 /* This is a child of the process that made it: its threads are not here. */

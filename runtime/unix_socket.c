@@ -21,6 +21,7 @@
 #include <beam/error.h>
 
 #include "base/cleanup.h"
+#include "uring/reactor.h"
 
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83 /* asm-generic/socket.h since Linux 6.16 */
@@ -28,6 +29,9 @@
 
 #define PATH_LEN_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 #define LOCK_WAIT_MS 500 /* ours; bind to listen takes far less than one */
+
+#define STALE_TRIES 25u       /* ours: a quarter of a second in all; */
+#define STALE_WAIT_US 10000u  /* measured: 5 to 8 ms after kill -9 */
 
 static void close_fdp(int *fd)
 {
@@ -194,6 +198,12 @@ static int bind_file(int fd, const struct bm_unix_address *address)
     if (errno != EADDRINUSE)
         return -errno;
     int r = check_stale(address);
+    /* A server that was killed a moment ago can still be found: its ring lets go of the socket a few
+     * milliseconds after the process. A reactor must not wait for that; it starts no servers anew. */
+    for (unsigned i = 0; r == -EADDRINUSE && i < STALE_TRIES && !bm_reactor_current(); i++) {
+        usleep(STALE_WAIT_US);
+        r = check_stale(address);
+    }
     if (r < 0)
         return r;
     if (unlink(address->sun.sun_path) < 0 && errno != ENOENT)

@@ -17,6 +17,7 @@
 #include "uring/completion.h"
 #include "uring/embed.h"
 #include "uring/reactor_inner.h"
+#include "uring/sanitize.h"
 
 bool bm_op_more(uint32_t flags)
 {
@@ -183,10 +184,12 @@ static bool gives_back(const struct bm_op *op)
 }
 
 /* Each close goes on whatever became of the one before; none goes unless the send did. */
-static bool link_closes(struct bm_reactor *reactor, struct io_uring_sqe *sqe, const struct bm_op *op)
+static bool link_closes(struct bm_reactor *reactor, struct io_uring_sqe *sqe,
+                        const struct bm_op *op)
 {
     /* A hook may call a send failed that did happen; then the closes must not have happened. */
-    if (bm_completion_hook.fn || bm_kernel_room(reactor->kernel) < op->close_count)
+    if (!BM_KERNEL_CLOSES || bm_completion_hook.fn ||
+        bm_kernel_room(reactor->kernel) < op->close_count)
         return false;
     sqe->flags |= IOSQE_IO_LINK;
     for (unsigned i = 0; i < op->close_count; i++) {

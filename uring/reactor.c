@@ -29,6 +29,7 @@
 #include "uring/features.h"
 #include "uring/forked.h"
 #include "uring/reactor_inner.h"
+#include "uring/sanitize.h"
 #include "uring/sleep.h"
 
 #define FREE_DEADLINE_NS (10 * BM_NS_PER_S) /* ours: no cancelled op takes that long */
@@ -325,7 +326,7 @@ enum bm_look bm_reactor_look(struct bm_reactor *reactor)
 }
 
 /* Submissions are never lost: what an enter did not take stays queued for the next one. */
-static void entered(struct bm_reactor *reactor, unsigned queued, int r)
+void bm_reactor_entered(struct bm_reactor *reactor, unsigned queued, int r)
 {
     bm_assert(r >= 0 || r == -ETIME || r == -EINTR || r == -EAGAIN || r == -EBUSY || r == -ENOMEM);
     reactor->stats.enters++;
@@ -350,14 +351,14 @@ void bm_reactor_poll(struct bm_reactor *reactor)
     look_for_overflow(reactor, pending);
     if (queued == 0 && !(pending & (BM_PENDING_TASKRUN | BM_PENDING_OVERFLOW)))
         return;
-    entered(reactor, queued, bm_kernel_poll(reactor->kernel));
+    bm_reactor_entered(reactor, queued, bm_kernel_poll(reactor->kernel));
 }
 
 int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns)
 {
     unsigned queued = bm_kernel_queued(reactor->kernel);
     int r = bm_kernel_wait(reactor->kernel, timeout_ns);
-    entered(reactor, queued, r);
+    bm_reactor_entered(reactor, queued, r);
     return r;
 }
 
@@ -453,15 +454,32 @@ void bm_source_remove(struct bm_reactor *reactor, struct bm_source *source)
     bm_list_unlink(&source->node);
 }
 
+/* A submission behind all the ops that were started before. They may name the descriptor that is to be
+ * closed, and must not meet it closed, or as somebody else's: so the line moves on, into the kernel if
+ * there is no room. NULL: the kernel takes no more, or is not to close. */
+static struct io_uring_sqe *last_in_line(struct bm_reactor *reactor)
+{
+    for (;;) {
+        (void)bm_ops_submit(reactor);
+        struct io_uring_sqe *sqe = NULL;
+        if (BM_KERNEL_CLOSES && bm_list_empty(&reactor->queued))
+            sqe = bm_kernel_sqe(reactor->kernel);
+        unsigned queued = bm_kernel_queued(reactor->kernel);
+        if (sqe || queued == 0)
+            return sqe;
+        int r = bm_kernel_submit(reactor->kernel);
+        bm_reactor_entered(reactor, queued, r);
+        if (r < 0)
+            return NULL;
+    }
+}
+
 void bm_reactor_close_fd(struct bm_reactor *reactor, int *fd)
 {
     int closing = bm_take_fd(fd);
     if (closing < 0)
         return;
-    /* Behind the ops that were started before, which may name the same descriptor. */
-    (void)bm_ops_submit(reactor);
-    struct io_uring_sqe *sqe =
-        bm_list_empty(&reactor->queued) ? bm_kernel_sqe(reactor->kernel) : NULL;
+    struct io_uring_sqe *sqe = last_in_line(reactor);
     if (!sqe) {
         close(closing);
         return;

@@ -116,6 +116,8 @@ enum bm_look bm_reactor_look(struct bm_reactor *reactor);
 /* The enters, counted. poll does nothing when there is nothing to do. */
 void bm_reactor_poll(struct bm_reactor *reactor);
 int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns);
+/* After any other enter: how many submissions stood in the queue before it, and what it returned. */
+void bm_reactor_entered(struct bm_reactor *reactor, unsigned queued, int r);
 
 /* Turns the line of ops into submissions; false when some are left for the next turn. */
 bool bm_ops_submit(struct bm_reactor *reactor);

@@ -1,6 +1,7 @@
 /* What the sanitizers cannot see for themselves: memory that the kernel writes (MSan takes it for
  * undefined) and memory that the kernel owns (ASan lets us touch it). Nothing in other builds.
- * TSan needs no help here: no happens-before is ever taken from a completion. */
+ * TSan keeps account of descriptors and does not see the kernel close one: there they are closed by
+ * close(2). Otherwise it needs no help: no happens-before is ever taken from a completion. */
 #ifndef BM_SANITIZE_H
 #define BM_SANITIZE_H
 
@@ -9,9 +10,15 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define BM_SANITIZE_ADDRESS 1
 #endif
+#if defined(__SANITIZE_THREAD__)
+#define BM_SANITIZE_THREAD 1
+#endif
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define BM_SANITIZE_ADDRESS 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define BM_SANITIZE_THREAD 1
 #endif
 #if __has_feature(memory_sanitizer)
 #define BM_SANITIZE_MEMORY 1
@@ -23,6 +30,12 @@
 #endif
 #ifdef BM_SANITIZE_MEMORY
 #include <sanitizer/msan_interface.h>
+#endif
+
+#ifdef BM_SANITIZE_THREAD
+#define BM_KERNEL_CLOSES false
+#else
+#define BM_KERNEL_CLOSES true
 #endif
 
 /* The kernel, or code without instrumentation, wrote these bytes. */

@@ -102,10 +102,9 @@ static bool ring_by_message(struct bm_reactor *from, struct bm_reactor *to)
     sqe->off = bm_clock_now_ns() << BM_TAG_BITS | BM_TAG_DOORBELL;
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = (uint64_t)(uintptr_t)to | BM_TAG_RANG;
-    from->stats.enters++;
+    unsigned queued = bm_kernel_queued(from->kernel);
     int r = bm_kernel_submit(from->kernel);
-    if (r > 0)
-        from->stats.sqes += (uint64_t)r;
+    bm_reactor_entered(from, queued, r);
     return r > 0 && bm_kernel_queued(from->kernel) == 0;
 }
 

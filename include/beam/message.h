@@ -87,6 +87,10 @@ BEAM_EXPORT int beam_message_get_str(const beam_message *message, const char *ke
                                      beam_str *ret_str);
 BEAM_EXPORT int beam_message_get_int(const beam_message *message, const char *key,
                                      int64_t *ret_int);
+BEAM_EXPORT int beam_message_get_uint(const beam_message *message, const char *key,
+                                      uint64_t *ret_uint);
+BEAM_EXPORT int beam_message_get_bytes(const beam_message *message, const char *key,
+                                       beam_bytes *ret_bytes);
 BEAM_EXPORT int beam_message_get_float(const beam_message *message, const char *key,
                                        double *ret_float);
 BEAM_EXPORT int beam_message_get_bool(const beam_message *message, const char *key, bool *ret_bool);

@@ -91,7 +91,7 @@ struct beam_runtime_options {
     ((struct beam_runtime_options){.size = sizeof(struct beam_runtime_options), __VA_ARGS__})
 
 /* Makes a runtime; nothing runs yet. Embedded runtimes make their ring here, on this thread.
- * options may be NULL and are copied, the transports' table is borrowed for the runtime's life.
+ * options may be NULL and are copied, the table of transports too.
  * Errors: -EINVAL, -ENOMEM, -BEAM_ENO_IO_URING (beam_runtime_why() has the cause and the cure). */
 BEAM_EXPORT int beam_runtime_new(const struct beam_runtime_options *options,
                                  beam_runtime **ret_runtime);
@@ -120,9 +120,9 @@ BEAM_EXPORT void beam_runtime_stop(beam_runtime *runtime);
 BEAM_EXPORT int beam_runtime_fd(beam_runtime *runtime);
 BEAM_EXPORT int beam_runtime_turn(beam_runtime *runtime);
 
-/* Runs fn(arg) on a reactor, in order per posting thread. Any thread. -EAGAIN: its mailbox is full
- * (1024 posts); -ESHUTDOWN: it has ended or not begun; nothing was taken then. -EINVAL: no such
- * reactor. */
+/* Runs fn(arg) on a reactor, in order per posting thread. Any thread; before the start too, and then it
+ * runs first of all (or never, if the runtime is freed unstarted). -EAGAIN: its mailbox is full (1024
+ * posts); -ESHUTDOWN: it has ended; nothing was taken then. -EINVAL: no such reactor. */
 typedef void beam_post_fn(void *arg);
 BEAM_EXPORT int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *arg);
 
@@ -132,7 +132,8 @@ BEAM_EXPORT unsigned beam_reactor_count(const beam_runtime *runtime);
 
 /* Calls fn(arg) on the calling reactor, once after delay_ns or, with period_ns > 0, again and again
  * at that rate without drift. The timer is freed by beam_timer_free (also from its own callback) and
- * by the end of the runtime. -EPERM off a reactor, -ENOMEM. */
+ * by the end of the runtime. runtime may be NULL: the calling reactor's. -EPERM off a reactor or on
+ * another runtime's, -ENOMEM. */
 typedef void beam_timer_fn(void *arg);
 BEAM_EXPORT int beam_timer_new(beam_runtime *runtime, uint64_t delay_ns, uint64_t period_ns,
                                beam_timer_fn *fn, void *arg, beam_timer **ret_timer);
@@ -166,9 +167,13 @@ BEAM_EXPORT const struct beam_platform *beam_platform(void);
 /* Why io_uring is not available here and what to do about it; "" when it is. */
 BEAM_EXPORT const char *beam_runtime_why(void);
 
-/* Prints "beam: what, and what to do" for an error of this library to out (may be NULL) and returns
- * the exit code that stands for it: 0 ok, 2 usage or URL, 3 no io_uring, 4 peer unavailable,
- * 5 permission, 6 resource limit, 1 anything else. */
+/* The limits that 0 stands for. */
+BEAM_EXPORT void beam_limits_default(struct beam_limits *ret_limits);
+
+/* Prints "beam: what, and what to do" for a negative error of this library, or for a status code above
+ * 0 as the _wait calls return, to out (may be NULL). Returns the exit code that stands for it: 0 ok,
+ * 2 usage or URL, 3 no io_uring, 4 peer unavailable, 5 permission, 6 a limit, 7 time was up, 8 not
+ * found, 9 another status, 1 any other error. */
 BEAM_EXPORT int beam_exit_code(int error, FILE *out);
 
 #ifdef __cplusplus

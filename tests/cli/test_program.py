@@ -392,7 +392,7 @@ def test_ends():
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as stream:
             stream.bind(str(folder / "stream"))
             stream.listen()
-            beam("call", f"unix:{folder}/stream", "echo", "--timeout", "1s", code=OTHER)
+            beam("call", f"unix:{folder}/stream", "echo", "--timeout", "1s", code=UNAVAILABLE)
 
 
 def test_watch():

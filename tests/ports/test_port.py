@@ -1,4 +1,4 @@
-"""Checks the Python port: test_port.py [BEAM], where BEAM is the `beam` program (or the environment's BEAM).
+"""Checks the Python port: test_port.py [BEAM], where BEAM is the `beam` program (or the environment's BEAM_PROGRAM).
 
 (a) the vectors in tests/vectors; (b) two Python ends that talk to each other, and frames made to break the rules;
 (c) Python against `beam serve`. One line a case, then the sums. Every case has SECONDS; it must leave no fd behind.
@@ -10,7 +10,7 @@ from wire import *
 
 SECONDS = 20
 VECTORS = pathlib.Path(__file__).resolve().parent.parent / "vectors"
-BEAM = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BEAM")
+BEAM = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BEAM_PROGRAM")
 CASES = []
 
 
