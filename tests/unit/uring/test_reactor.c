@@ -243,6 +243,34 @@ TEST(close_fd_closes_behind_the_ops_that_were_started_before)
     close(fds[1]);
 }
 
+TEST(close_fd_comes_last_also_when_the_queue_is_full)
+{
+    enum { NOPS = 1000 };
+    static struct bm_op nops[NOPS];
+    int fds[2];
+    char got[8];
+    struct probe sending;
+    socket_pair(SOCK_STREAM, fds);
+    rig_open(&rig);
+    for (int i = 0; i < NOPS; i++) {
+        bm_op_init(&nops[i], BM_OP_NOP, nop_queues_task);
+        bm_op_start(rig.reactor, &nops[i]);
+    }
+    probe_init(&sending, BM_OP_SEND);
+    sending.op.fd = fds[0];
+    sending.op.addr = "last";
+    sending.op.len = 4;
+    bm_op_start(rig.reactor, &sending.op);
+    bm_reactor_close_fd(rig.reactor, &fds[0]);
+    CHECK_INT(sending.calls, 0);
+    rig_settle(&rig);
+    CHECK_INT(sending.res, 4);
+    CHECK_INT(recv(fds[1], got, sizeof(got), 0), 4);
+    CHECK_INT(recv(fds[1], got, sizeof(got), 0), 0);
+    rig_close(&rig);
+    close(fds[1]);
+}
+
 TEST(close_fd_in_crowds_and_at_the_end_of_the_reactor)
 {
     enum { FDS = 600 };

@@ -344,3 +344,52 @@ TEST(wake_takes_the_flag_and_the_second_one_need_not_ring)
     rig_close(&rig);
     rig_close(&sleepy);
 }
+
+/* A doorbell takes along what stands in the queue, quiet sends included. */
+static struct bm_op letter;
+static struct msghdr letter_msg;
+static int spare, letters_gone;
+
+static void letter_gone(struct bm_op *op, int res, uint32_t flags)
+{
+    (void)op;
+    (void)flags;
+    CHECK_INT(res, 1);
+    letters_gone++;
+}
+
+static void post_and_ring(struct bm_task *task)
+{
+    (void)task;
+    bm_op_start(rig.reactor, &letter);
+    bm_reactor_close_fd(rig.reactor, &spare); /* moves the line into the queue */
+    bm_reactor_wake(sleepy.reactor);
+    bm_op_hurry(rig.reactor, &letter);
+}
+
+TEST(wake_that_submits_a_quiet_send_lets_it_end)
+{
+    int fds[2];
+    struct bm_task task = {.fn = post_and_ring};
+    struct iovec part = {(char[]){"x"}, 1};
+    socket_pair(SOCK_SEQPACKET, fds);
+    rig_open(&sleepy);
+    rig_open(&rig);
+    atomic_store(&sleepy.reactor->sleeping, 1);
+    spare = dup(fds[0]);
+    letters_gone = 0;
+    letter_msg = (struct msghdr){.msg_iov = &part, .msg_iovlen = 1};
+    bm_op_init(&letter, BM_OP_SENDMSG, letter_gone);
+    letter.fd = fds[0];
+    letter.addr = &letter_msg;
+    letter.len = 1;
+    letter.quiet = true;
+    bm_task_queue(rig.reactor, &task);
+    rig_settle(&rig);
+    bm_reactor_turn(rig.reactor);
+    rig_settle(&rig);
+    CHECK_INT(letters_gone, 1);
+    rig_close(&rig);
+    rig_close(&sleepy);
+    close_pair(fds);
+}
