@@ -79,9 +79,9 @@ static _Atomic unsigned held;
 
 static void *session_after_session(void *arg)
 {
-    struct test_random random = test_random(1 + (uint64_t)(uintptr_t)arg);
+    struct test_random *random = arg;
     for (int i = 0; i < 20000; i++) {
-        unsigned share = bm_fd_budget_take((unsigned)test_random_below(&random, 64));
+        unsigned share = bm_fd_budget_take((unsigned)test_random_below(random, 64));
         CHECK(atomic_fetch_add(&held, share) + share <= QUARTER);
         atomic_fetch_sub(&held, share);
         bm_fd_budget_return(share);
@@ -92,9 +92,12 @@ static void *session_after_session(void *arg)
 TEST(fd_budget_holds_for_sessions_of_many_threads)
 {
     pthread_t threads[4];
+    struct test_random random[4];
     limit_files(QUARTER * 4);
-    for (uintptr_t i = 0; i < 4; i++)
-        REQUIRE_INT(pthread_create(&threads[i], NULL, session_after_session, (void *)i), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        random[i] = test_random(i + 1);
+        REQUIRE_INT(pthread_create(&threads[i], NULL, session_after_session, &random[i]), 0);
+    }
     for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
     CHECK_UINT(bm_fd_budget_take(QUARTER / 2), QUARTER / 2); /* everything came back */

@@ -69,14 +69,15 @@ TEST(message_free_accepts_null)
 
 static void bodies_of_every_length(void)
 {
-    static const size_t lens[] = {0,   1,    63,   64,    65,    191,   192,   193, 256,
-                                  257, 1000, 4096, 65535, 65536, 65537, 200000};
+    static const size_t lens[] = {0,   1,   63,   64,   65,    191,   192,   193,
+                                  256, 257, 1000, 4096, 65535, 65536, 65537, 200000};
     fill_bytes();
     for (size_t i = 0; i < BM_ARRAY_LEN(lens); i++) {
         beam_message *message = beam_message_new();
         beam_message_set_body(message, bytes, lens[i]);
         check_body(message, bytes, lens[i]);
-        CHECK(((message->flags & BM_MESSAGE_BODY_BLOCK) != 0) == (lens[i] > BM_MESSAGE_BODY_INLINE));
+        CHECK(((message->flags & BM_MESSAGE_BODY_BLOCK) != 0) ==
+              (lens[i] > BM_MESSAGE_BODY_INLINE));
         CHECK_INT(bm_message_cost(message), 64 + (int64_t)lens[i]);
         beam_message_free(message);
 
@@ -318,7 +319,8 @@ TEST(message_lent_and_kept_is_the_borrowers_and_the_lender_is_told)
     CHECK_PTR(beam_message_keep(message), message);
     CHECK(kept);
     kept = false;
-    CHECK_PTR(beam_message_keep(message), message); /* its own now: the lender's word is not touched */
+    CHECK_PTR(beam_message_keep(message),
+              message); /* its own now: the lender's word is not touched */
     CHECK(!kept);
     CHECK_PTR(message->next, NULL);
     CHECK(!(message->flags & BM_MESSAGE_LENT));
