@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/support/asker.h"
@@ -30,8 +31,6 @@ static void begin(struct asked asked[2])
 
 static void expect(const char *error)
 {
-    struct asked *asked = NULL;
-    (void)asked;
     raw_send(&asker.peer, &packet);
     raw_expect_goaway(&asker.peer, error);
 }
@@ -265,6 +264,52 @@ TEST(a_large_message_may_be_given_up_at_any_of_its_frames)
         }
     }
     CHECK(true);
+}
+
+static ino_t ino_of(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) < 0 ? 0 : st.st_ino;
+}
+
+/* The packet with the fd waits for room in the socket at one of these moments; its number is given to
+ * others as soon as the message is given up. */
+TEST(no_stranger_leaves_in_place_of_an_fd_that_was_given_up)
+{
+    for (unsigned frames = 0; frames < 10; frames++) {
+        struct asked filler = {.service = "filler", .body = body, .body_len = sizeof(body)};
+        struct asked asked = {.service = "with fd", .open = true, .body = body,
+                              .body_len = sizeof(body), .fd_count = 1};
+        int own[2], strangers[8];
+        REQUIRE_INT(pipe2(own, O_CLOEXEC), 0);
+        ino_t ino = ino_of(own[0]);
+        asked.fds[0] = own[0];
+        asker_start(&asker, true);
+        asker_ask(&asker, &filler);
+        asker_ask(&asker, &asked);
+        for (unsigned i = 0; i < frames; i++)
+            (void)raw_next(&asker.peer, 100);
+        asker_free_channel(&asked);
+        for (unsigned i = 0; i < 8; i++)
+            strangers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        struct asked last = {.service = "last"};
+        asker_ask(&asker, &last);
+        struct bm_message_head head = {0};
+        test_note("given up after %u packets", frames);
+        do
+            REQUIRE(raw_find(&asker.peer, BM_FRAME_MSG, 0));
+        while (!(asker.peer.frame.flags & BM_MSG_OPEN) ||
+               bm_frame_parse_message(&asker.peer.frame, &head) != 0 || head.name.len != 4);
+        CHECK(asker.peer.fd_count <= 1);
+        if (asker.peer.fd_count > 0)
+            CHECK_UINT(ino_of(asker.peer.fds[0]), ino);
+        asker_answer(&asker, asker.peer.frame.channel);
+        WAIT_UNTIL(atomic_load(&last.code) == BEAM_OK);
+        for (unsigned i = 0; i < 8; i++)
+            close(strangers[i]);
+        close(own[1]);
+        asker_stop(&asker);
+    }
 }
 
 TEST(a_runtime_may_stop_with_everything_under_way)
