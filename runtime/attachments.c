@@ -33,8 +33,7 @@ struct bm_attached_channel *bm_attachments_add_channel(beam_message *message)
         return NULL;
     if (!att->channels) {
         att->channels = bm_pool_get(bm_core_pool(bm_core_current()),
-                                    BM_ATTACHED_MAX * sizeof(att->channels[0]),
-                                    &att->channels_cap);
+                                    BM_ATTACHED_MAX * sizeof(att->channels[0]), &att->channels_cap);
         if (!att->channels)
             return NULL;
     }

@@ -15,11 +15,10 @@
 /* Opens a channel towards a name with a sealed message as its first; takes the message on success.
  * *ret_channel has the caller's reference. */
 static int open_named(beam_session *session, const char *service, beam_message **message,
-                      enum bm_channel_kind kind, const struct beam_call_options *options,
-                      bool last, beam_channel **ret_channel)
+                      enum bm_channel_kind kind, const struct beam_call_options *options, bool last,
+                      beam_channel **ret_channel)
 {
-    beam_channel *parent =
-        options && options->parent ? bm_request_channel(options->parent) : NULL;
+    beam_channel *parent = options && options->parent ? bm_request_channel(options->parent) : NULL;
     struct bm_core *core = session->core;
     size_t name_len = service ? strlen(service) : 0;
     uint64_t deadline = UINT64_MAX;

@@ -131,7 +131,8 @@ void bm_channel_attachment_dropped(beam_channel *channel)
         bm_channel_gone(channel);
         bm_channel_drop_out(channel);
         if (!told)
-            bm_channel_end_later(channel, BEAM_CANCELLED, "the message it was attached to was not sent");
+            bm_channel_end_later(channel, BEAM_CANCELLED,
+                                 "the message it was attached to was not sent");
     } else {
         bm_channel_abort(channel, BEAM_CANCELLED, "not taken");
     }
@@ -568,8 +569,8 @@ static void tell_early_bytes(beam_channel *channel, beam_message *message)
     channel->hold_bytes = false;
     if (h && h->on_data)
         h->on_data((beam_stream *)channel, message->body, message->body_len, channel->arg);
-    bm_channel_return_credit(channel, channel->hold_bytes ? BM_MESSAGE_COST
-                                                          : bm_message_cost(message));
+    bm_channel_return_credit(channel,
+                             channel->hold_bytes ? BM_MESSAGE_COST : bm_message_cost(message));
     beam_message_free(message);
 }
 

@@ -39,7 +39,7 @@ enum {
 };
 
 struct beam_channel {
-    uint64_t id; /* 0 until given */
+    uint64_t id;           /* 0 until given */
     beam_session *session; /* NULL while unbound and once gone */
     struct bm_core *core;
     uint32_t refs;
@@ -52,20 +52,20 @@ struct beam_channel {
     bool opening : 1;
     bool in_table : 1;
     bool gone : 1;
-    bool handle : 1;        /* the application holds it */
+    bool handle : 1; /* the application holds it */
     bool oneway : 1;
-    bool ours : 1;          /* we gave its id */
-    bool local_ended : 1;   /* nothing more may be sent */
-    bool end_due : 1;       /* END still to be put */
-    bool abort_due : 1;     /* END ABORT still to be put */
-    bool remote_ended : 1;  /* the peer's direction is over */
-    bool end_waits : 1;     /* the end came before the channel was taken */
-    bool end_told : 1;      /* on_end, on_reply or on_cancel has run or is due */
-    bool never_left : 1;    /* its opening frame surely never left */
-    bool blocked : 1;       /* refused a send; wants on_writable */
-    bool held_back : 1;     /* unix: has a retained frame in the packet under way */
-    bool kept : 1;          /* request: outlives its handler */
-    bool answered : 1;      /* request: reply or fail was called */
+    bool ours : 1;         /* we gave its id */
+    bool local_ended : 1;  /* nothing more may be sent */
+    bool end_due : 1;      /* END still to be put */
+    bool abort_due : 1;    /* END ABORT still to be put */
+    bool remote_ended : 1; /* the peer's direction is over */
+    bool end_waits : 1;    /* the end came before the channel was taken */
+    bool end_told : 1;     /* on_end, on_reply or on_cancel has run or is due */
+    bool never_left : 1;   /* its opening frame surely never left */
+    bool blocked : 1;      /* refused a send; wants on_writable */
+    bool held_back : 1;    /* unix: has a retained frame in the packet under way */
+    bool kept : 1;         /* request: outlives its handler */
+    bool answered : 1;     /* request: reply or fail was called */
     bool in_handler : 1;
     bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
     bool large_sending : 1; /* counted in the session's two */
@@ -87,10 +87,10 @@ struct beam_channel {
 
     /* What its messages hold of the session's (fd credit, the budget for large ones) goes back there
      * when the application is done with them, be the channel gone or not. */
-    beam_session *holds_of; /* NULL: nothing held, or the session is lost */
-    uint32_t holds;         /* messages that do */
+    beam_session *holds_of;    /* NULL: nothing held, or the session is lost */
+    uint32_t holds;            /* messages that do */
     struct bm_list holds_node; /* session->holders */
-    struct bm_timer fd_timer;    /* retry after ETOOMANYREFS */
+    struct bm_timer fd_timer;  /* retry after ETOOMANYREFS */
     uint64_t fd_retry_ns, fd_give_up_ns;
 
     /* A large message on its way in. */

@@ -12,9 +12,9 @@
 #include "runtime/pool.h"
 #include "uring/reactor.h"
 
-#define BM_PACKET_BUFFERS 64u /* receive buffers per core; ours: 4.2 MiB, touched as far as needed */
+#define BM_PACKET_BUFFERS 64u /* receive buffers per core; ours: 4.2 MiB, touched as needed */
 #define BM_PACKET_GROUP 1u
-#define BM_RETURNS_BATCH 64u  /* messages sent home at once; one slot of a ring each batch */
+#define BM_RETURNS_BATCH 64u /* messages sent home at once; one slot of a ring each batch */
 
 /* Messages on their way home to one other core. */
 struct bm_returns {
@@ -32,14 +32,14 @@ struct bm_core {
     struct bm_list sessions;
     unsigned listener_count; /* core 0 only: running */
     struct bm_list timers;
-    struct bm_list notify;    /* channels with a callback due */
+    struct bm_list notify; /* channels with a callback due */
     struct bm_list notify_sessions;
     struct bm_task notify_task;
     struct bm_task returns_task;
-    struct bm_source source;  /* the rings from other cores, and the stop flag */
+    struct bm_source source; /* the rings from other cores, and the stop flag */
     struct bm_buffers *packets;
-    beam_session **hops;           /* [cores]: to the core that serves what we were asked for */
-    struct bm_returns *returns;    /* [cores] */
+    beam_session **hops;          /* [cores]: to the core that serves what we were asked for */
+    struct bm_returns *returns;   /* [cores] */
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
     unsigned ring_waiters;        /* in all of them */
 

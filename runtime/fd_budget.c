@@ -26,8 +26,8 @@ unsigned bm_fd_budget_take(unsigned wanted)
         unsigned left = now < max ? max - now : 0;
         /* Half of what is left at most, so that later sessions find some too. */
         share = wanted <= left / 2 ? wanted : left / 2;
-    } while (!atomic_compare_exchange_weak_explicit(&taken, &now, now + share,
-                                                    memory_order_relaxed, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&taken, &now, now + share, memory_order_relaxed,
+                                                    memory_order_relaxed));
     return share;
 }
 

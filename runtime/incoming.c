@@ -109,9 +109,8 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
             memcpy(reason, text.ptr, len);
         reason[len] = '\0';
         bm_session_lost(session,
-                        goaway->why.code <= BEAM_UNAUTHENTICATED
-                            ? (enum beam_code)goaway->why.code
-                            : BEAM_UNKNOWN,
+                        goaway->why.code <= BEAM_UNAUTHENTICATED ? (enum beam_code)goaway->why.code
+                                                                 : BEAM_UNKNOWN,
                         len > 0 ? reason : "the peer ended the session");
         return false;
     }
@@ -290,10 +289,10 @@ static enum beam_code judge_request(beam_session *session, beam_channel *channel
         *ret_text = "message over the limit";
         return BEAM_RESOURCE_EXHAUSTED;
     }
-    channel->service =
-        in->service_known ? in->service
-                          : bm_services_find(bm_runtime_services(session->core->runtime),
-                                             in->name.ptr, in->name.len);
+    channel->service = in->service_known
+                           ? in->service
+                           : bm_services_find(bm_runtime_services(session->core->runtime),
+                                              in->name.ptr, in->name.len);
     if (!channel->service) {
         *ret_text = "no service of this name";
         return BEAM_NOT_FOUND;
@@ -301,8 +300,8 @@ static enum beam_code judge_request(beam_session *session, beam_channel *channel
     return BEAM_OK;
 }
 
-static bool open_request(beam_session *session, const struct bm_incoming_message *in,
-                         uint64_t len, beam_message *message, beam_channel **ret_channel)
+static bool open_request(beam_session *session, const struct bm_incoming_message *in, uint64_t len,
+                         beam_message *message, beam_channel **ret_channel)
 {
     int r = take_peer_id(session, in->id);
     if (r == 0 && session->opened_there >= channels_allowed(session))
@@ -354,8 +353,8 @@ static void run_request(beam_channel *channel, beam_message *message)
 static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
                     beam_message *message)
 {
-    bool request = channel->kind == BM_CHANNEL_REQUEST && !channel->in_handler &&
-                   !channel->handed_over;
+    bool request =
+        channel->kind == BM_CHANNEL_REQUEST && !channel->in_handler && !channel->handed_over;
     if (!request) {
         bm_channel_deliver(channel, flags, message);
         return;
@@ -497,8 +496,8 @@ bool bm_incoming_message(beam_session *session, const struct bm_incoming_message
         go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED,
                        "the receiver has no room for more file descriptors");
     } else if (len > session->limits.message_len_max) {
-        go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED,
-                       "message over the limit");
+        go_on =
+            refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED, "message over the limit");
     } else if (in->large) {
         go_on = begin_large(session, channel, in, message);
     } else {

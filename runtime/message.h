@@ -34,10 +34,10 @@ enum {
     BM_MESSAGE_LAST = 1 << 6,       /* our direction ends behind it */
     BM_MESSAGE_LARGE = 1 << 7,      /* counted among the large ones under way */
     BM_MESSAGE_FAILED = 1 << 8,     /* error is set */
-    BM_MESSAGE_UNPAID = 1 << 10,    /* an answer: taken without credit, which it waits for in line */
-    BM_MESSAGE_OPENED = 1 << 11,    /* packed with OPEN */
-    BM_MESSAGE_HOLDS = 1 << 12,     /* received: counted in the holds of its payer */
-    BM_MESSAGE_CHARGED = 1 << 9,    /* a large one in the receiving session's budget */
+    BM_MESSAGE_UNPAID = 1 << 10, /* an answer: taken without credit, which it waits for in line */
+    BM_MESSAGE_OPENED = 1 << 11, /* packed with OPEN */
+    BM_MESSAGE_HOLDS = 1 << 12,  /* received: counted in the holds of its payer */
+    BM_MESSAGE_CHARGED = 1 << 9, /* a large one in the receiving session's budget */
 };
 
 struct bm_attached_channel {
@@ -49,8 +49,8 @@ struct bm_attached_channel {
 struct bm_attachments {
     uint8_t fd_count;
     uint8_t channel_count;
-    bool sent;      /* the channels have ids; `channel` of the sender's is no longer ours to see */
-    uint32_t cap;   /* of this block */
+    bool sent;    /* the channels have ids; `channel` of the sender's is no longer ours to see */
+    uint32_t cap; /* of this block */
     uint32_t channels_cap;
     int fds[BEAM_MESSAGE_FDS_MAX]; /* -1: taken */
     struct bm_attached_channel *channels;
@@ -65,8 +65,8 @@ struct beam_message {
     const uint8_t *body;
     const uint8_t *metadata; /* a kv map, or NULL */
     struct bm_attachments *attachments;
-    struct bm_core *home;  /* whose pool it came from; NULL: the allocator */
-    beam_channel *payer;   /* received: whose peer gets the credit back */
+    struct bm_core *home; /* whose pool it came from; NULL: the allocator */
+    beam_channel *payer;  /* received: whose peer gets the credit back */
     uint32_t body_len;
     uint32_t metadata_len;
     uint32_t codec;
@@ -112,7 +112,8 @@ static inline unsigned bm_message_channels(const beam_message *message)
 /* A view: over bytes that are somebody else's. */
 static inline void bm_message_view_init(beam_message *view, const void *body, size_t len)
 {
-    memset(view, 0, offsetof(beam_message, error)); /* the rest is the maker's, and a view has none */
+    memset(view, 0,
+           offsetof(beam_message, error)); /* the rest is the maker's, and a view has none */
     view->error = 0;
     view->flags = BM_MESSAGE_VIEW;
     view->body = body;

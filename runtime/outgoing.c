@@ -27,8 +27,7 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
             bm_session_block(session, channel, 0);
         return -EAGAIN;
     }
-    if (bm_table_reserve(&session->table,
-                         session->opened_here + session->opened_there + count) < 0)
+    if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + count) < 0)
         return -ENOMEM;
     for (unsigned i = 0; i < count; i++) {
         session->opened_here++;
@@ -203,8 +202,8 @@ static bool put_end(beam_session *session, beam_channel *channel)
     struct bm_frame_end end = {.code = channel->end_code};
     end.details_len = bm_details_write(channel->end_text, details);
     end.details = end.details_len > 0 ? details : NULL;
-    return session->carrier->put_end(session, channel->id,
-                                     channel->abort_due ? BM_END_ABORT : 0, &end);
+    return session->carrier->put_end(session, channel->id, channel->abort_due ? BM_END_ABORT : 0,
+                                     &end);
 }
 
 static enum visit visit(beam_session *session, beam_channel *channel)

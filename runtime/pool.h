@@ -10,8 +10,8 @@
 
 #include "base/alloc.h"
 
-#define BM_POOL_CLASS_MIN 128u      /* two cache lines: less would share lines between owners */
-#define BM_POOL_CLASSES 10u         /* 128 B … 64 KiB; beyond that every block is the allocator's */
+#define BM_POOL_CLASS_MIN 128u /* two cache lines: less would share lines between owners */
+#define BM_POOL_CLASSES 10u    /* 128 B … 64 KiB; beyond that every block is the allocator's */
 #define BM_POOL_CLASS_KEPT 1048576u /* bytes of free blocks a class keeps; the rest goes back */
 
 struct bm_pool_class {

@@ -43,7 +43,7 @@ enum {
 #define BODY_LEN_MAX 40u
 #define BODY_WORD 2
 
-#define RETURNS_HELD_MAX 4096u /* ours: beyond it, and with the ring full, memory is freed instead */
+#define RETURNS_HELD_MAX 4096u /* ours: beyond it, with the ring full, memory is freed instead */
 
 struct ring_session {
     beam_session session;
@@ -77,9 +77,9 @@ static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned 
     bm_spsc_init(&path->ring, 0);
     atomic_init(&path->want_room, 0);
     struct bm_path *none = NULL;
-    if (!atomic_compare_exchange_strong_explicit(
-            &runtime->paths[to * runtime->core_count + from], &none, path, memory_order_acq_rel,
-            memory_order_acquire)) {
+    if (!atomic_compare_exchange_strong_explicit(&runtime->paths[to * runtime->core_count + from],
+                                                 &none, path, memory_order_acq_rel,
+                                                 memory_order_acquire)) {
         bm_free(NULL, path, sizeof(*path));
         return none;
     }
@@ -185,8 +185,8 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     from.word[1] = channel->id;
     from.word[2] = (uintptr_t)message;
     if (opening) {
-        from.word[3] = (uintptr_t)bm_services_find(
-            bm_runtime_services(session->core->runtime), channel->name, channel->name_len);
+        from.word[3] = (uintptr_t)bm_services_find(bm_runtime_services(session->core->runtime),
+                                                   channel->name, channel->name_len);
         from.word[4] = channel->deadline_ns;
         from.word[5] = channel->depth;
     }
@@ -439,8 +439,8 @@ static void on_hello_slot(struct ring_session *rs, const struct bm_spsc_slot *sl
 
 static void on_close_slot(struct ring_session *rs)
 {
-    bool orderly = bm_list_empty(&rs->session.channels) &&
-                   (rs->session.draining || rs->session.peer_draining);
+    bool orderly =
+        bm_list_empty(&rs->session.channels) && (rs->session.draining || rs->session.peer_draining);
     rs->close_received = true;
     if (!rs->peer) {
         /* Refused before there was another end. */

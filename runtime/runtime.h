@@ -44,12 +44,13 @@ struct beam_runtime {
     _Atomic(struct bm_path *) *paths;
     struct bm_services services;
 
-    _Atomic bool stop;           /* seq_cst: set by beam_runtime_stop, polled by each core's source */
-    _Atomic unsigned quiet_count;/* cores with nothing left; acq_rel */
-    uint8_t state;               /* enum bm_runtime_state */
+    _Atomic bool stop; /* seq_cst: set by beam_runtime_stop, polled by each core's source */
+    _Atomic unsigned quiet_count; /* cores with nothing left; acq_rel */
+    uint8_t state;                /* enum bm_runtime_state */
     bool embedded_open;
 
-    pthread_mutex_t listener_lock; /* listeners made before the start, or asked for from elsewhere */
+    pthread_mutex_t
+        listener_lock; /* listeners made before the start, or asked for from elsewhere */
     struct bm_list listeners;
     pthread_mutex_t start_lock;
     pthread_cond_t start_cond;

@@ -284,8 +284,7 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     bm_incoming_drop_held(session);
     while ((node = bm_list_front(&session->channels)))
         bm_channel_lost(bm_list_entry(node, beam_channel, session_node),
-                        session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE,
-                        session->close_text);
+                        session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE, session->close_text);
     while ((node = bm_list_pop_front(&session->holders)))
         bm_list_entry(node, beam_channel, holds_node)->holds_of = NULL;
     session->closed_due = true;

@@ -56,7 +56,7 @@ struct bm_carrier {
     void (*shut)(beam_session *session);
     /* End the link now. Both end with bm_session_unref() once no op and no peer knows the session. */
     void (*abort)(beam_session *session);
-    void (*free)(beam_session *session); /* the carrier's own memory, and the session's */
+    void (*free)(beam_session *session);           /* the carrier's own memory, and the session's */
     size_t (*memory)(const beam_session *session); /* how much that is just now */
 };
 
@@ -71,9 +71,9 @@ struct beam_session {
     uint8_t state;
     bool opener;
     bool hello_sent, hello_received;
-    bool draining;        /* we have asked for the end */
-    bool peer_draining;   /* the peer has */
-    bool handle;          /* somebody holds the result of beam_connect */
+    bool draining;      /* we have asked for the end */
+    bool peer_draining; /* the peer has */
+    bool handle;        /* somebody holds the result of beam_connect */
     bool want_writable;
     uint16_t wanted_fds; /* the least that a refused call needs */
     bool writable_due;
@@ -93,13 +93,14 @@ struct beam_session {
     struct bm_list events; /* our event channels, by name */
 
     /* Way out. */
-    struct bm_list ready;         /* channels with frames to send */
-    struct bm_list large_waiting; /* channels whose next message is large, while two are under way */
+    struct bm_list ready; /* channels with frames to send */
+    struct bm_list
+        large_waiting; /* channels whose next message is large, while two are under way */
     unsigned large_sending;
     uint64_t queue_len; /* bytes of messages accepted and not yet put */
     uint64_t early_len; /* bytes accepted before the peer's HELLO */
     struct bm_task flush_task;
-    struct bm_list blocked;  /* channels that were refused and wait for the queue or fd credit */
+    struct bm_list blocked; /* channels that were refused and wait for the queue or fd credit */
     uint64_t pong_token;
     bool pong_due;
     uint64_t ping_sent_ns; /* 0: none under way */
@@ -109,17 +110,17 @@ struct beam_session {
     struct bm_frame_goaway goaway;
 
     /* fds. */
-    int64_t fd_credit;      /* how many the peer takes from us now */
-    bool fds_refused;       /* ... none, ever */
-    uint32_t fds_granted;   /* how many the peer may have under way to us: our HELLO's */
-    int64_t fds_recv_credit;/* of those, not used */
-    uint32_t fds_owed;      /* to be given back with CREDIT on channel 0 */
-    uint32_t fds_reserved;  /* share of the process's budget */
+    int64_t fd_credit;       /* how many the peer takes from us now */
+    bool fds_refused;        /* ... none, ever */
+    uint32_t fds_granted;    /* how many the peer may have under way to us: our HELLO's */
+    int64_t fds_recv_credit; /* of those, not used */
+    uint32_t fds_owed;       /* to be given back with CREDIT on channel 0 */
+    uint32_t fds_reserved;   /* share of the process's budget */
 
     /* Way in. */
     struct bm_list holders; /* channels with messages that hold something of ours */
-    uint64_t large_held; /* large messages the application is not done with */
-    struct bm_list held; /* requests not yet delivered because the queue out is over its limit */
+    uint64_t large_held;    /* large messages the application is not done with */
+    struct bm_list held;    /* requests not yet delivered because the queue out is over its limit */
     double abort_tokens;
     uint64_t abort_refill_ns;
 
@@ -134,7 +135,7 @@ struct beam_session {
     void *arg;
     struct bm_list notify_node;
     enum beam_code close_code;
-    int error; /* the session error that ended it, or 0 */
+    int error;         /* the session error that ended it, or 0 */
     int connect_error; /* -errno of a connection that failed */
     char close_text[256];
 };

@@ -21,7 +21,7 @@
 #include "runtime/message.h"
 #include "runtime/unix_session.h"
 
-#define LINKED_CLOSES_MAX 2u /* ours, measured: docs/adr/0203 */
+#define LINKED_CLOSES_MAX 2u                  /* ours, measured: docs/adr/0203 */
 #define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
 #define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
@@ -274,9 +274,10 @@ static bool end_matters(const struct bm_unix_session *us)
     for (const beam_message *m = head->retained; m; m = m->next)
         if (bm_message_channels(m) > 0 || m->payer->end_due || m->payer->out_head)
             return true;
-    return !closes_are_linked(head) || us->lingering || session->shut || session->want_writable || session->queue_len > 0 ||
-           !bm_list_empty(&session->ready) || !bm_list_empty(&session->large_waiting) ||
-           !bm_list_empty(&session->blocked) || !bm_list_empty(&session->held);
+    return !closes_are_linked(head) || us->lingering || session->shut || session->want_writable ||
+           session->queue_len > 0 || !bm_list_empty(&session->ready) ||
+           !bm_list_empty(&session->large_waiting) || !bm_list_empty(&session->blocked) ||
+           !bm_list_empty(&session->held);
 }
 
 static void start_send(struct bm_unix_session *us, bool quiet)

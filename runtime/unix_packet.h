@@ -18,10 +18,10 @@ struct bm_core;
 struct bm_unix_packet_head {
     struct msghdr msg;
     struct iovec iov;
-    uint32_t cap; /* of this block */
+    uint32_t cap;      /* of this block */
     uint64_t first_id; /* ids of ours from here up appear in this packet first */
     /* A large message with fds begins here, and its first frame fills the packet. */
-    beam_channel *large; /* referenced */
+    beam_channel *large;                      /* referenced */
     struct bm_attachments *large_attachments; /* the message's, until the packet has left */
     unsigned fd_count;
     int fds[BM_PACKET_FDS_MAX];

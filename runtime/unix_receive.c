@@ -123,8 +123,7 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
 
     if (channel && bm_incoming_expects_bytes(channel)) {
         if (frame->fds > 0 || frame->attached > 0) {
-            bm_session_fail(session,
-                            frame->fds > 0 ? -BEAM_EFRAME_FDS : -BEAM_EFRAME_ATTACHMENT);
+            bm_session_fail(session, frame->fds > 0 ? -BEAM_EFRAME_FDS : -BEAM_EFRAME_ATTACHMENT);
             return false;
         }
         return bm_incoming_bytes(session, channel, frame->flags, frame->payload, frame->len);
@@ -268,8 +267,7 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
 
 static void on_buffer_home(struct bm_buffers_waiter *waiter)
 {
-    struct bm_unix_session *us =
-        bm_container_of(waiter, struct bm_unix_session, buffers_waiter);
+    struct bm_unix_session *us = bm_container_of(waiter, struct bm_unix_session, buffers_waiter);
     bm_unix_receive_start(us);
 }
 
@@ -311,8 +309,8 @@ static void on_received(struct bm_op *op, int res, uint32_t flags)
         us->reset_seen = true;
     } else if (ended || (res < 0 && res != -ENOBUFS && res != -EINTR && res != -EAGAIN &&
                          res != -ENOMEM && res != -ECANCELED)) {
-        bool orderly = bm_list_empty(&session->channels) &&
-                       (session->draining || session->peer_draining);
+        bool orderly =
+            bm_list_empty(&session->channels) && (session->draining || session->peer_draining);
         us->receiving = false;
         bm_session_lost(session, orderly ? BEAM_OK : BEAM_UNAVAILABLE,
                         orderly ? "closed" : "the peer has closed the session");

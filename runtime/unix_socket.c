@@ -30,8 +30,8 @@
 #define PATH_LEN_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 #define LOCK_WAIT_MS 500 /* ours; bind to listen takes far less than one */
 
-#define STALE_TRIES 25u       /* ours: a quarter of a second in all; */
-#define STALE_WAIT_US 10000u  /* measured: 5 to 8 ms after kill -9 */
+#define STALE_TRIES 25u      /* ours: a quarter of a second in all; */
+#define STALE_WAIT_US 10000u /* measured: 5 to 8 ms after kill -9 */
 
 static void close_fdp(int *fd)
 {

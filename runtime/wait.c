@@ -20,14 +20,14 @@
 #define CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S)
 
 struct slot {
-    _Atomic unsigned refs;     /* acq_rel: the last one frees */
-    _Atomic uint32_t done;     /* release by the reactor; acquire by the caller; the futex */
-    int result;                /* 0, > 0: a status code, < 0: -errno */
-    beam_message *message;     /* in: to send; out: the answer */
-    beam_session *session;     /* call: the caller's */
-    beam_session *opened;      /* connect: the slot's until it is handed over */
+    _Atomic unsigned refs; /* acq_rel: the last one frees */
+    _Atomic uint32_t done; /* release by the reactor; acquire by the caller; the futex */
+    int result;            /* 0, > 0: a status code, < 0: -errno */
+    beam_message *message; /* in: to send; out: the answer */
+    beam_session *session; /* call: the caller's */
+    beam_session *opened;  /* connect: the slot's until it is handed over */
     beam_runtime *runtime;
-    const char *text;          /* service or URL; the caller's while it waits, hence copied */
+    const char *text; /* service or URL; the caller's while it waits, hence copied */
     struct beam_call_options call_options;
     struct beam_connect_options connect_options;
     char copy[4096];
@@ -114,8 +114,8 @@ static void on_reply(const struct beam_status *status, const beam_message *messa
 static void call_here(void *arg)
 {
     struct slot *slot = arg;
-    int r = beam_call(slot->session, slot->text, &slot->message, on_reply, slot,
-                      &slot->call_options);
+    int r =
+        beam_call(slot->session, slot->text, &slot->message, on_reply, slot, &slot->call_options);
     if (r < 0)
         slot_finish(slot, r);
 }

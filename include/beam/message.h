@@ -28,12 +28,12 @@ typedef struct beam_channel beam_channel;
 typedef struct beam_stream beam_stream;
 
 enum beam_codec_number { /* docs/spec/session.md M1 */
-    BEAM_CODEC_KV = 0,
-    BEAM_CODEC_JSON = 1,
-    BEAM_CODEC_MSGPACK = 2,
-    BEAM_CODEC_XML = 3,
-    BEAM_CODEC_PROTOBUF = 4,
-    BEAM_CODEC_APPLICATION = 65536, /* from here on, the application's own */
+                         BEAM_CODEC_KV = 0,
+                         BEAM_CODEC_JSON = 1,
+                         BEAM_CODEC_MSGPACK = 2,
+                         BEAM_CODEC_XML = 3,
+                         BEAM_CODEC_PROTOBUF = 4,
+                         BEAM_CODEC_APPLICATION = 65536, /* from here on, the application's own */
 };
 
 #define BEAM_METADATA_LEN_MAX 16384 /* docs/spec/session.md M8 */

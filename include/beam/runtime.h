@@ -54,16 +54,16 @@ enum beam_log_level {
 
 /* What a session may cost us. 0 anywhere: the default. docs/spec/session.md section 9. */
 struct beam_limits {
-    size_t size;                /* sizeof(struct beam_limits) */
-    uint32_t window;            /* bytes of credit per channel and direction; 65 536 */
-    uint32_t channels_max;      /* channels the peer may have open; 1024 */
-    uint32_t message_len_max;   /* metadata + body; 16 MiB */
-    uint32_t large_len_max;     /* large messages of a session in memory at once; 32 MiB */
-    uint32_t queue_len_max;     /* bytes waiting to be sent, per session; 4 MiB */
-    uint32_t fds_max;           /* fds on their way to us, per session; 64 */
-    bool fds_refused;           /* take no fds at all: senders get -EPERM */
-    uint32_t sessions_uid_max;  /* sessions of one *other* uid; 256 */
-    uint32_t aborts_per_s;      /* resets a peer may send; 100, burst twice that */
+    size_t size;               /* sizeof(struct beam_limits) */
+    uint32_t window;           /* bytes of credit per channel and direction; 65 536 */
+    uint32_t channels_max;     /* channels the peer may have open; 1024 */
+    uint32_t message_len_max;  /* metadata + body; 16 MiB */
+    uint32_t large_len_max;    /* large messages of a session in memory at once; 32 MiB */
+    uint32_t queue_len_max;    /* bytes waiting to be sent, per session; 4 MiB */
+    uint32_t fds_max;          /* fds on their way to us, per session; 64 */
+    bool fds_refused;          /* take no fds at all: senders get -EPERM */
+    uint32_t sessions_uid_max; /* sessions of one *other* uid; 256 */
+    uint32_t aborts_per_s;     /* resets a peer may send; 100, burst twice that */
 };
 
 enum beam_spin_policy {
@@ -73,8 +73,8 @@ enum beam_spin_policy {
 };
 
 struct beam_runtime_options {
-    size_t size;       /* sizeof(struct beam_runtime_options) */
-    unsigned reactors; /* threads; 0: 1. At most BEAM_REACTORS_MAX */
+    size_t size;                                    /* sizeof(struct beam_runtime_options) */
+    unsigned reactors;                              /* threads; 0: 1. At most BEAM_REACTORS_MAX */
     const struct beam_transport *const *transports; /* NULL-terminated; NULL: rings only */
     struct beam_limits limits;
     const char *name; /* a label for logs and HELLO; NULL: the program's name */
@@ -148,10 +148,10 @@ struct beam_stats {
     uint64_t turns, enters, sqes, cqes, overflows, enobufs, rearms;
     uint64_t wakes_sent, wakes_skipped, sleeps, spins, spin_hits;
     uint64_t wake_cost_ns, spin_budget_ns;
-    uint64_t allocs;                        /* calls of the allocator, on this reactor's thread */
+    uint64_t allocs; /* calls of the allocator, on this reactor's thread */
     uint64_t messages_sent, messages_received, packets_sent, packets_received;
     uint64_t fds_sent, fds_received;
-    uint64_t sessions, channels;            /* open now */
+    uint64_t sessions, channels; /* open now */
 };
 BEAM_EXPORT int beam_runtime_stats(beam_runtime *runtime, unsigned reactor,
                                    struct beam_stats *ret_stats);

@@ -16,7 +16,8 @@ typedef void beam_handler(beam_request *request, const beam_message *message, vo
 
 /* Any thread, before or after the start. The same handler on every reactor: shared state is the
  * caller's to guard. -EEXIST: the name is taken; -EINVAL: empty, over 255 bytes, or not UTF-8. */
-BEAM_EXPORT int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg);
+BEAM_EXPORT int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler,
+                           void *arg);
 
 /* On one reactor only; requests that come in on another reactor reach it by one ring hop. */
 BEAM_EXPORT int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name,

@@ -30,8 +30,8 @@ struct beam_session_handlers {
 
 struct beam_connect_options {
     size_t size;
-    uint64_t timeout_ns; /* for connecting and HELLO; 0: 10 s */
-    unsigned reactor;    /* beam_connect_wait: which reactor owns it */
+    uint64_t timeout_ns;                          /* for connecting and HELLO; 0: 10 s */
+    unsigned reactor;                             /* beam_connect_wait: which reactor owns it */
     const struct beam_session_handlers *handlers; /* borrowed for the session's life */
     void *arg;
 };
@@ -115,7 +115,8 @@ struct beam_call_options {
  * 0: *message is NULL. -EAGAIN: session's queue, channels or fd credit used up; its on_writable
  * follows. -EINVAL: name; -ESHUTDOWN: the session is closed or draining; -ELOOP: nested deeper than
  * 16; -ETIMEDOUT: parent's deadline passed; or as beam_channel_send. */
-typedef void beam_reply_fn(const struct beam_status *status, const beam_message *message, void *arg);
+typedef void beam_reply_fn(const struct beam_status *status, const beam_message *message,
+                           void *arg);
 BEAM_EXPORT int beam_call(beam_session *session, const char *service, beam_message **message,
                           beam_reply_fn *on_reply, void *arg,
                           const struct beam_call_options *options);
