@@ -235,7 +235,8 @@ void bm_channel_lost(beam_channel *channel, enum beam_code code, const char *tex
 {
     bm_channel_ref(channel);
     /* A request whose caller has said all still wants to know that nobody waits for its answer. */
-    bool told = channel->remote_ended && channel->kind != BM_CHANNEL_REQUEST;
+    bool told = channel->remote_ended && channel->kind != BM_CHANNEL_REQUEST &&
+                !(channel->kind == BM_CHANNEL_EVENTS && channel->handle);
     /* C4: what surely never left was surely not run. */
     if (channel->opening || channel->unbound || channel->never_left)
         code = BEAM_UNAVAILABLE;
@@ -629,8 +630,8 @@ void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status
             bm_forward_events_ended(channel);
         return;
     case BM_CHANNEL_REQUEST:
-    case BM_CHANNEL_EVENTS:
         return;
+    case BM_CHANNEL_EVENTS: /* held by a hop alone */
     case BM_CHANNEL_PLAIN:
         break;
     }

@@ -16,6 +16,12 @@
 #define BM_PACKET_GROUP 1u
 #define BM_RETURNS_BATCH 64u /* messages sent home at once; one slot of a ring each batch */
 
+/* The session to one other core, for what is served there, and what waits for room on it. */
+struct bm_hops {
+    beam_session *session; /* NULL: none yet, or closed */
+    struct bm_list waiting;
+};
+
 /* Messages on their way home to one other core. */
 struct bm_returns {
     beam_message *chain;
@@ -38,7 +44,7 @@ struct bm_core {
     struct bm_task returns_task;
     struct bm_source source; /* the rings from other cores, and the stop flag */
     struct bm_buffers *packets;
-    beam_session **hops;          /* [cores]: to the core that serves what we were asked for */
+    struct bm_hops *hops;         /* [cores] */
     struct bm_returns *returns;   /* [cores] */
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
     unsigned ring_waiters;        /* in all of them */

@@ -4,7 +4,7 @@
  *
  * A message holds its sender's credit until it has gone on, so a slow end slows the other and no more
  * than a window waits here. Each core keeps one session to each other core, opened at the first
- * request. */
+ * request; what finds no room on it (it is not open yet, or too much is under way) waits in line. */
 #include "runtime/forward.h"
 
 #include <errno.h>
@@ -29,6 +29,10 @@ struct end {
 
 struct hop {
     struct end near, far;
+    struct bm_core *core;
+    const struct bm_service *service;
+    beam_message *first;    /* opens far; NULL once it has */
+    struct bm_list waiting_node;
     beam_request *request; /* near is a request of ours to answer; or NULL */
     bool events;           /* near is a sink of events: nothing comes back */
 };
@@ -68,6 +72,8 @@ static void hop_free(struct hop *hop)
 {
     end_drop(&hop->near);
     end_drop(&hop->far);
+    beam_message_free(hop->first);
+    bm_list_unlink(&hop->waiting_node);
     if (hop->events && hop->near.channel)
         hop->near.channel->hop = NULL;
     else if (!hop->request)
@@ -137,6 +143,8 @@ static bool hop_break(struct hop *hop, enum beam_code code, const char *text)
 /* Sends what waits for `to`; ends it when its time has come. false: the hop is no more. */
 static bool pump(struct hop *hop, struct end *to)
 {
+    if (to == &hop->far && hop->first)
+        return true; /* not open yet */
     while (to->head) {
         beam_message *message = to->head;
         beam_message *next = message->next;
@@ -263,80 +271,153 @@ static const struct beam_stream_handlers stream_handlers = {
 
 /* --- the sessions between cores -------------------------------------------------------------- */
 
-static void on_session_close(beam_session *session, const struct beam_status *status, void *arg)
+/* What waits is opened when there is room, in order. */
+static int hop_open(struct hop *hop, beam_session *session)
 {
-    beam_session **place = arg;
-    (void)status;
-    *place = NULL;
-    beam_session_free(session);
+    const beam_channel *near = hop->near.channel;
+    int r;
+    if (hop->events) {
+        r = bm_open_events(session, hop->service->name, &hop->first, &channel_handlers, hop,
+                           &hop->far.channel);
+    } else {
+        /* Not as a child of the request: a hop is no nesting, and the code of a cancel goes on. */
+        uint64_t now = bm_reactor_now_ns(hop->core->reactor);
+        uint64_t timeout = near->deadline_ns == UINT64_MAX ? 0
+                           : near->deadline_ns > now       ? near->deadline_ns - now
+                                                           : 1;
+        r = beam_open(session, hop->service->name, &hop->first, &channel_handlers, hop,
+                      &BEAM_CALL_OPTIONS(.timeout_ns = timeout), &hop->far.channel);
+        if (r == 0)
+            hop->far.channel->depth = near->depth;
+    }
+    if (r == 0)
+        (void)pump(hop, &hop->far);
+    return r;
 }
 
-static const struct beam_session_handlers session_handlers = {.on_close = on_session_close};
-
-static beam_session *session_to(struct bm_core *core, unsigned to)
+static void cannot_be_reached(struct hop *hop, int error)
 {
-    beam_session **place = &core->hops[to];
+    char text[200];
+    snprintf(text, sizeof(text), "the reactor that serves it cannot be reached: %s",
+             beam_strerror(error));
+    (void)hop_break(hop, BEAM_UNAVAILABLE, text);
+}
+
+static void on_session_writable(beam_session *session, void *arg)
+{
+    struct bm_hops *hops = arg;
+    struct bm_list *node;
+    while ((node = bm_list_pop_front(&hops->waiting))) {
+        struct hop *hop = bm_list_entry(node, struct hop, waiting_node);
+        int r = hop_open(hop, session);
+        if (r == -EAGAIN) {
+            bm_list_push_front(&hops->waiting, node);
+            return;
+        }
+        if (r < 0)
+            cannot_be_reached(hop, r);
+    }
+}
+
+static void on_session_close(beam_session *session, const struct beam_status *status, void *arg)
+{
+    struct bm_hops *hops = arg;
+    struct bm_list *node;
+    (void)status;
+    hops->session = NULL;
+    beam_session_free(session);
+    while ((node = bm_list_pop_front(&hops->waiting)))
+        cannot_be_reached(bm_list_entry(node, struct hop, waiting_node), -ESHUTDOWN);
+}
+
+static const struct beam_session_handlers session_handlers = {
+    .on_writable = on_session_writable,
+    .on_close = on_session_close,
+};
+
+static int connect_to(struct bm_core *core, unsigned to, struct bm_hops *hops)
+{
     char url[24];
-    if (*place)
-        return *place;
+    if (hops->session)
+        return 0;
+    if (!hops->waiting.next)
+        bm_list_init(&hops->waiting);
     snprintf(url, sizeof(url), "ring:%u", to);
-    int r = beam_connect(core->runtime, url,
-                         &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = place), place);
-    return r < 0 ? NULL : *place;
+    return beam_connect(core->runtime, url,
+                        &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = hops),
+                        &hops->session);
+}
+
+static void hop_start(struct hop *hop)
+{
+    struct bm_hops *hops = &hop->core->hops[hop->service->core];
+    int r = connect_to(hop->core, hop->service->core, hops);
+    if (r == 0)
+        r = bm_list_empty(&hops->waiting) ? hop_open(hop, hops->session) : -EAGAIN;
+    if (r == -EAGAIN)
+        bm_list_push_back(&hops->waiting, &hop->waiting_node);
+    else if (r < 0)
+        cannot_be_reached(hop, r);
 }
 
 /* --- requests and events --------------------------------------------------------------------- */
 
+/* A hop that begins with this message, its attachments joined; NULL without memory. */
+static struct hop *hop_begin(beam_channel *channel, beam_message *message)
+{
+    struct hop *hop = hop_new(channel, NULL);
+    if (!hop)
+        return NULL;
+    hop->core = channel->core;
+    hop->service = channel->service;
+    hop->first = beam_message_keep(message);
+    if (hop->first &&
+        (bm_message_channels(hop->first) == 0 || join_attached(hop->first) == 0))
+        return hop;
+    beam_message_free(hop->first);
+    bm_free(NULL, hop, sizeof(*hop));
+    return NULL;
+}
+
+/* Cancelled after its caller had ended its direction, which on_end has told. */
+static void on_request_cancelled(beam_request *request, void *arg)
+{
+    bool expired = bm_request_channel(request)->expired;
+    (void)hop_break(arg, expired ? BEAM_DEADLINE_EXCEEDED : BEAM_CANCELLED, "cancelled");
+}
+
 static void forward_request(beam_channel *channel, beam_message *message)
 {
     beam_request *request = bm_channel_request(channel);
-    beam_session *session = session_to(channel->core, channel->service->core);
-    struct hop *hop = session ? hop_new(channel, NULL) : NULL;
-    beam_message *first = hop ? beam_message_keep(message) : NULL;
-    int r = first ? 0 : -ENOMEM;
-    if (r == 0 && bm_message_channels(first) > 0)
-        r = join_attached(first);
-    if (r == 0) {
-        hop->request = request;
-        beam_request_keep(request);
-        bm_channel_ref(channel); /* the application's, as in bm_request_run() */
-        r = beam_open(session, channel->service->name, &first, &channel_handlers, hop,
-                      &BEAM_CALL_OPTIONS(.parent = request), &hop->far.channel);
-        if (r == 0) {
-            hop->far.channel->depth = channel->depth; /* a hop is no nesting */
-            beam_channel_set_handlers(channel, &channel_handlers, hop);
-            if (channel->remote_ended)
-                on_end(channel, &(struct beam_status){.code = BEAM_OK}, hop);
-            return;
-        }
-        bm_channel_unref(channel);
+    struct hop *hop = hop_begin(channel, message);
+    beam_request_keep(request);
+    bm_channel_ref(channel); /* the application's, as in bm_request_run() */
+    if (!hop) {
+        beam_fail(request, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
+        return;
     }
-    beam_message_free(first);
-    bm_free(NULL, hop, sizeof(*hop));
-    bm_channel_ref(channel);
-    beam_fail(request, r == -EAGAIN ? BEAM_RESOURCE_EXHAUSTED : BEAM_UNAVAILABLE,
-              "the reactor that serves it cannot be reached: %s", beam_strerror(r));
+    hop->request = request;
+    beam_channel_set_handlers(channel, &channel_handlers, hop);
+    beam_request_on_cancel(request, on_request_cancelled, hop);
+    hop->far.ending = channel->remote_ended;
+    hop_start(hop);
 }
 
 static void forward_event(beam_channel *channel, beam_message *message)
 {
-    struct hop *hop = channel->hop;
-    if (hop) {
-        (void)take_on(hop, &hop->far, message);
+    if (channel->hop) {
+        (void)take_on(channel->hop, &channel->hop->far, message);
         return;
     }
-    beam_session *session = session_to(channel->core, channel->service->core);
-    beam_message *first = session ? beam_message_keep(message) : NULL;
-    hop = first ? hop_new(channel, NULL) : NULL;
-    if (hop && bm_open_events(session, channel->service->name, &first, &channel_handlers, hop,
-                              &hop->far.channel) == 0) {
-        hop->events = true;
-        channel->hop = hop;
+    struct hop *hop = hop_begin(channel, message);
+    if (!hop) {
+        bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
         return;
     }
-    beam_message_free(first);
-    bm_free(NULL, hop, sizeof(*hop));
-    bm_channel_abort(channel, BEAM_UNAVAILABLE, "the reactor that serves it cannot be reached");
+    hop->events = true;
+    hop->near.ended = true; /* nothing comes back */
+    channel->hop = hop;
+    hop_start(hop);
 }
 
 void bm_forward(beam_channel *channel, beam_message *message)
@@ -352,5 +433,7 @@ void bm_forward_events_ended(beam_channel *channel)
     struct hop *hop = channel->hop;
     channel->hop = NULL;
     hop->near.channel = NULL;
-    hop_free(hop);
+    /* What was accepted goes on. */
+    hop->far.ending = true;
+    (void)pump(hop, &hop->far);
 }
