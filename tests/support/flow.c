@@ -37,8 +37,10 @@ static struct {
         const char *name;
         beam_handler *handler;
         void *arg;
+        bool at_home;
     } services[SERVICES_MAX];
     unsigned service_count;
+    bool has_home;
     struct flow_options options;
     uint8_t *share;
     size_t share_len;
@@ -68,6 +70,18 @@ void flow_serve(const char *name, beam_handler *handler, void *arg)
     own.services[own.service_count].name = name;
     own.services[own.service_count].handler = handler;
     own.services[own.service_count++].arg = arg;
+}
+
+static void on_errand(beam_request *request, const beam_message *message, void *arg);
+
+void flow_serve_at_home(const char *name, beam_handler *handler, void *arg)
+{
+    if (!own.has_home) {
+        own.has_home = true;
+        flow_serve_at_home("flow.errand.home", on_errand, NULL);
+    }
+    flow_serve(name, handler, arg);
+    own.services[own.service_count - 1].at_home = true;
 }
 
 beam_runtime *flow_runtime_here(void)
@@ -104,10 +118,16 @@ static beam_runtime *new_runtime(const struct beam_limits *limits, unsigned reac
     int r = beam_runtime_new(&options, &runtime);
     REQUIRE_INT(r, 0);
     REQUIRE_INT(beam_serve(runtime, "flow.errand", on_errand, NULL), 0);
-    for (unsigned i = 0; i < own.service_count; i++)
-        REQUIRE_INT(beam_serve(runtime, own.services[i].name, own.services[i].handler,
-                               own.services[i].arg),
-                    0);
+    /* Sessions over a ring between reactors come in on 1, all others on 0. */
+    unsigned home = flow.kind == FLOW_RING ? 0 : reactors - 1;
+    for (unsigned i = 0; i < own.service_count; i++) {
+        r = own.services[i].at_home
+                ? beam_serve_on(runtime, home, own.services[i].name, own.services[i].handler,
+                                own.services[i].arg)
+                : beam_serve(runtime, own.services[i].name, own.services[i].handler,
+                             own.services[i].arg);
+        REQUIRE_INT(r, 0);
+    }
     return runtime;
 }
 
@@ -122,7 +142,7 @@ static int ready_fd;
 static void serve_as_child(void)
 {
     struct test_snapshot before = test_snapshot_take();
-    child_runtime = new_runtime(&own.options.server, 1);
+    child_runtime = new_runtime(&own.options.server, own.has_home ? 2 : 1);
     REQUIRE_INT(beam_listen(child_runtime, flow.url, NULL), 0);
     struct sigaction action = {.sa_handler = on_sigterm};
     REQUIRE_INT(sigaction(SIGTERM, &action, NULL), 0);
@@ -204,12 +224,13 @@ static void *run_second(void *arg)
 
 static void start_client(void)
 {
-    unsigned reactors = flow.kind == FLOW_RING ? 2 : 1;
+    bool has_second = flow.kind == FLOW_RING || (flow.kind == FLOW_SELF && own.has_home);
     flow.runtime =
-        new_runtime(flow.one_runtime ? &own.options.server : &own.options.client, reactors);
+        new_runtime(flow.one_runtime ? &own.options.server : &own.options.client,
+                    has_second ? 2 : 1);
     REQUIRE_INT(bm_core_open(&flow.runtime->cores[0]), 0);
     bm_timer_init(&own.timer, on_turn_over);
-    if (flow.kind == FLOW_RING) {
+    if (has_second) {
         struct bm_core *second = &flow.runtime->cores[1];
         sem_init(&own.second_is_open, 0, 0);
         REQUIRE_INT(pthread_create(&own.second, NULL, run_second, second), 0);
@@ -236,7 +257,7 @@ static void stop_client(void)
     bm_timer_cancel(reactor(), &own.timer);
     flow.runtime = NULL;
     bm_core_close(&runtime->cores[0]);
-    if (flow.kind == FLOW_RING)
+    if (runtime->core_count > 1)
         pthread_join(own.second, NULL);
     runtime->state = BM_RUNTIME_STOPPED;
     beam_runtime_free(runtime);
@@ -299,7 +320,7 @@ void flow_start(const struct flow_options *options)
     if (flow.kind == FLOW_PROCESS)
         start_process();
     if (flow.kind == FLOW_UNIX) {
-        own.server = new_runtime(&own.options.server, 1);
+        own.server = new_runtime(&own.options.server, own.has_home ? 2 : 1);
         REQUIRE_INT(beam_listen(own.server, flow.url, NULL), 0);
         REQUIRE_INT(beam_start(own.server), 0);
     }
@@ -390,14 +411,24 @@ struct flow_answer flow_ask(const char *service, beam_message *message)
     return answer;
 }
 
-void flow_at_server(void (*fn)(beam_request *request, void *arg), void *arg)
+static void run_errand(const char *service, void (*fn)(beam_request *request, void *arg), void *arg)
 {
     struct errand errand = {fn, arg};
     beam_message *message = beam_message_new();
     beam_message_set_body(message, &errand, sizeof(errand));
-    struct flow_answer answer = flow_ask("flow.errand", message);
+    struct flow_answer answer = flow_ask(service, message);
     REQUIRE_INT(answer.code, BEAM_OK);
     flow_answer_clear(&answer);
+}
+
+void flow_at_server(void (*fn)(beam_request *request, void *arg), void *arg)
+{
+    run_errand("flow.errand", fn, arg);
+}
+
+void flow_at_home(void (*fn)(beam_request *request, void *arg), void *arg)
+{
+    run_errand("flow.errand.home", fn, arg);
 }
 
 static void on_pong(uint64_t ns, void *arg)

@@ -107,6 +107,10 @@ void *flow_share(size_t len);
 /* Serves at both ends; before flow_start. */
 void flow_serve(const char *name, beam_handler *handler, void *arg);
 
+/* The same on one reactor of the server alone, its home, which is not the one sessions come in on:
+ * each request makes a hop. flow_start then gives the server two reactors. */
+void flow_serve_at_home(const char *name, beam_handler *handler, void *arg);
+
 /* Both ends and the session. NULL: defaults. */
 void flow_start(const struct flow_options *options);
 
@@ -143,6 +147,9 @@ beam_runtime *flow_runtime_here(void);
 /* Runs fn on the server's reactor, with a request of its own, and waits for it. Not on a session that
  * takes no more requests. */
 void flow_at_server(void (*fn)(beam_request *request, void *arg), void *arg);
+
+/* The same at the home of flow_serve_at_home. */
+void flow_at_home(void (*fn)(beam_request *request, void *arg), void *arg);
 
 /* beam_call's callback, with a struct flow_answer as its arg. */
 void flow_on_reply(const struct beam_status *status, const beam_message *message, void *arg);

@@ -1,0 +1,553 @@
+/* Services of one reactor, asked on another: one hop over a ring, which nobody notices. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/support/flow.h"
+
+struct seen {
+    _Atomic unsigned asked, cancelled, messages, ends, wrong, depth;
+    _Atomic int reactor, code, session_reactor;
+    _Atomic uint64_t deadline_ns, bytes;
+};
+
+static void note_session_reactor(beam_request *request, void *arg)
+{
+    ((struct seen *)arg)->session_reactor = beam_reactor_current();
+}
+
+/* --- requests -------------------------------------------------------------------------------- */
+
+static void on_echo(beam_request *request, const beam_message *message, void *arg)
+{
+    struct seen *seen = arg;
+    seen->reactor = beam_reactor_current();
+    seen->depth = beam_request_depth(request);
+    seen->asked++;
+    beam_message *kept = beam_message_keep(message);
+    beam_reply(request, &kept);
+}
+
+FLOW_TEST(hop_request_runs_on_its_reactor_and_is_answered)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    flow_serve_at_home("echo", on_echo, seen);
+    flow_start(NULL);
+    flow_at_server(note_session_reactor, seen);
+    static const size_t lens[] = {0, 1, 40, 41, 192, 193, 5000, 65536, 1 << 20, 15 << 20};
+    for (unsigned i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
+        beam_message *question = flow_message_of(lens[i], i);
+        beam_message_put_uint(question, "i", i);
+        test_note("%zu bytes", lens[i]);
+        struct flow_answer answer = flow_ask("echo", question);
+        REQUIRE_INT(answer.code, BEAM_OK);
+        REQUIRE(answer.message != NULL);
+        CHECK(flow_body_is_right(answer.message, lens[i], i));
+        int64_t value = -1;
+        CHECK_INT(beam_message_get_int(answer.message, "i", &value), 0);
+        CHECK_INT(value, i);
+        flow_answer_clear(&answer);
+    }
+    CHECK(seen->reactor != seen->session_reactor);
+    CHECK_UINT(seen->depth, 0); /* a hop is no nesting */
+}
+
+static void on_fail(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_fail(request, BEAM_ALREADY_EXISTS, "there is %s", "one");
+}
+
+static void on_silence(beam_request *request, const beam_message *message, void *arg)
+{
+}
+
+FLOW_TEST(hop_request_fails_as_it_would_without)
+{
+    flow_serve_at_home("fail", on_fail, NULL);
+    flow_serve_at_home("silence", on_silence, NULL);
+    flow_start(NULL);
+    struct flow_answer answer = flow_ask("fail", NULL);
+    CHECK_INT(answer.code, BEAM_ALREADY_EXISTS);
+    CHECK_STR(answer.text, "there is one");
+    flow_answer_clear(&answer);
+    answer = flow_ask("silence", NULL);
+    CHECK_INT(answer.code, BEAM_INTERNAL);
+    flow_answer_clear(&answer);
+    answer = flow_ask("nobody", NULL);
+    CHECK_INT(answer.code, BEAM_NOT_FOUND);
+    flow_answer_clear(&answer);
+}
+
+#define MANY 500
+
+static beam_request *kept[MANY];
+static unsigned kept_count;
+
+static void on_cancel(beam_request *request, void *arg)
+{
+    ((struct seen *)arg)->cancelled++;
+}
+
+static void on_keep(beam_request *request, const beam_message *message, void *arg)
+{
+    struct seen *seen = arg;
+    beam_request_keep(request);
+    beam_request_on_cancel(request, on_cancel, seen);
+    seen->deadline_ns = beam_request_deadline_ns(request);
+    kept[kept_count++] = request;
+    seen->asked++;
+}
+
+static void answer_all(beam_request *request, void *arg)
+{
+    while (kept_count > 0)
+        beam_reply(kept[--kept_count], NULL);
+}
+
+static void call_kept(struct flow_answer *answer, uint64_t timeout_ns)
+{
+    beam_message *question = beam_message_new();
+    REQUIRE_INT(beam_call(flow.session, "keep", &question, flow_on_reply, answer,
+                          &BEAM_CALL_OPTIONS(.timeout_ns = timeout_ns)),
+                0);
+}
+
+FLOW_TEST(hop_requests_wait_in_hundreds)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer *answers = calloc(MANY, sizeof(*answers));
+    kept_count = 0;
+    flow_serve_at_home("keep", on_keep, seen);
+    flow_start(NULL);
+    for (unsigned i = 0; i < MANY; i++)
+        call_kept(&answers[i], 0);
+    FLOW_WAIT(seen->asked == MANY);
+    flow_at_home(answer_all, NULL);
+    for (unsigned i = 0; i < MANY; i++) {
+        FLOW_WAIT(answers[i].count == 1);
+        CHECK_INT(answers[i].code, BEAM_OK);
+        flow_answer_clear(&answers[i]);
+    }
+    CHECK_UINT(seen->cancelled, 0);
+    free(answers);
+}
+
+FLOW_TEST(hop_deadline_travels_and_ends_both_sides)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer answer = {0};
+    kept_count = 0;
+    flow_serve_at_home("keep", on_keep, seen);
+    flow_start(NULL);
+    uint64_t before = beam_now_ns();
+    call_kept(&answer, 30 * BEAM_MS);
+    FLOW_WAIT(answer.count == 1);
+    CHECK_INT(answer.code, BEAM_DEADLINE_EXCEEDED);
+    FLOW_WAIT(seen->cancelled == seen->asked);
+    if (seen->asked)
+        CHECK(seen->deadline_ns >= before && seen->deadline_ns < before + 20 * BEAM_SEC);
+    flow_at_home(answer_all, NULL);
+    flow_settle();
+    CHECK_UINT(answer.count, 1);
+}
+
+FLOW_TEST(hop_requests_hear_that_their_session_is_lost)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer answers[5] = {0};
+    kept_count = 0;
+    flow_serve_at_home("keep", on_keep, seen);
+    flow_start(NULL);
+    for (unsigned i = 0; i < 5; i++)
+        call_kept(&answers[i], 0);
+    FLOW_WAIT(seen->asked == 5);
+    flow.session = beam_session_free(flow.session);
+    FLOW_WAIT(seen->cancelled == 5);
+    for (unsigned i = 0; i < 5; i++)
+        FLOW_WAIT(answers[i].count == 1);
+    flow.session = flow_connect(NULL, NULL);
+    flow_at_home(answer_all, NULL);
+}
+
+/* --- channels -------------------------------------------------------------------------------- */
+
+static void count_number(struct seen *seen, const beam_message *message)
+{
+    size_t len;
+    uint32_t n = UINT32_MAX;
+    const void *body = beam_message_body(message, &len);
+    if (len >= sizeof(n))
+        memcpy(&n, body, sizeof(n));
+    if (n != seen->messages)
+        seen->wrong++;
+    seen->messages++;
+    flow_tick();
+}
+
+static void on_number(beam_channel *channel, const beam_message *message, void *arg)
+{
+    count_number(arg, message);
+}
+
+static void on_end(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    struct seen *seen = arg;
+    seen->code = (int)status->code;
+    seen->ends++;
+    flow_tick();
+}
+
+static unsigned writables;
+
+static void on_writable(beam_channel *channel, void *arg)
+{
+    writables++;
+    flow_tick();
+}
+
+static const struct beam_channel_handlers handlers = {on_number, on_writable, on_end};
+
+static beam_request *served;
+
+static void on_talk(beam_request *request, const beam_message *message, void *arg)
+{
+    struct seen *seen = arg;
+    beam_request_keep(request);
+    beam_request_on_cancel(request, on_cancel, seen);
+    beam_channel_set_handlers(beam_request_channel(request), &handlers, seen);
+    CHECK(beam_request_is_open(request));
+    served = request;
+    seen->asked++;
+}
+
+static void send_hundred(beam_request *request, void *arg)
+{
+    for (uint32_t n = 0; n < 100; n++)
+        CHECK_INT(beam_channel_send_body(beam_request_channel(served), &n, sizeof(n)), 0);
+}
+
+static void reply_served(beam_request *request, void *arg)
+{
+    beam_reply(served, NULL);
+}
+
+static void fail_served(beam_request *request, void *arg)
+{
+    beam_fail(served, BEAM_DATA_LOSS, "torn");
+}
+
+static beam_channel *open_talk(struct seen *there, struct seen *here)
+{
+    beam_channel *channel = NULL;
+    REQUIRE_INT(beam_open(flow.session, "talk", NULL, &handlers, here, NULL, &channel), 0);
+    FLOW_WAIT(there->asked == 1);
+    return channel;
+}
+
+FLOW_TEST(hop_channel_carries_both_ways_and_ends_each_way)
+{
+    struct seen *there = flow_share(sizeof(*there));
+    struct seen here = {0};
+    writables = 0;
+    flow_serve_at_home("talk", on_talk, there);
+    flow_start(NULL);
+    beam_channel *channel = open_talk(there, &here);
+    for (uint32_t n = 0; n < 5000;) {
+        unsigned before = writables;
+        int r = beam_channel_send_body(channel, &n, sizeof(n));
+        if (r == 0)
+            n++;
+        else
+            FLOW_WAIT(writables > before);
+    }
+    flow_at_home(send_hundred, NULL);
+    FLOW_WAIT(there->messages == 5000 && here.messages == 100);
+    beam_channel_end(channel);
+    FLOW_WAIT(there->ends == 1);
+    CHECK_INT(there->code, BEAM_OK);
+    CHECK_UINT(here.ends, 0);
+    flow_at_home(reply_served, NULL);
+    FLOW_WAIT(here.ends == 1);
+    CHECK_INT(here.code, BEAM_OK);
+    CHECK_UINT(there->wrong + here.wrong, 0);
+    CHECK_UINT(there->cancelled, 0);
+    beam_channel_free(channel);
+}
+
+FLOW_TEST(hop_channel_carries_resets_either_way)
+{
+    struct seen *there = flow_share(sizeof(*there));
+    struct seen here = {0};
+    flow_serve_at_home("talk", on_talk, there);
+    flow_start(NULL);
+    beam_channel *channel = open_talk(there, &here);
+    beam_channel_reset(channel, BEAM_ABORTED, "enough");
+    FLOW_WAIT(there->ends == 1 && there->cancelled == 1);
+    CHECK_INT(there->code, BEAM_ABORTED);
+    flow_at_home(reply_served, NULL);
+    beam_channel_free(channel);
+
+    there->asked = 0;
+    channel = open_talk(there, &here);
+    flow_at_home(fail_served, NULL);
+    FLOW_WAIT(here.ends == 1);
+    CHECK_INT(here.code, BEAM_DATA_LOSS);
+    beam_channel_free(channel);
+}
+
+static beam_message *hoard[2000];
+static unsigned hoarded;
+
+static void hoard_number(beam_channel *channel, const beam_message *message, void *arg)
+{
+    REQUIRE(hoarded < 2000);
+    count_number(arg, message);
+    hoard[hoarded++] = beam_message_keep(message);
+}
+
+static const struct beam_channel_handlers hoard_handlers = {hoard_number, NULL, on_end};
+
+static void on_hoard(beam_request *request, const beam_message *message, void *arg)
+{
+    on_talk(request, message, arg);
+    beam_channel_set_handlers(beam_request_channel(request), &hoard_handlers, arg);
+}
+
+static void free_hoard(beam_request *request, void *arg)
+{
+    while (hoarded > 0)
+        beam_message_free(hoard[--hoarded]);
+}
+
+FLOW_TEST(hop_adds_a_window_and_no_more_to_what_a_slow_reader_holds)
+{
+    struct seen *there = flow_share(sizeof(*there));
+    struct seen here = {0};
+    uint8_t body[936] = {0}; /* 1000 with its cost */
+    hoarded = writables = 0;
+    flow_serve_at_home("talk", on_hoard, there);
+    flow_start(NULL);
+    beam_channel *channel = open_talk(there, &here);
+    uint32_t n = 0;
+    /* Until nothing moves any more. */
+    for (unsigned still = 0; still < 10;) {
+        memcpy(body, &n, sizeof(n));
+        int r = beam_channel_send_body(channel, body, sizeof(body));
+        still = r == 0 ? 0 : still + 1;
+        n += r == 0;
+        if (r < 0)
+            flow_settle();
+    }
+    CHECK(n >= 65 && n <= 2 * 66 + 2);
+    unsigned before = writables;
+    for (unsigned round = 0; round < 4; round++)
+        flow_at_home(free_hoard, NULL);
+    FLOW_WAIT(writables > before);
+    FLOW_WAIT(there->messages == n);
+    flow_at_home(free_hoard, NULL);
+    CHECK_UINT(there->wrong, 0);
+    beam_channel_free(channel);
+    FLOW_WAIT(there->cancelled == 1);
+    flow_at_home(free_hoard, NULL);
+    flow_at_home(reply_served, NULL);
+}
+
+/* --- events ---------------------------------------------------------------------------------- */
+
+static void on_tick(beam_request *request, const beam_message *message, void *arg)
+{
+    if (!beam_request_is_event(request))
+        ((struct seen *)arg)->wrong++;
+    count_number(arg, message);
+}
+
+FLOW_TEST(hop_events_arrive_in_order)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    flow_serve_at_home("tick", on_tick, seen);
+    flow_start(NULL);
+    for (uint32_t n = 0; n < 5000;) {
+        unsigned before = flow.writables;
+        beam_message *event = beam_message_new();
+        beam_message_set_body(event, &n, sizeof(n));
+        int r = beam_send_event(flow.session, "tick", &event);
+        beam_message_free(event);
+        if (r == 0)
+            n++;
+        else
+            FLOW_WAIT(flow.writables > before);
+    }
+    FLOW_WAIT(seen->messages == 5000);
+    CHECK_UINT(seen->wrong, 0);
+}
+
+/* --- attachments ----------------------------------------------------------------------------- */
+
+static void on_look(beam_request *request, const beam_message *message, void *arg)
+{
+    _Atomic uint64_t *inos = arg;
+    for (unsigned i = 0; i < beam_message_fd_count(message); i++) {
+        struct stat st;
+        int fd = beam_message_take_fd(message, i);
+        CHECK_INT(fstat(fd, &st), 0);
+        inos[i] = st.st_ino;
+        close(fd);
+    }
+    beam_reply(request, NULL);
+}
+
+FLOW_TEST(hop_fds_arrive_as_the_same_files)
+{
+    _Atomic uint64_t *inos = flow_share(16 * sizeof(*inos));
+    flow_serve_at_home("look", on_look, inos);
+    flow_start(NULL);
+    for (unsigned round = 0; round < 50; round++) {
+        uint64_t wanted[3];
+        beam_message *message = flow_message_of(round * 3000, round);
+        for (unsigned i = 0; i < 3; i++) {
+            struct stat st;
+            int fd = memfd_create("hop", MFD_CLOEXEC);
+            REQUIRE_INT(fstat(fd, &st), 0);
+            wanted[i] = st.st_ino;
+            beam_message_attach_fd(message, &fd);
+        }
+        struct flow_answer answer = flow_ask("look", message);
+        CHECK_INT(answer.code, BEAM_OK);
+        for (unsigned i = 0; i < 3; i++)
+            CHECK_UINT(inos[i], wanted[i]);
+        flow_answer_clear(&answer);
+    }
+}
+
+static beam_channel *taken_channel;
+static beam_stream *taken_stream;
+
+static void back_number(beam_channel *channel, const beam_message *message, void *arg)
+{
+    size_t len;
+    const void *body = beam_message_body(message, &len);
+    count_number(arg, message);
+    CHECK_INT(beam_channel_send_body(channel, body, len), 0);
+}
+
+static void back_end(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    on_end(channel, status, arg);
+    beam_channel_end(channel);
+}
+
+static const struct beam_channel_handlers back_handlers = {back_number, NULL, back_end};
+
+static void count_data(beam_stream *stream, const void *data, size_t len, void *arg)
+{
+    struct seen *seen = arg;
+    const uint8_t *p = data;
+    for (size_t i = 0; i < len; i++)
+        if (p[i] != (uint8_t)((seen->bytes + i) * 7))
+            seen->wrong++;
+    seen->bytes += len;
+    flow_tick();
+}
+
+static void stream_end(beam_stream *stream, const struct beam_status *status, void *arg)
+{
+    on_end(NULL, status, arg);
+    beam_stream_end(stream);
+}
+
+static const struct beam_stream_handlers count_handlers = {count_data, NULL, stream_end};
+
+struct taken {
+    struct seen channel, stream;
+};
+
+static void on_take(beam_request *request, const beam_message *message, void *arg)
+{
+    struct taken *taken = arg;
+    taken_channel = beam_message_take_channel(message, 0);
+    taken_stream = beam_message_take_stream(message, 1);
+    REQUIRE(taken_channel && taken_stream);
+    beam_channel_set_handlers(taken_channel, &back_handlers, &taken->channel);
+    beam_stream_set_handlers(taken_stream, &count_handlers, &taken->stream);
+    beam_reply(request, NULL);
+}
+
+static void free_taken(beam_request *request, void *arg)
+{
+    taken_channel = beam_channel_free(taken_channel);
+    taken_stream = beam_stream_free(taken_stream);
+}
+
+static void stream_writable(beam_stream *stream, void *arg)
+{
+    flow_tick();
+}
+
+static const struct beam_stream_handlers write_handlers = {NULL, stream_writable, stream_end};
+
+FLOW_TEST(hop_channels_and_streams_are_joined)
+{
+    const uint64_t total = 3 << 20;
+    struct taken *there = flow_share(sizeof(*there));
+    struct seen here = {0}, ended = {0};
+    flow_serve_at_home("take", on_take, there);
+    flow_start(NULL);
+    beam_message *message = beam_message_new();
+    beam_channel *channel = beam_message_attach_channel(message);
+    beam_stream *stream = beam_message_attach_stream(message);
+    beam_channel_set_handlers(channel, &handlers, &here);
+    beam_stream_set_handlers(stream, &write_handlers, &ended);
+    uint32_t n = 0;
+    CHECK_INT(beam_channel_send_body(channel, &n, sizeof(n)), 0);
+    struct flow_answer answer = flow_ask("take", message);
+    CHECK_INT(answer.code, BEAM_OK);
+    for (n = 1; n < 100; n++)
+        CHECK_INT(beam_channel_send_body(channel, &n, sizeof(n)), 0);
+
+    static uint8_t chunk[40000];
+    for (uint64_t written = 0; written < total;) {
+        size_t len = total - written < sizeof(chunk) ? (size_t)(total - written) : sizeof(chunk);
+        for (size_t i = 0; i < len; i++)
+            chunk[i] = (uint8_t)((written + i) * 7);
+        ssize_t w = beam_stream_write(stream, chunk, len);
+        if (w == -EAGAIN) {
+            flow_turn();
+            continue;
+        }
+        REQUIRE(w > 0);
+        written += (uint64_t)w;
+    }
+    beam_stream_end(stream);
+    beam_channel_end(channel);
+    FLOW_WAIT(here.messages == 100 && here.ends == 1 && ended.ends == 1);
+    CHECK_UINT(there->stream.bytes, total);
+    CHECK_UINT(there->stream.wrong + there->channel.wrong + here.wrong, 0);
+    CHECK_INT(here.code, BEAM_OK);
+    CHECK_INT(ended.code, BEAM_OK);
+    beam_channel_free(channel);
+    beam_stream_free(stream);
+    flow_at_home(free_taken, NULL);
+    flow_answer_clear(&answer);
+}
+
+FLOW_TEST(hop_channels_carry_resets)
+{
+    struct taken *there = flow_share(sizeof(*there));
+    flow_serve_at_home("take", on_take, there);
+    flow_start(NULL);
+    beam_message *message = beam_message_new();
+    beam_channel *channel = beam_message_attach_channel(message);
+    beam_stream *stream = beam_message_attach_stream(message);
+    struct flow_answer answer = flow_ask("take", message);
+    CHECK_INT(answer.code, BEAM_OK);
+    beam_channel_reset(channel, BEAM_OUT_OF_RANGE, "no");
+    beam_stream_free(stream);
+    FLOW_WAIT(there->channel.ends == 1 && there->stream.ends == 1);
+    CHECK_INT(there->channel.code, BEAM_OUT_OF_RANGE);
+    CHECK_INT(there->stream.code, BEAM_CANCELLED);
+    beam_channel_free(channel);
+    flow_at_home(free_taken, NULL);
+    flow_answer_clear(&answer);
+}
