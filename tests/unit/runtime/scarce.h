@@ -8,7 +8,8 @@
 
 #include "base/alloc.h"
 
-static int scarce_left; /* allocations that still succeed */
+static int scarce_left;  /* allocations that still succeed */
+static int scarce_asked; /* allocations since scarce_begin */
 
 static inline void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
 {
@@ -18,6 +19,7 @@ static inline void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, vo
         free(ptr);
         return NULL;
     }
+    scarce_asked++;
     if (scarce_left == 0 || posix_memalign(&fresh, 64, new_len) != 0)
         return NULL;
     scarce_left--;
@@ -32,6 +34,7 @@ static inline void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, vo
 static inline void scarce_begin(int left)
 {
     scarce_left = left;
+    scarce_asked = 0;
     bm_alloc_set(&(struct bm_allocator){.realloc = scarce_realloc});
 }
 

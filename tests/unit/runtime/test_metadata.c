@@ -281,6 +281,13 @@ static void check_len_limit(void)
     }
     check_sticks(message, -EMSGSIZE);
 
+    /* What is far beyond it costs no memory first. */
+    message = beam_message_new();
+    scarce_begin(INT_MAX);
+    beam_message_put_bytes(message, "all", text, sizeof(text));
+    scarce_end();
+    CHECK_INT(scarce_asked, 0);
+    check_sticks(message, -EMSGSIZE);
     message = beam_message_new();
     beam_message_put_bytes(message, "all", text, SIZE_MAX / 2);
     CHECK(beam_message_error(message) < 0);
@@ -463,7 +470,10 @@ TEST(metadata_putf_beyond_the_limit_or_without_memory_sticks)
 {
     fill_text();
     beam_message *message = beam_message_new();
+    scarce_begin(INT_MAX);
     beam_message_putf(message, "f", "%s%s", text, text);
+    scarce_end();
+    CHECK_INT(scarce_asked, 0);
     check_sticks(message, -EMSGSIZE);
     message = beam_message_new();
     beam_message_putf(message, "f", "%.*s", BEAM_METADATA_LEN_MAX, text);

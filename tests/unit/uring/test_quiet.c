@@ -284,6 +284,43 @@ TEST(quiet_send_cancelled_after_it_left_has_its_true_result_at_once)
     close_all();
 }
 
+static struct packet leaving;
+static void (*then)(struct bm_reactor *reactor, struct bm_op *op);
+
+static void hurry(struct bm_reactor *reactor, struct bm_op *op)
+{
+    bm_op_hurry(reactor, op);
+}
+
+/* The last thing a turn does before it sleeps; giving an fd back makes the line leave at once. */
+static void leave_then(struct bm_task *task)
+{
+    int fd = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
+    (void)task;
+    bm_op_start(rig.reactor, &leaving.probe.op);
+    bm_reactor_close_fd(rig.reactor, &fd);
+    CHECK_INT(leaving.probe.op.state, BM_OP_INFLIGHT);
+    then(rig.reactor, &leaving.probe.op);
+    CHECK_INT(leaving.probe.calls, 0);
+}
+
+TEST(quiet_send_that_left_in_this_turn_is_told_before_the_reactor_sleeps)
+{
+    static void (*const ways[])(struct bm_reactor *, struct bm_op *) = {hurry, bm_op_cancel};
+    for (int i = 0; i < 2; i++) {
+        struct bm_task task = {.fn = leave_then};
+        test_note("%s", i ? "cancelled" : "hurried");
+        open_all();
+        packet_init(&leaving, pair[0]);
+        then = ways[i];
+        bm_task_queue(rig.reactor, &task);
+        run_with_tick(&leaving, 2 * BM_NS_PER_S);
+        CHECK(!ticked);
+        CHECK_INT(leaving.probe.res, TEXT_LEN);
+        close_all();
+    }
+}
+
 TEST(quiet_send_to_a_full_socket_says_so_and_may_be_sent_the_ordinary_way)
 {
     struct packet packet;
@@ -401,6 +438,39 @@ TEST(quiet_send_that_failed_is_not_called_sent_while_its_completion_stands_in_li
 TEST(quiet_send_that_failed_is_not_called_sent_while_its_completion_has_overflowed)
 {
     fail_behind((int)BM_CQ_LEN + 2000);
+}
+
+static struct rig sleepy;
+
+/* A doorbell carries off what was started before it, in the middle of the turn. */
+static void leave_and_fail(struct bm_op *op, int res, uint32_t flags)
+{
+    int fd = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
+    bm_op_start(rig.reactor, &leaving.probe.op);
+    bm_reactor_close_fd(rig.reactor, &fd);
+    bm_reactor_wake(sleepy.reactor);
+    CHECK_UINT(bm_kernel_queued(rig.reactor->kernel), 0);
+    CHECK(bm_kernel_pending(rig.reactor->kernel) & BM_PENDING_CQE);
+    probe_done(op, res, flags);
+}
+
+TEST(quiet_send_that_failed_behind_the_last_look_of_its_turn_is_not_called_sent)
+{
+    struct probe nop;
+    rig_open(&sleepy);
+    open_all();
+    fill(pair[0]);
+    atomic_store(&sleepy.reactor->sleeping, 1);
+    packet_init(&leaving, pair[0]);
+    probe_init(&nop, BM_OP_NOP);
+    nop.op.fn = leave_and_fail;
+    bm_op_start(rig.reactor, &nop.op);
+    rig_settle(&rig);
+    CHECK_INT(nop.calls, 1);
+    CHECK_INT(leaving.probe.calls, 1);
+    CHECK_INT(leaving.probe.res, -EAGAIN);
+    rig_close(&sleepy);
+    close_all();
 }
 
 /* --- what it closes -------------------------------------------------------------------------- */
