@@ -1,0 +1,120 @@
+"""The worked examples of docs/spec decode, say what the text around them says, and are vectors too.
+
+An example is an indented block of lines of 8 bytes (or several groups of 8), each with what it means behind it.
+The paragraph in front of it names in `backquotes` what must be found inside.
+"""
+import base64
+import json
+import re
+import sys
+
+from cases import ROOT, case, check, finish, start
+
+sys.path.insert(0, str(ROOT / "tests/ports"))
+import kv
+import wire
+
+GROUP = r"(?:[0-9a-f]{2} ){7}[0-9a-f]{2}"
+LINE = re.compile(rf"    ({GROUP}(?:  {GROUP})*)(?:\s|$)")
+KINDS = {number: name for name, number in vars(wire).items() if name in
+         ("HELLO", "MSG", "END", "CREDIT", "PING", "GOAWAY")}
+FLAGS = {"MSG": {1: "OPEN", 2: "MORE", 4: "END", 8: "ONEWAY"}, "END": {1: "ABORT"}, "PING": {1: "ACK"}}
+
+
+def examples(page):
+    """(the line in front, the bytes) of each example on the page."""
+    told, data, before = "", b"", ""
+    for line in (ROOT / "docs/spec" / page).read_text().splitlines() + [""]:
+        match = LINE.match(line)
+        if match:
+            told, data = told or before, data + bytes.fromhex(match.group(1))
+        elif data:
+            yield told, data
+            told, data = "", b""
+        before = line if line and not match else before
+
+
+def vectors(page):
+    return {entry["hex"] for entry in json.loads((ROOT / "tests/vectors" / page).read_text())}
+
+
+def documents(told):
+    """The values that the text spells out, as JSON; {"$bytes": base64} stands for bytes."""
+    def bytes_of(value):
+        return base64.b64decode(value["$bytes"]) if list(value) == ["$bytes"] else value
+    return [json.loads(text, object_hook=bytes_of) for text in re.findall(r"`([{\[].*?[}\]])`", told)]
+
+
+def headings(told):
+    """`MSG OPEN|END` -> ("MSG", {"OPEN", "END"})"""
+    for text in re.findall(r"`((?:%s)(?: [A-Z|]+)?)`" % "|".join(KINDS.values()), told):
+        kind, _, flags = text.partition(" ")
+        yield kind, set(flags.split("|")) - {""}
+
+
+def heading(frame):
+    kind = KINDS[frame.kind]
+    return kind, {name for bit, name in FLAGS.get(kind, {}).items() if frame.flags & bit}
+
+
+def document_in(frame):
+    kind = KINDS[frame.kind]
+    if kind == "MSG":
+        return wire.parse_head(frame).meta
+    return frame.content[-1] if kind in ("END", "GOAWAY") else None
+
+
+def check_length(told, data):
+    for number in re.findall(r", (\d+) bytes[.:]", told):
+        check(len(data) == int(number), f"{len(data)} bytes, not {number}")
+
+
+def check_packet(told, data):
+    """One packet of whole frames."""
+    check_length(told, data)
+    frames = list(wire.parse(data))
+    headings_told = list(headings(told))
+    if headings_told:
+        found = [heading(frame) for frame in frames]
+        check(found == headings_told, f"the frames are {found}")
+    told_documents = documents(told)
+    if told_documents and frames[0].kind == wire.HELLO:
+        check(data[16:] == kv.encode(told_documents[0]), "HELLO is not what the text says")
+    elif told_documents:
+        check(document_in(frames[0]) == told_documents[0], f"it holds {document_in(frames[0])}")
+    check(data.hex() in vectors("session.json"), "tests/vectors/session.json has no such packet")
+
+
+def check_beginning(data):
+    """A frame whose header and body the page leaves out: as many zeros as fill the packet."""
+    payload = data + bytes(wire.ROOM - len(data))
+    frame, = wire.parse(wire.frame(5, wire.MSG, payload, wire.MORE))
+    head = wire.parse_head(frame)
+    check(head.total == 100000 and len(head.body) == 65504, f"{head.total} bytes, {len(head.body)} of them here")
+
+
+start()
+for told, data in examples("kv.md"):
+    with case("kv.md: " + told):
+        check_length(told, data)
+        value, = documents(told)
+        check(kv.decode(data) == value, f"it reads {kv.decode(data)!r}")
+        check(kv.encode(value) == data, f"written, it is {kv.encode(value).hex(' ', 8)}")
+        check(data.hex() in vectors("kv.json"), "tests/vectors/kv.json has no such document")
+
+for told, data in examples("session.md"):
+    with case("session.md: " + told):
+        if "the header, then" in told:
+            check_beginning(data)
+        else:
+            check_packet(told, data)
+
+with case("no example was passed over"):
+    for page, least in (("kv.md", 3), ("session.md", 8)):
+        text = (ROOT / "docs/spec" / page).read_text()
+        read = sum(len(data) for _, data in examples(page))
+        lines = [line for line in text.splitlines() if line.startswith("    ")]
+        there = sum(8 * len(re.findall(GROUP, line)) for line in lines)
+        check(len(list(examples(page))) >= least, f"{page} has {len(list(examples(page)))} examples")
+        check(read == there, f"{page}: {read} bytes read of {there}")
+finish()
