@@ -54,6 +54,7 @@ static struct {
 } own;
 
 static beam_runtime *child_runtime;
+static _Thread_local bool is_client; /* this thread turns the client's reactor */
 
 void *flow_share(size_t len)
 {
@@ -165,6 +166,7 @@ static void start_process(void)
     REQUIRE(own.child >= 0);
     if (own.child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        is_client = false;
         close(fds[0]);
         ready_fd = fds[1];
         enum test_outcome outcome = test_run_body(serve_as_child);
@@ -195,7 +197,7 @@ static void on_turn_over(struct bm_timer *timer)
 
 void flow_tick(void)
 {
-    if (flow.runtime)
+    if (is_client && flow.runtime)
         bm_reactor_stop(reactor());
 }
 
@@ -215,6 +217,8 @@ static void *run_second(void *arg)
     struct bm_core *core = arg;
     int r = bm_core_open(core);
     CHECK_INT(r, 0);
+    if (r == 0)
+        bm_runtime_open_core(core);
     sem_post(&own.second_is_open);
     if (r == 0)
         CHECK_INT(bm_reactor_run(core->reactor), 0);
@@ -224,11 +228,13 @@ static void *run_second(void *arg)
 
 static void start_client(void)
 {
+    is_client = true;
     bool has_second = flow.kind == FLOW_RING || (flow.kind == FLOW_SELF && own.has_home);
     flow.runtime =
         new_runtime(flow.one_runtime ? &own.options.server : &own.options.client,
                     has_second ? 2 : 1);
     REQUIRE_INT(bm_core_open(&flow.runtime->cores[0]), 0);
+    bm_runtime_open_core(&flow.runtime->cores[0]);
     bm_timer_init(&own.timer, on_turn_over);
     if (has_second) {
         struct bm_core *second = &flow.runtime->cores[1];

@@ -138,7 +138,8 @@ void flow_turn(void);
  * something does *not* happen. */
 void flow_settle(void);
 
-/* Ends a turn of FLOW_WAIT early; any callback, any reactor of this process. Without it, within 1 ms. */
+/* Ends a turn of FLOW_WAIT early when the client's reactor calls it; no effect elsewhere. What changes
+ * there is seen within a millisecond. */
 void flow_tick(void);
 
 /* The runtime of the reactor this is called on. */
