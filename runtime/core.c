@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "runtime/channel.h"
 #include "runtime/frame.h"
+#include "runtime/listener.h"
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
 #include "runtime/session.h"
@@ -94,7 +95,7 @@ static void begin_stop(struct bm_core *core)
     beam_runtime *runtime = core->runtime;
     uint64_t timeout = runtime->options.stop_timeout_ns;
     core->stopping = true;
-    bm_runtime_stop_listeners(core);
+    bm_listeners_stop(core);
 
     struct bm_list *node = core->sessions.next;
     while (node != &core->sessions) {

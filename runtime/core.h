@@ -31,7 +31,8 @@ struct bm_returns {
 struct bm_core {
     /* Its neighbours in the array are other threads'. */
     _Alignas(64) beam_runtime *runtime;
-    struct bm_reactor *reactor; /* set before the thread counts as started */
+    struct bm_reactor *reactor; /* set before `open` */
+    _Atomic bool open;          /* seq_cst: other threads may use the reactor from now on */
     unsigned index;
     struct bm_pool pool;
 

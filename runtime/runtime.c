@@ -16,6 +16,8 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "runtime/frame.h"
+#include "runtime/listener.h"
+#include "runtime/post.h"
 #include "runtime/ring.h"
 #include "runtime/session.h"
 #include "runtime/transport.h"
@@ -120,6 +122,17 @@ const struct beam_transport *bm_transport_find(const beam_runtime *runtime, cons
     return NULL;
 }
 
+enum bm_runtime_state bm_runtime_state(const beam_runtime *runtime)
+{
+    /* acquire; partner: set_state(). */
+    return (enum bm_runtime_state)atomic_load_explicit(&runtime->state, memory_order_acquire);
+}
+
+static void set_state(beam_runtime *runtime, enum bm_runtime_state state)
+{
+    atomic_store_explicit(&runtime->state, state, memory_order_release);
+}
+
 /* --- new and free ---------------------------------------------------------------------------- */
 
 int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **ret_runtime)
@@ -150,7 +163,6 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
             sizeof(runtime->name) - 1);
     bm_services_init(&runtime->services);
     bm_list_init(&runtime->listeners);
-    pthread_mutex_init(&runtime->listener_lock, NULL);
     pthread_mutex_init(&runtime->start_lock, NULL);
     pthread_cond_init(&runtime->start_cond, NULL);
 
@@ -173,19 +185,11 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
         int r = bm_core_open(&runtime->cores[0]);
         if (r < 0)
             return r;
-        runtime->state = BM_RUNTIME_RUNNING;
+        bm_runtime_open_core(&runtime->cores[0]);
+        set_state(runtime, BM_RUNTIME_RUNNING);
     }
     *ret_runtime = bm_take_ptr(runtime);
     return 0;
-}
-
-static void free_listeners(beam_runtime *runtime)
-{
-    struct bm_list *node;
-    while ((node = bm_list_front(&runtime->listeners))) {
-        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
-        listener->transport->free(listener);
-    }
 }
 
 static void join(beam_runtime *runtime)
@@ -222,12 +226,12 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
     if (runtime->cores && !forked) {
         if (runtime->options.embedded) {
             finish_embedded(runtime);
-        } else if (runtime->state == BM_RUNTIME_RUNNING) {
+        } else if (bm_runtime_state(runtime) == BM_RUNTIME_RUNNING) {
             beam_runtime_stop(runtime);
             join(runtime);
         }
     }
-    free_listeners(runtime);
+    bm_listeners_free(runtime);
     if (runtime->paths && runtime->cores)
         bm_ring_deinit(runtime);
     for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++) {
@@ -241,124 +245,12 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
     bm_free(NULL, runtime->cores, runtime->core_count * sizeof(runtime->cores[0]));
     bm_free(NULL, runtime->paths,
             (size_t)runtime->core_count * runtime->core_count * sizeof(runtime->paths[0]));
-    while (runtime->early_posts) {
-        struct bm_early_post *post = runtime->early_posts;
-        runtime->early_posts = post->next;
-        bm_free(NULL, post, sizeof(*post));
-    }
+    bm_early_posts_drop(runtime);
     bm_services_deinit(&runtime->services);
-    pthread_mutex_destroy(&runtime->listener_lock);
     pthread_mutex_destroy(&runtime->start_lock);
     pthread_cond_destroy(&runtime->start_cond);
     bm_free(NULL, runtime, sizeof(*runtime));
     return NULL;
-}
-
-/* --- listeners ------------------------------------------------------------------------------- */
-
-static void start_listener(void *arg)
-{
-    struct bm_listener *listener = arg;
-    struct bm_core *core = &listener->runtime->cores[0];
-    if (core->stopping) {
-        pthread_mutex_lock(&listener->runtime->listener_lock);
-        listener->transport->free(listener);
-        pthread_mutex_unlock(&listener->runtime->listener_lock);
-        return;
-    }
-    listener->counted = true;
-    listener->transport->start(listener, core);
-}
-
-int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen_options *options)
-{
-    const struct beam_transport *transport = url ? bm_transport_find(runtime, url) : NULL;
-    struct bm_listener *listener;
-    if (!transport || !transport->listen)
-        return -BEAM_EURL;
-    if (bm_runtime_forked(runtime))
-        return -BEAM_EFORKED;
-    if (runtime->state == BM_RUNTIME_STOPPED)
-        return -ESHUTDOWN;
-    int r = transport->listen(runtime, url, options, &listener);
-    if (r < 0)
-        return r;
-    listener->transport = transport;
-    listener->runtime = runtime;
-    listener->url_len = strlen(url);
-    listener->url = bm_alloc(NULL, listener->url_len + 1);
-    if (!listener->url) {
-        transport->free(listener);
-        return -ENOMEM;
-    }
-    memcpy(listener->url, url, listener->url_len + 1);
-
-    pthread_mutex_lock(&runtime->listener_lock);
-    bm_list_push_back(&runtime->listeners, &listener->node);
-    pthread_mutex_unlock(&runtime->listener_lock);
-    if (runtime->state != BM_RUNTIME_RUNNING)
-        return 0; /* core 0 starts it when it opens */
-    if (bm_core_current() == &runtime->cores[0]) {
-        start_listener(listener);
-        return 0;
-    }
-    do
-        r = bm_mailbox_post(runtime->cores[0].reactor, start_listener, listener);
-    while (r == -EAGAIN);
-    if (r < 0) {
-        pthread_mutex_lock(&runtime->listener_lock);
-        transport->free(listener);
-        pthread_mutex_unlock(&runtime->listener_lock);
-    }
-    return r;
-}
-
-struct unlisten {
-    beam_runtime *runtime;
-    const char *url;
-    int result;
-};
-
-static void unlisten_here(void *arg)
-{
-    struct unlisten *u = arg;
-    struct bm_list *node = u->runtime->listeners.next;
-    while (node != &u->runtime->listeners) {
-        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
-        node = node->next;
-        if (listener->closing || strcmp(listener->url, u->url) != 0)
-            continue;
-        u->result = 0;
-        if (listener->counted)
-            listener->transport->stop(listener);
-        else
-            listener->transport->free(listener);
-    }
-}
-
-int beam_unlisten(beam_runtime *runtime, const char *url)
-{
-    struct unlisten u = {runtime, url, -ENOENT};
-    if (!url)
-        return -EINVAL;
-    if (bm_runtime_forked(runtime))
-        return -BEAM_EFORKED;
-    bm_runtime_call(&runtime->cores[0], unlisten_here, &u);
-    return u.result;
-}
-
-void bm_runtime_stop_listeners(struct bm_core *core)
-{
-    beam_runtime *runtime = core->runtime;
-    if (core->index != 0)
-        return;
-    struct bm_list *node = runtime->listeners.next;
-    while (node != &runtime->listeners) {
-        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
-        node = node->next;
-        if (listener->counted)
-            listener->transport->stop(listener);
-    }
 }
 
 /* --- threads --------------------------------------------------------------------------------- */
@@ -386,57 +278,17 @@ static int await_start(beam_runtime *runtime)
     return r;
 }
 
-static void start_listeners(beam_runtime *runtime)
-{
-    struct bm_list *node = runtime->listeners.next;
-    while (node != &runtime->listeners) {
-        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
-        node = node->next;
-        if (!listener->counted)
-            start_listener(listener);
-    }
-}
-
-/* What was posted before the start, in its order. */
-static void run_early_posts(struct bm_core *core)
+void bm_runtime_open_core(struct bm_core *core)
 {
     beam_runtime *runtime = core->runtime;
-    struct bm_early_post *mine = NULL;
-    struct bm_early_post **tail = &mine;
     pthread_mutex_lock(&runtime->start_lock);
-    struct bm_early_post **place = &runtime->early_posts;
-    while (*place) {
-        struct bm_early_post *post = *place;
-        if (post->core != core->index) {
-            place = &post->next;
-            continue;
-        }
-        *place = post->next;
-        post->next = NULL;
-        *tail = post;
-        tail = &post->next;
-    }
-    runtime->early_tail = place;
+    if (core->index == 0)
+        bm_listeners_start(core);
+    struct bm_early_post *posts = bm_early_posts_take(core);
+    /* seq_cst; partner: beam_runtime_stop(), which has stored `stop` before it looks here. */
+    atomic_store_explicit(&core->open, true, memory_order_seq_cst);
     pthread_mutex_unlock(&runtime->start_lock);
-    while (mine) {
-        struct bm_early_post *post = mine;
-        mine = post->next;
-        post->fn(post->arg);
-        bm_free(NULL, post, sizeof(*post));
-    }
-}
-
-static int post_early(beam_runtime *runtime, unsigned core, beam_post_fn *fn, void *arg)
-{
-    struct bm_early_post *post = bm_alloc(NULL, sizeof(*post));
-    if (!post)
-        return -ENOMEM;
-    *post = (struct bm_early_post){.core = core, .fn = fn, .arg = arg};
-    pthread_mutex_lock(&runtime->start_lock);
-    *runtime->early_tail = post;
-    runtime->early_tail = &post->next;
-    pthread_mutex_unlock(&runtime->start_lock);
-    return 0;
+    bm_early_posts_run(posts);
 }
 
 static int turn_core(struct bm_core *core)
@@ -447,9 +299,7 @@ static int turn_core(struct bm_core *core)
     /* Nobody turns before all can: a ring to a core without a reactor leads nowhere. */
     int all = await_start(runtime);
     if (r >= 0 && all >= 0) {
-        if (core->index == 0)
-            start_listeners(runtime);
-        run_early_posts(core);
+        bm_runtime_open_core(core);
         r = bm_reactor_run(core->reactor);
     }
     bm_core_close(core);
@@ -486,9 +336,9 @@ static int start_threads(beam_runtime *runtime, unsigned first)
 {
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
-    if (runtime->state != BM_RUNTIME_NEW)
+    if (bm_runtime_state(runtime) != BM_RUNTIME_NEW)
         return -EALREADY;
-    runtime->state = BM_RUNTIME_RUNNING;
+    set_state(runtime, BM_RUNTIME_RUNNING);
     for (unsigned i = first; i < runtime->core_count; i++) {
         struct bm_core *core = &runtime->cores[i];
         int r = pthread_create(&core->thread, NULL, thread_main, core);
@@ -510,7 +360,7 @@ int beam_start(beam_runtime *runtime)
     r = await_start(runtime);
     if (r < 0) {
         join(runtime);
-        runtime->state = BM_RUNTIME_STOPPED;
+        set_state(runtime, BM_RUNTIME_STOPPED);
     }
     return r;
 }
@@ -524,7 +374,7 @@ int beam_run(beam_runtime *runtime)
         return r;
     r = turn_core(&runtime->cores[0]);
     join(runtime);
-    runtime->state = BM_RUNTIME_STOPPED;
+    set_state(runtime, BM_RUNTIME_STOPPED);
     return r;
 }
 
@@ -535,9 +385,10 @@ void beam_runtime_stop(beam_runtime *runtime)
     /* seq_cst: polled by each core's source, which the sleep protocol looks at again. */
     atomic_store_explicit(&runtime->stop, true, memory_order_seq_cst);
     for (unsigned i = 0; i < runtime->core_count; i++) {
-        struct bm_reactor *reactor = runtime->cores[i].reactor;
-        if (reactor)
-            bm_reactor_wake_signal(reactor);
+        struct bm_core *core = &runtime->cores[i];
+        /* seq_cst; partner: bm_runtime_open_core(). One that opens later looks at `stop` in its first turn. */
+        if (atomic_load_explicit(&core->open, memory_order_seq_cst))
+            bm_reactor_wake_signal(core->reactor);
     }
 }
 
@@ -554,65 +405,4 @@ int beam_runtime_turn(beam_runtime *runtime)
         return -EINVAL;
     bm_core_enter(&runtime->cores[0]);
     return bm_reactor_turn(runtime->cores[0].reactor);
-}
-
-/* --- posts ----------------------------------------------------------------------------------- */
-
-int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *arg)
-{
-    if (reactor >= runtime->core_count || !fn)
-        return -EINVAL;
-    if (bm_runtime_forked(runtime))
-        return -BEAM_EFORKED;
-    if (runtime->state == BM_RUNTIME_NEW)
-        return post_early(runtime, reactor, fn, arg);
-    if (runtime->state != BM_RUNTIME_RUNNING || !runtime->cores[reactor].reactor)
-        return -ESHUTDOWN;
-    return bm_mailbox_post(runtime->cores[reactor].reactor, fn, arg);
-}
-
-struct errand {
-    void (*fn)(void *arg);
-    void *arg;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool done;
-};
-
-static void run_errand(void *arg)
-{
-    struct errand *errand = arg;
-    errand->fn(errand->arg);
-    pthread_mutex_lock(&errand->lock);
-    errand->done = true;
-    pthread_cond_signal(&errand->cond);
-    pthread_mutex_unlock(&errand->lock);
-}
-
-void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
-{
-    struct errand errand = {.fn = fn, .arg = arg};
-    if (bm_runtime_forked(core->runtime))
-        return;
-    if (core == bm_core_current() || !core->reactor || core->runtime->options.embedded) {
-        fn(arg);
-        return;
-    }
-    pthread_mutex_init(&errand.lock, NULL);
-    pthread_cond_init(&errand.cond, NULL);
-    int r = bm_mailbox_post_wait(core->reactor, run_errand, &errand, UINT64_MAX);
-    if (r == -EDEADLK) /* another reactor: it must not wait, and hands the work over */
-        do
-            r = bm_mailbox_post(core->reactor, run_errand, &errand);
-        while (r == -EAGAIN);
-    if (r == 0) {
-        pthread_mutex_lock(&errand.lock);
-        while (!errand.done)
-            pthread_cond_wait(&errand.cond, &errand.lock);
-        pthread_mutex_unlock(&errand.lock);
-    } else {
-        fn(arg); /* the core has ended: nobody else touches what was its own */
-    }
-    pthread_mutex_destroy(&errand.lock);
-    pthread_cond_destroy(&errand.cond);
 }

@@ -12,7 +12,7 @@
 #include "runtime/service.h"
 #include "uring/forked.h"
 
-struct bm_listener;
+struct bm_early_post;
 struct bm_path;
 
 enum bm_runtime_state {
@@ -22,14 +22,6 @@ enum bm_runtime_state {
 };
 
 #define BM_TRANSPORTS_MAX 8u /* ours: there are four */
-
-/* A call posted before there was a reactor to run it. */
-struct bm_early_post {
-    struct bm_early_post *next;
-    unsigned core;
-    beam_post_fn *fn;
-    void *arg;
-};
 
 struct beam_runtime {
     struct beam_runtime_options options;
@@ -46,12 +38,12 @@ struct beam_runtime {
 
     _Atomic bool stop; /* seq_cst: set by beam_runtime_stop, polled by each core's source */
     _Atomic unsigned quiet_count; /* cores with nothing left; acq_rel */
-    uint8_t state;                /* enum bm_runtime_state */
+    _Atomic uint8_t state;        /* enum bm_runtime_state; release, acquire */
     bool embedded_open;
 
     pthread_mutex_t
-        listener_lock; /* listeners made before the start, or asked for from elsewhere */
-    struct bm_list listeners;
+        listener_lock;        /* listeners made before the start, or asked for from elsewhere */
+    struct bm_list listeners; /* under start_lock until core 0 is open, then core 0's */
     pthread_mutex_t start_lock;
     pthread_cond_t start_cond;
     unsigned started;
@@ -67,9 +59,11 @@ static inline bool bm_runtime_forked(const beam_runtime *runtime)
 struct beam_limits bm_runtime_limits(const beam_runtime *runtime);
 const char *bm_runtime_name(const beam_runtime *runtime);
 struct bm_services *bm_runtime_services(beam_runtime *runtime);
+/* A core that has its reactor begins: from now on posts go to its mailbox and listeners to core 0;
+ * what came before goes first. Its own thread. */
+void bm_runtime_open_core(struct bm_core *core);
+enum bm_runtime_state bm_runtime_state(const beam_runtime *runtime);
 bool bm_runtime_may_spin(const beam_runtime *runtime);
-/* Core 0's thread: all listeners end. */
-void bm_runtime_stop_listeners(struct bm_core *core);
 bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core);
 
 /* Runs fn(arg) on a core, from any thread, and returns when it has run; on the core itself, or when

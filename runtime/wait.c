@@ -214,7 +214,7 @@ int beam_connect_wait(beam_runtime *runtime, const char *url,
         return -EINVAL;
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
-    if (runtime->state != BM_RUNTIME_RUNNING)
+    if (bm_runtime_state(runtime) != BM_RUNTIME_RUNNING)
         return -ESHUTDOWN;
     if (wanted.timeout_ns == 0)
         wanted.timeout_ns = CONNECT_TIMEOUT_NS;

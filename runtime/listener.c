@@ -1,0 +1,142 @@
+/* Listening: a socket is made at once, on the caller's thread, so that its errors are told at once. The
+ * list of listeners is under start_lock until core 0 has opened, and core 0's own from then on: whoever
+ * comes later posts his listener there. */
+#include "runtime/listener.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "runtime/core.h"
+#include "runtime/runtime.h"
+#include "runtime/transport.h"
+
+static void start(struct bm_listener *listener, struct bm_core *core)
+{
+    listener->counted = true;
+    listener->transport->start(listener, core);
+}
+
+void bm_listeners_start(struct bm_core *core)
+{
+    struct bm_list *all = &core->runtime->listeners;
+    struct bm_list *node = all->next;
+    while (node != all) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        node = node->next;
+        start(listener, core);
+    }
+}
+
+void bm_listeners_stop(struct bm_core *core)
+{
+    struct bm_list *all = &core->runtime->listeners;
+    if (core->index != 0)
+        return;
+    struct bm_list *node = all->next;
+    while (node != all) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        node = node->next;
+        listener->transport->stop(listener);
+    }
+}
+
+void bm_listeners_free(beam_runtime *runtime)
+{
+    struct bm_list *node;
+    while ((node = bm_list_front(&runtime->listeners))) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        listener->transport->free(listener);
+    }
+}
+
+static void add_here(void *arg)
+{
+    struct bm_listener *listener = arg;
+    beam_runtime *runtime = listener->runtime;
+    struct bm_core *core = &runtime->cores[0];
+    if (core->stopping) {
+        listener->transport->free(listener);
+        return;
+    }
+    bm_list_push_back(&runtime->listeners, &listener->node);
+    start(listener, core);
+}
+
+static int add(beam_runtime *runtime, struct bm_listener *listener)
+{
+    struct bm_core *core = &runtime->cores[0];
+    pthread_mutex_lock(&runtime->start_lock);
+    bool open = atomic_load_explicit(&core->open, memory_order_acquire);
+    bool over = bm_runtime_state(runtime) == BM_RUNTIME_STOPPED;
+    if (!open && !over)
+        bm_list_push_back(&runtime->listeners, &listener->node);
+    pthread_mutex_unlock(&runtime->start_lock);
+    if (!open)
+        return over ? -ESHUTDOWN : 0;
+    if (bm_core_current() == core || runtime->options.embedded) {
+        add_here(listener);
+        return 0;
+    }
+    int r;
+    do
+        r = bm_mailbox_post(core->reactor, add_here, listener);
+    while (r == -EAGAIN);
+    return r;
+}
+
+int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen_options *options)
+{
+    const struct beam_transport *transport = url ? bm_transport_find(runtime, url) : NULL;
+    struct bm_listener *listener;
+    if (!transport || !transport->listen)
+        return -BEAM_EURL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
+    int r = transport->listen(runtime, url, options, &listener);
+    if (r < 0)
+        return r;
+    listener->transport = transport;
+    listener->runtime = runtime;
+    listener->url_len = strlen(url);
+    listener->url = bm_alloc(NULL, listener->url_len + 1);
+    if (listener->url)
+        memcpy(listener->url, url, listener->url_len + 1);
+    r = listener->url ? add(runtime, listener) : -ENOMEM;
+    if (r < 0)
+        transport->free(listener);
+    return r;
+}
+
+struct unlisten {
+    beam_runtime *runtime;
+    const char *url;
+    int result;
+};
+
+static void unlisten_here(void *arg)
+{
+    struct unlisten *u = arg;
+    struct bm_list *node = u->runtime->listeners.next;
+    while (node != &u->runtime->listeners) {
+        struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
+        node = node->next;
+        if (listener->closing || strcmp(listener->url, u->url) != 0)
+            continue;
+        u->result = 0;
+        if (listener->counted)
+            listener->transport->stop(listener);
+        else
+            listener->transport->free(listener);
+    }
+}
+
+int beam_unlisten(beam_runtime *runtime, const char *url)
+{
+    struct unlisten u = {runtime, url, -ENOENT};
+    if (!url)
+        return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
+    bm_runtime_call(&runtime->cores[0], unlisten_here, &u);
+    return u.result;
+}

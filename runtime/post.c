@@ -1,0 +1,139 @@
+/* Calls that other threads want run on a core. Before the core is open they wait in a list under the
+ * runtime's start_lock; from then on they go through its mailbox. */
+#include "runtime/post.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "runtime/core.h"
+#include "runtime/runtime.h"
+
+/* --- before the start ------------------------------------------------------------------------ */
+
+struct bm_early_post *bm_early_posts_take(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    struct bm_early_post *mine = NULL;
+    struct bm_early_post **tail = &mine;
+    struct bm_early_post **place = &runtime->early_posts;
+    while (*place) {
+        struct bm_early_post *post = *place;
+        if (post->core != core->index) {
+            place = &post->next;
+            continue;
+        }
+        *place = post->next;
+        post->next = NULL;
+        *tail = post;
+        tail = &post->next;
+    }
+    runtime->early_tail = place;
+    return mine;
+}
+
+void bm_early_posts_run(struct bm_early_post *posts)
+{
+    while (posts) {
+        struct bm_early_post post = *posts;
+        bm_free(NULL, posts, sizeof(*posts));
+        post.fn(post.arg);
+        posts = post.next;
+    }
+}
+
+void bm_early_posts_drop(beam_runtime *runtime)
+{
+    while (runtime->early_posts) {
+        struct bm_early_post *post = runtime->early_posts;
+        runtime->early_posts = post->next;
+        bm_free(NULL, post, sizeof(*post));
+    }
+}
+
+/* > 0: the core has opened meanwhile. */
+static int post_early(beam_runtime *runtime, struct bm_core *core, beam_post_fn *fn, void *arg)
+{
+    struct bm_early_post *post = bm_alloc(NULL, sizeof(*post));
+    if (!post)
+        return -ENOMEM;
+    *post = (struct bm_early_post){.core = core->index, .fn = fn, .arg = arg};
+    int r = 0;
+    pthread_mutex_lock(&runtime->start_lock);
+    if (atomic_load_explicit(&core->open, memory_order_relaxed)) {
+        r = 1;
+    } else if (bm_runtime_state(runtime) == BM_RUNTIME_STOPPED) {
+        r = -ESHUTDOWN;
+    } else {
+        *runtime->early_tail = post;
+        runtime->early_tail = &post->next;
+    }
+    pthread_mutex_unlock(&runtime->start_lock);
+    if (r != 0)
+        bm_free(NULL, post, sizeof(*post));
+    return r;
+}
+
+/* --- from then on ---------------------------------------------------------------------------- */
+
+int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *arg)
+{
+    if (reactor >= runtime->core_count || !fn)
+        return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
+    struct bm_core *core = &runtime->cores[reactor];
+    /* acquire; partner: bm_runtime_open_core(), which has set the reactor before. */
+    if (!atomic_load_explicit(&core->open, memory_order_acquire)) {
+        int r = post_early(runtime, core, fn, arg);
+        if (r <= 0)
+            return r;
+    }
+    return bm_mailbox_post(core->reactor, fn, arg);
+}
+
+struct errand {
+    void (*fn)(void *arg);
+    void *arg;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done;
+};
+
+static void run_errand(void *arg)
+{
+    struct errand *errand = arg;
+    errand->fn(errand->arg);
+    pthread_mutex_lock(&errand->lock);
+    errand->done = true;
+    pthread_cond_signal(&errand->cond);
+    pthread_mutex_unlock(&errand->lock);
+}
+
+void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
+{
+    struct errand errand = {.fn = fn, .arg = arg};
+    if (bm_runtime_forked(core->runtime))
+        return;
+    if (core == bm_core_current() || core->runtime->options.embedded ||
+        !atomic_load_explicit(&core->open, memory_order_acquire)) {
+        fn(arg);
+        return;
+    }
+    pthread_mutex_init(&errand.lock, NULL);
+    pthread_cond_init(&errand.cond, NULL);
+    int r = bm_mailbox_post_wait(core->reactor, run_errand, &errand, UINT64_MAX);
+    if (r == -EDEADLK) /* another reactor: it must not wait, and hands the work over */
+        do
+            r = bm_mailbox_post(core->reactor, run_errand, &errand);
+        while (r == -EAGAIN);
+    if (r == 0) {
+        pthread_mutex_lock(&errand.lock);
+        while (!errand.done)
+            pthread_cond_wait(&errand.cond, &errand.lock);
+        pthread_mutex_unlock(&errand.lock);
+    } else {
+        fn(arg); /* the core has ended: nobody else touches what was its own */
+    }
+    pthread_mutex_destroy(&errand.lock);
+    pthread_cond_destroy(&errand.cond);
+}
