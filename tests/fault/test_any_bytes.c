@@ -81,8 +81,12 @@ static void put_all(struct conversation *c, int fd)
     raw_put_bytes(&packet, 13, 0, "bytes", 5);
     take_packet(c);
 
-    head = (struct bm_message_head){.open = true, .name = {"echo", 4}, .large = true,
-                                    .body_total = 6000, .body = body, .body_len = 2000};
+    head = (struct bm_message_head){.open = true,
+                                    .name = {"echo", 4},
+                                    .large = true,
+                                    .body_total = 6000,
+                                    .body = body,
+                                    .body_len = 2000};
     raw_put_head(&packet, 15, BM_MSG_OPEN | BM_MSG_MORE, 0, &head, NULL);
     take_packet(c);
     raw_put_bytes(&packet, 15, BM_MSG_MORE, body, 3000);
@@ -139,8 +143,7 @@ TEST(a_peer_may_die_between_any_two_frames)
     int fd = some_fd();
     put_all(&c, fd);
     for (unsigned last = 0; last < c.count; last++) {
-        struct bm_bytes rest = {c.packets[last].bytes,
-                                c.packets[last].bytes + c.packets[last].len};
+        struct bm_bytes rest = {c.packets[last].bytes, c.packets[last].bytes + c.packets[last].len};
         struct bm_frame frame;
         unsigned fds = 0;
         size_t at = 0;
@@ -399,8 +402,12 @@ TEST(a_refused_large_message_is_dropped_to_its_last_frame)
     static uint8_t body[60000];
     struct served *served =
         served_start(&BEAM_RUNTIME_OPTIONS(.limits.message_len_max = 100000, .name = "served"));
-    struct bm_message_head head = {.open = true, .name = {"echo", 4}, .large = true,
-                                   .body_total = 180000, .body = body, .body_len = sizeof(body)};
+    struct bm_message_head head = {.open = true,
+                                   .name = {"echo", 4},
+                                   .large = true,
+                                   .body_total = 180000,
+                                   .body = body,
+                                   .body_len = sizeof(body)};
     raw_open_session(&bad, served->name);
     raw_clear(&packet);
     raw_put_head(&packet, 1, BM_MSG_OPEN | BM_MSG_MORE, 0, &head, NULL);
@@ -420,13 +427,17 @@ TEST(a_refused_large_message_is_dropped_to_its_last_frame)
 TEST(announced_lengths_that_no_budget_covers_are_refused_without_memory)
 {
     static uint8_t body[1000];
-    struct served *served = served_start(&BEAM_RUNTIME_OPTIONS(
-        .limits.message_len_max = 1u << 20, .limits.large_len_max = 3u << 20, .name = "served"));
+    struct served *served =
+        served_start(&BEAM_RUNTIME_OPTIONS(.limits.message_len_max = 1u << 20,
+                                           .limits.large_len_max = 3u << 20, .name = "served"));
     raw_open_session(&bad, served->name);
     raw_clear(&packet);
     for (unsigned i = 0; i < 5; i++) {
-        struct bm_message_head head = {.open = true, .name = {"echo", 4}, .large = true,
-                                       .body_total = 1u << 20, .body = body,
+        struct bm_message_head head = {.open = true,
+                                       .name = {"echo", 4},
+                                       .large = true,
+                                       .body_total = 1u << 20,
+                                       .body = body,
                                        .body_len = sizeof(body)};
         raw_put_head(&packet, 1 + 2 * i, BM_MSG_OPEN | BM_MSG_MORE, 0, &head, NULL);
     }

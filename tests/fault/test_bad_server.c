@@ -60,22 +60,17 @@ static void finish(struct asked asked[2])
         finish(asked);                                                                             \
     }
 
-BREAKS(a_server_that_says_hello_twice_is_left, "HELLO_REPEATED", {
-    raw_put_hello(&packet, false);
-})
-BREAKS(a_server_that_opens_odd_ids_is_left, "FRAME_CHANNEL", {
-    raw_put_open(&packet, 5, BM_MSG_END, "x", NULL, 0);
-})
-BREAKS(a_server_that_answers_what_was_not_asked_is_left, "FRAME_CHANNEL", {
-    raw_put_message(&packet, 5, BM_MSG_END, NULL, 0);
-})
+BREAKS(a_server_that_says_hello_twice_is_left, "HELLO_REPEATED", { raw_put_hello(&packet, false); })
+BREAKS(a_server_that_opens_odd_ids_is_left, "FRAME_CHANNEL",
+       { raw_put_open(&packet, 5, BM_MSG_END, "x", NULL, 0); })
+BREAKS(a_server_that_answers_what_was_not_asked_is_left, "FRAME_CHANNEL",
+       { raw_put_message(&packet, 5, BM_MSG_END, NULL, 0); })
 BREAKS(a_server_that_uses_an_id_twice_is_left, "FRAME_CHANNEL", {
     raw_put_open(&packet, 2, BM_MSG_END, "x", NULL, 0);
     raw_put_open(&packet, 2, BM_MSG_END, "x", NULL, 0);
 })
-BREAKS(a_server_that_credits_beyond_all_bounds_is_left, "CREDIT_OVERFLOW", {
-    raw_put_credit(&packet, 3, UINT64_MAX / 2);
-})
+BREAKS(a_server_that_credits_beyond_all_bounds_is_left, "CREDIT_OVERFLOW",
+       { raw_put_credit(&packet, 3, UINT64_MAX / 2); })
 BREAKS(a_server_whose_answer_ends_short_is_left, "FRAGMENT", {
     struct bm_message_head head = {.large = true, .body_total = 100, .body = body, .body_len = 50};
     raw_put_head(&packet, 3, BM_MSG_MORE, 0, &head, NULL);
@@ -207,8 +202,8 @@ TEST(a_call_whose_answers_fds_found_no_room_ends_alone)
 TEST(a_large_message_with_a_channel_attached_leaves_the_channel_open)
 {
     struct bm_message_head head;
-    struct asked asked = {.service = "large", .body = body, .body_len = sizeof(body),
-                          .channel_count = 1};
+    struct asked asked = {
+        .service = "large", .body = body, .body_len = sizeof(body), .channel_count = 1};
     asker_start(&asker, true);
     asker_ask(&asker, &asked);
     REQUIRE(asker_next(&asker, &head));
@@ -241,8 +236,12 @@ TEST(a_large_message_may_be_given_up_at_any_of_its_frames)
     for (unsigned fds = 0; fds < 2; fds++) {
         for (unsigned frames = 0; frames < 4; frames++) {
             struct bm_message_head head;
-            struct asked asked = {.service = "large", .open = true, .body = body,
-                                  .body_len = sizeof(body), .fd_count = fds, .channel_count = 1};
+            struct asked asked = {.service = "large",
+                                  .open = true,
+                                  .body = body,
+                                  .body_len = sizeof(body),
+                                  .fd_count = fds,
+                                  .channel_count = 1};
             test_note("after %u frames, %u fds", frames, fds);
             if (fds > 0)
                 asked.fds[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -278,8 +277,11 @@ TEST(no_stranger_leaves_in_place_of_an_fd_that_was_given_up)
 {
     for (unsigned frames = 0; frames < 10; frames++) {
         struct asked filler = {.service = "filler", .body = body, .body_len = sizeof(body)};
-        struct asked asked = {.service = "with fd", .open = true, .body = body,
-                              .body_len = sizeof(body), .fd_count = 1};
+        struct asked asked = {.service = "with fd",
+                              .open = true,
+                              .body = body,
+                              .body_len = sizeof(body),
+                              .fd_count = 1};
         int own[2], strangers[8];
         REQUIRE_INT(pipe2(own, O_CLOEXEC), 0);
         ino_t ino = ino_of(own[0]);
@@ -318,7 +320,9 @@ TEST(a_runtime_may_stop_with_everything_under_way)
         static struct asked asked[40];
         asker_start(&asker, round % 2);
         for (unsigned i = 0; i < 40; i++) {
-            asked[i] = (struct asked){.service = "x", .body = body, .open = i % 2,
+            asked[i] = (struct asked){.service = "x",
+                                      .body = body,
+                                      .open = i % 2,
                                       .body_len = i % 5 == 0 && round % 2 ? sizeof(body) : 100,
                                       .channel_count = i % 3,
                                       .fd_count = i % 4 == 0 && round % 2};

@@ -16,6 +16,13 @@
 #include "tests/support/asker.h"
 #include "tests/support/served.h"
 
+/* The thread sanitizer's runtime asks: children here make threads after a fork of many. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 /* Lent to each runtime for its life. */
 static const struct beam_transport *const transports[] = {&beam_unix, NULL};
 
@@ -72,8 +79,7 @@ static void run_server(const char *name, int ready_fd)
     beam_runtime *runtime;
     char url[120];
     snprintf(url, sizeof(url), "unix:@%s", name);
-    if (beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports),
-                         &runtime) < 0 ||
+    if (beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports), &runtime) < 0 ||
         beam_serve(runtime, "hold", child_hold, NULL) < 0 ||
         beam_serve(runtime, "echo", child_echo, NULL) < 0 || beam_listen(runtime, url, NULL) < 0 ||
         beam_start(runtime) < 0)
@@ -188,9 +194,8 @@ static void child_calls(beam_session *session, void *arg)
             beam_message_attach_fd(message, &fd);
         if (i % 4 == 0)
             (void)beam_message_attach_channel(message);
-        int r = i % 2 == 0
-                    ? beam_call(session, "hold", &message, ignore_reply, NULL, NULL)
-                    : beam_open(session, "talk", &message, NULL, NULL, NULL, &channel);
+        int r = i % 2 == 0 ? beam_call(session, "hold", &message, ignore_reply, NULL, NULL)
+                           : beam_open(session, "talk", &message, NULL, NULL, NULL, &channel);
         if (r < 0)
             _exit(1);
     }
@@ -215,8 +220,7 @@ static void run_client(const char *name, int ready_fd)
     snprintf(url, sizeof(url), "unix:@%s", name);
     c.url = url;
     c.ready_fd = ready_fd;
-    if (beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports),
-                         &c.runtime) < 0 ||
+    if (beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports), &c.runtime) < 0 ||
         beam_start(c.runtime) < 0 || beam_post(c.runtime, 0, child_connect, &c) < 0)
         _exit(1);
     for (;;)
@@ -240,8 +244,8 @@ TEST(a_killed_clients_requests_are_cancelled_and_leave_nothing)
 static int connect_result(beam_runtime *runtime, const char *url, uint64_t timeout_ns)
 {
     beam_session *session = NULL;
-    int r = beam_connect_wait(runtime, url, &BEAM_CONNECT_OPTIONS(.timeout_ns = timeout_ns),
-                              &session);
+    int r =
+        beam_connect_wait(runtime, url, &BEAM_CONNECT_OPTIONS(.timeout_ns = timeout_ns), &session);
     beam_session_free(session);
     return r;
 }
@@ -352,8 +356,8 @@ TEST(a_full_backlog_is_waited_for)
         raw_close(&one);
     }
     raw_accept(&asker.peer, listener);
-    struct bm_hello hello = {.version = 1, .window = 65536, .channels_max = 16,
-                             .message_len_max = 65536, .fds_max = 4};
+    struct bm_hello hello = {
+        .version = 1, .window = 65536, .channels_max = 16, .message_len_max = 65536, .fds_max = 4};
     asker_greet(&asker, &hello);
     struct bm_message_head head;
     REQUIRE(asker_next(&asker, &head));
@@ -457,8 +461,8 @@ TEST(a_runtime_is_of_no_use_in_a_forked_child)
         wrong += !refused_here("beam_post", beam_post(served->runtime, 0, nothing, NULL));
         wrong += !refused_here("beam_connect_wait",
                                beam_connect_wait(served->runtime, served->url, NULL, &other));
-        wrong += !refused_here("beam_call_wait",
-                               beam_call_wait(session, "echo", &message, NULL, NULL));
+        wrong +=
+            !refused_here("beam_call_wait", beam_call_wait(session, "echo", &message, NULL, NULL));
         wrong += !refused_here("beam_listen", beam_listen(served->runtime, "unix:@x", NULL));
         wrong += !refused_here("beam_start", beam_start(served->runtime));
         wrong += !refused_here("beam_run", beam_run(served->runtime));

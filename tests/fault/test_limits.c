@@ -105,9 +105,8 @@ TEST(a_call_that_would_nest_deeper_than_16_is_not_made)
     struct nest nest = {0};
     served_need_io_uring();
     atomic_store(&nest.code, ASKER_PENDING);
-    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.stop_timeout_ns = 50 * BEAM_MS),
-                                 &nest.runtime),
-                0);
+    REQUIRE_INT(
+        beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.stop_timeout_ns = 50 * BEAM_MS), &nest.runtime), 0);
     REQUIRE_INT(beam_serve(nest.runtime, "nest", nest_handler, &nest), 0);
     REQUIRE_INT(beam_start(nest.runtime), 0);
     served_run(nest.runtime, 0, nest_start, &nest);
@@ -147,8 +146,8 @@ TEST(sixty_four_channels_may_be_attached_and_no_more)
     struct served *served = served_start(NULL);
     for (unsigned count = 64; count < 66; count++) {
         struct bm_attached attached[65];
-        struct bm_message_head head = {.open = true, .name = {"chat", 4},
-                                       .attached = (uint8_t)count};
+        struct bm_message_head head = {
+            .open = true, .name = {"chat", 4}, .attached = (uint8_t)count};
         for (unsigned i = 0; i < count; i++)
             attached[i] = (struct bm_attached){3 + 2 * i, BM_MODE_MESSAGES};
         raw_open_session(&bad, served->name);
@@ -204,8 +203,8 @@ TEST(a_sender_is_told_of_too_many_attachments_before_they_leave)
 TEST(a_caller_stays_within_the_channels_its_peer_grants)
 {
     static struct asked asked[21];
-    struct bm_hello hello = {.version = 1, .window = 65536, .channels_max = 20,
-                             .message_len_max = 65536, .fds_max = 4};
+    struct bm_hello hello = {
+        .version = 1, .window = 65536, .channels_max = 20, .message_len_max = 65536, .fds_max = 4};
     struct bm_message_head head;
     asker_start_with(&asker, NULL, &hello);
     for (unsigned i = 0; i < 21; i++) {
@@ -316,8 +315,8 @@ TEST(a_session_may_be_freed_while_its_packet_waits_for_room)
         asker_start(&asker, true);
         unsigned count = 0;
         for (; count < 40; count++) {
-            asked[count] = (struct asked){.service = "x", .body = body, .body_len = sizeof(body),
-                                          .fd_count = fds};
+            asked[count] = (struct asked){
+                .service = "x", .body = body, .body_len = sizeof(body), .fd_count = fds};
             if (fds)
                 asked[count].fds[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
             asker_ask(&asker, &asked[count]);

@@ -69,7 +69,8 @@ static int in_child(unsigned error, void (*fn)(void), char *text, size_t cap)
 static void try_threads(void)
 {
     beam_runtime *runtime = NULL;
-    int r = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports, .reactors = 2), &runtime);
+    int r =
+        beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports, .reactors = 2), &runtime);
     if (r == 0)
         r = beam_start(runtime);
     if (beam_platform()->io_uring)

@@ -383,8 +383,8 @@ static void order_is_kept(void)
     unsigned seen[6] = {0}, attached_seen[6] = {0};
     get_stuck();
     for (unsigned i = 0; i < 6; i++) {
-        asked[i] = (struct asked){.asker = &asker, .service = i % 2 ? "odd" : "even",
-                                  .body_len = 'a' + i};
+        asked[i] =
+            (struct asked){.asker = &asker, .service = i % 2 ? "odd" : "even", .body_len = 'a' + i};
         if (i % 3 != 2) {
             asked[i].fds[0] = own_fd(&inos[i]);
             asked[i].fd_count = 1;
@@ -493,8 +493,11 @@ static void deadline_ends_waiting(void)
     struct bm_message_head head;
     ino_t ino;
     get_stuck();
-    struct asked asked = {.service = "x", .fds = {own_fd(&ino)}, .fd_count = 1,
-                          .channel_count = 1, .timeout_ns = 50 * BEAM_MS};
+    struct asked asked = {.service = "x",
+                          .fds = {own_fd(&ino)},
+                          .fd_count = 1,
+                          .channel_count = 1,
+                          .timeout_ns = 50 * BEAM_MS};
     asker_ask(&asker, &asked);
     WAIT_UNTIL(atomic_load(&asked.code) != ASKER_PENDING);
     CHECK_INT(atomic_load(&asked.code), BEAM_DEADLINE_EXCEEDED);
@@ -551,8 +554,11 @@ static void abort_while_waiting(void)
     REQUIRE(asker_next(&asker, &head));
     uint64_t open_id = asker.peer.frame.channel;
     for (unsigned i = 0; i < 3; i++) {
-        struct asked fresh = {.service = "fresh", .open = true, .fds = {own_fd(&ino)},
-                              .fd_count = 1, .channel_count = 2};
+        struct asked fresh = {.service = "fresh",
+                              .open = true,
+                              .fds = {own_fd(&ino)},
+                              .fd_count = 1,
+                              .channel_count = 2};
         asker_ask(&asker, &fresh);
         if (i == 1) { /* let it be tried and refused first */
             struct asked other = {.service = "other"};
@@ -599,8 +605,11 @@ static void death_while_waiting(void)
     get_stuck();
     static struct asked asked[4];
     for (unsigned i = 0; i < 4; i++) {
-        asked[i] = (struct asked){.service = "x", .fds = {own_fd(&ino)}, .fd_count = 1,
-                                  .channel_count = i % 2, .open = i > 1};
+        asked[i] = (struct asked){.service = "x",
+                                  .fds = {own_fd(&ino)},
+                                  .fd_count = 1,
+                                  .channel_count = i % 2,
+                                  .open = i > 1};
         asker_ask(&asker, &asked[i]);
     }
     raw_close(&asker.peer);
@@ -629,8 +638,12 @@ static void large_waits(void)
     ino_t ino;
     struct bm_message_head head;
     get_stuck();
-    struct asked large = {.service = "large", .fds = {own_fd(&ino)}, .fd_count = 1,
-                          .channel_count = 1, .body = large_body, .body_len = sizeof(large_body)};
+    struct asked large = {.service = "large",
+                          .fds = {own_fd(&ino)},
+                          .fd_count = 1,
+                          .channel_count = 1,
+                          .body = large_body,
+                          .body_len = sizeof(large_body)};
     asker_ask(&asker, &large);
     struct asked other = {.service = "other"};
     asker_ask(&asker, &other);
@@ -668,8 +681,12 @@ static void large_aborted(void)
     ino_t ino, other_ino;
     struct bm_message_head head;
     get_stuck();
-    struct asked large = {.service = "large", .open = true, .fds = {own_fd(&ino)}, .fd_count = 1,
-                          .body = large_body, .body_len = sizeof(large_body)};
+    struct asked large = {.service = "large",
+                          .open = true,
+                          .fds = {own_fd(&ino)},
+                          .fd_count = 1,
+                          .body = large_body,
+                          .body_len = sizeof(large_body)};
     asker_ask(&asker, &large);
     asker_free_channel(&large);
     /* Its number is free again: whoever gets it now has nothing to do with the message. */

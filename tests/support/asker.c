@@ -198,8 +198,8 @@ static void ask_here(void *arg)
         asked->result = beam_open(asked->asker->session, asked->service, &message,
                                   &channel_handlers, asked, &options, &asked->channel);
     else
-        asked->result = beam_call(asked->asker->session, asked->service, &message, on_reply, asked,
-                                  &options);
+        asked->result =
+            beam_call(asked->asker->session, asked->service, &message, on_reply, asked, &options);
     beam_message_free(message);
 }
 

@@ -35,8 +35,8 @@ struct asked {
     bool open; /* beam_open instead of beam_call */
     beam_channel *channel;
     beam_channel *channels[4];
-    int result;       /* of beam_call or beam_open */
-    atomic_int code;  /* ASKER_PENDING, or how it ended */
+    int result;      /* of beam_call or beam_open */
+    atomic_int code; /* ASKER_PENDING, or how it ended */
     atomic_uint replies, fds_back, messages;
     atomic_int channel_codes[4];
 };

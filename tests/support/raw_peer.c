@@ -68,7 +68,8 @@ void raw_put_head(struct raw_packet *packet, uint64_t id, uint8_t flags, uint8_t
                   const struct bm_message_head *head, const struct bm_attached *attached)
 {
     uint8_t *entries = NULL;
-    uint32_t len = (uint32_t)bm_round_up8(bm_frame_message_head_len(head) + (uint64_t)head->body_len);
+    uint32_t len =
+        (uint32_t)bm_round_up8(bm_frame_message_head_len(head) + (uint64_t)head->body_len);
     uint8_t *out = room(packet, len);
     put(packet, bm_frame_put_message(out, id, flags, fds, head, &entries));
     for (unsigned i = 0; i < head->attached; i++)
@@ -97,8 +98,8 @@ void raw_put_message(struct raw_packet *packet, uint64_t id, uint8_t flags, cons
 void raw_put_bytes(struct raw_packet *packet, uint64_t id, uint8_t flags, const void *bytes,
                    uint32_t len)
 {
-    put(packet, bm_frame_put_bytes(room(packet, len + BM_FRAME_HEADER_LEN + 8ul), id, flags, bytes,
-                                   len));
+    put(packet,
+        bm_frame_put_bytes(room(packet, len + BM_FRAME_HEADER_LEN + 8ul), id, flags, bytes, len));
 }
 
 void raw_put_end(struct raw_packet *packet, uint64_t id, uint8_t flags, uint32_t code)
@@ -348,8 +349,7 @@ bool raw_find(struct raw_peer *peer, uint8_t kind, uint64_t channel)
     for (;;) {
         int64_t left = until - now_ms();
         int r = raw_next(peer, left > 0 ? (int)left : 0);
-        if (r == 1 && peer->frame.kind == kind &&
-            (channel == 0 || peer->frame.channel == channel))
+        if (r == 1 && peer->frame.kind == kind && (channel == 0 || peer->frame.channel == channel))
             return true;
         REQUIRE(r >= 0);
         if (r == 0)
@@ -406,7 +406,8 @@ void raw_expect_goaway(struct raw_peer *peer, const char *error)
             beam_kv_root(goaway.why.details, goaway.why.details_len, &details) == 0)
             (void)beam_kv_get_str(&details, "error", &name);
         snprintf(text, sizeof(text), "%.*s", BEAM_STR(name));
-        CHECK_INT(goaway.why.code, is_limit(error) ? BEAM_RESOURCE_EXHAUSTED : BEAM_INVALID_ARGUMENT);
+        CHECK_INT(goaway.why.code,
+                  is_limit(error) ? BEAM_RESOURCE_EXHAUSTED : BEAM_INVALID_ARGUMENT);
     }
     CHECK_STR(text, error);
     raw_expect_end(peer);

@@ -210,7 +210,8 @@ struct served *served_start(const struct beam_runtime_options *options)
 {
     static struct served the_one;
     struct served *served = &the_one;
-    struct beam_runtime_options wanted = options ? *options : BEAM_RUNTIME_OPTIONS(.name = "served");
+    struct beam_runtime_options wanted =
+        options ? *options : BEAM_RUNTIME_OPTIONS(.name = "served");
     served_need_io_uring();
     memset(served, 0, sizeof(*served));
     served->good.fd = -1;
@@ -226,9 +227,9 @@ struct served *served_start(const struct beam_runtime_options *options)
     static const struct {
         const char *name;
         beam_handler *handler;
-    } services[] = {{"echo", echo},   {"hold", hold},     {"talk", talk},
-                    {"deaf", deaf},   {"listen", listen_events}, {"take", take},
-                    {"chat", chat}};
+    } services[] = {
+        {"echo", echo}, {"hold", hold}, {"talk", talk}, {"deaf", deaf}, {"listen", listen_events},
+        {"take", take}, {"chat", chat}};
     for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
         REQUIRE_INT(beam_serve(served->runtime, services[i].name, services[i].handler, served), 0);
     REQUIRE_INT(beam_listen(served->runtime, served->url, NULL), 0);
@@ -246,11 +247,28 @@ void served_check(struct served *served)
     served->good_id += 2;
 }
 
+struct stats_query {
+    beam_runtime *runtime;
+    struct beam_stats stats;
+};
+
+static void read_stats(void *arg)
+{
+    struct stats_query *query = arg;
+    CHECK_INT(beam_runtime_stats(query->runtime, (unsigned)beam_reactor_current(), &query->stats),
+              0);
+}
+
+struct beam_stats served_stats_of(beam_runtime *runtime, unsigned reactor)
+{
+    struct stats_query query = {.runtime = runtime};
+    served_run(runtime, reactor, read_stats, &query);
+    return query.stats;
+}
+
 struct beam_stats served_stats(const struct served *served, unsigned reactor)
 {
-    struct beam_stats stats = {0};
-    CHECK_INT(beam_runtime_stats(served->runtime, reactor, &stats), 0);
-    return stats;
+    return served_stats_of(served->runtime, reactor);
 }
 
 static bool only_good_one(const struct served *served)

@@ -48,7 +48,9 @@ void served_check_clean(struct served *served);
 void served_release(struct served *served); /* answers what `hold` holds */
 void served_drop(struct served *served);    /* frees what `deaf` and `take` keep */
 
+/* Read on the reactor, so that they are exact; the asking is a turn or two. */
 struct beam_stats served_stats(const struct served *served, unsigned reactor);
+struct beam_stats served_stats_of(beam_runtime *runtime, unsigned reactor);
 
 /* Waits for a condition that another thread brings about; bounded. */
 #define WAIT_UNTIL(condition)                                                                      \
