@@ -1,7 +1,7 @@
 """The worked examples of docs/spec decode, say what the text around them says, and are vectors too.
 
-An example is an indented block of lines of 8 bytes (or several groups of 8), each with what it means behind it.
-The paragraph in front of it names in `backquotes` what must be found inside.
+An example is an indented block of lines of 8 bytes (or several groups of 8), each with what it means
+behind it. The line in front of the block names in `backquotes` what must be found inside.
 """
 import base64
 import json
