@@ -80,7 +80,8 @@ BEAM_EXPORT void beam_message_putf(beam_message *message, const char *key, const
     __attribute__((__format__(__printf__, 3, 4)));
 
 /* Metadata by key. The views end with the message. A message under construction is sealed by looking
- * at it (no more puts). -ENOENT: no such key; -EINVAL: another type (int and float convert when exact). */
+ * at it (no more puts). -ENOENT: no such key; -EINVAL: another type; -ERANGE: a number that is not
+ * exactly one of the type wanted (int and float convert when exact). */
 BEAM_EXPORT int beam_message_get(const beam_message *message, const char *key,
                                  struct beam_kv_value *ret_value);
 BEAM_EXPORT int beam_message_get_str(const beam_message *message, const char *key,
