@@ -596,13 +596,15 @@ static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *
     return n;
 }
 
-static void retry_waiting(struct bm_core *core, unsigned to)
+/* How many sessions go on: that is work too, and a drain without any ends in sleep. */
+static unsigned retry_waiting(struct bm_core *core, unsigned to)
 {
     struct bm_list waiting;
     struct bm_list *node;
+    unsigned n = 0;
     if (bm_list_empty(&core->ring_waiting[to]) ||
         bm_spsc_room(&path_between(core->runtime, core->index, to)->ring, 1) == 0)
-        return;
+        return 0;
     bm_list_init(&waiting);
     bm_list_splice_back(&waiting, &core->ring_waiting[to]);
     while ((node = bm_list_pop_front(&waiting))) {
@@ -613,7 +615,9 @@ static void retry_waiting(struct bm_core *core, unsigned to)
         try_close(rs);
         bm_session_want_flush(&rs->session);
         bm_session_unref(&rs->session);
+        n++;
     }
+    return n;
 }
 
 unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
@@ -625,7 +629,7 @@ unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
         if (path)
             n += drain_path(core, from, path, budget);
         if (core->ring_waiters > 0)
-            retry_waiting(core, from);
+            n += retry_waiting(core, from);
     }
     return n;
 }
