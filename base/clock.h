@@ -19,4 +19,10 @@ void bm_clock_set(const struct bm_clock *clock); /* NULL: the kernel's */
 uint64_t bm_clock_now_ns(void);
 void bm_random(void *buf, size_t len);
 
+/* The time `ns` after `now_ns`; UINT64_MAX, which is never, when that is beyond the end of time. */
+static inline uint64_t bm_clock_after(uint64_t now_ns, uint64_t ns)
+{
+    return ns < UINT64_MAX - now_ns ? now_ns + ns : UINT64_MAX;
+}
+
 #endif

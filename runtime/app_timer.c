@@ -41,7 +41,7 @@ static void on_fire(struct bm_timer *node)
     if (timer->period_ns == 0)
         return;
     uint64_t now = bm_reactor_now_ns(reactor);
-    due += timer->period_ns;
+    due = bm_clock_after(due, timer->period_ns);
     if (due <= now)
         due += (now - due) / timer->period_ns * timer->period_ns + timer->period_ns;
     bm_timer_arm(reactor, &timer->timer, due);
@@ -63,7 +63,7 @@ int beam_timer_new(beam_runtime *runtime, uint64_t delay_ns, uint64_t period_ns,
     bm_timer_init(&timer->timer, on_fire);
     bm_list_push_back(&core->timers, &timer->node);
     /* The clock, not the turn's time: a delay counts from now. */
-    bm_timer_arm(core->reactor, &timer->timer, bm_clock_now_ns() + delay_ns);
+    bm_timer_arm(core->reactor, &timer->timer, bm_clock_after(bm_clock_now_ns(), delay_ns));
     *ret_timer = timer;
     return 0;
 }

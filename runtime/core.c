@@ -106,7 +106,7 @@ static void begin_stop(struct bm_core *core)
         bm_session_unref(session);
     }
     bm_timer_arm(core->reactor, &core->stop_timer,
-                 bm_reactor_now_ns(core->reactor) + (timeout ? timeout : BEAM_SEC));
+                 bm_clock_after(bm_reactor_now_ns(core->reactor), timeout ? timeout : BEAM_SEC));
     bm_core_check_quiet(core);
 }
 
@@ -275,7 +275,8 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
         return r;
     uint64_t timeout = options && options->timeout_ns ? options->timeout_ns : CONNECT_TIMEOUT_NS;
     session->hello_timer.fn = on_connect_timeout;
-    bm_timer_arm(core->reactor, &session->hello_timer, bm_reactor_now_ns(core->reactor) + timeout);
+    bm_timer_arm(core->reactor, &session->hello_timer,
+                 bm_clock_after(bm_reactor_now_ns(core->reactor), timeout));
     session->handle = true;
     bm_session_ref(session);
     if (options)

@@ -130,7 +130,7 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
     if (!session->orphan && bm_runtime_forked(session->core->runtime))
         return -BEAM_EFORKED;
     uint64_t timeout = options ? options->timeout_ns : 0;
-    uint64_t deadline = timeout > 0 ? bm_clock_now_ns() + timeout : UINT64_MAX;
+    uint64_t deadline = timeout > 0 ? bm_clock_after(bm_clock_now_ns(), timeout) : UINT64_MAX;
     int r = bm_message_seal(*message);
     if (r < 0)
         return r;

@@ -56,3 +56,12 @@ TEST(clock_and_random_are_replaceable)
     bm_clock_set(NULL);
     CHECK(bm_clock_now_ns() != 7);
 }
+
+TEST(time_after_a_time_ends_at_the_end_of_time)
+{
+    CHECK_UINT(bm_clock_after(5, 0), 5);
+    CHECK_UINT(bm_clock_after(5, 7), 12);
+    CHECK_UINT(bm_clock_after(5, UINT64_MAX - 6), UINT64_MAX - 1);
+    CHECK_UINT(bm_clock_after(5, UINT64_MAX - 5), UINT64_MAX);
+    CHECK_UINT(bm_clock_after(5, UINT64_MAX), UINT64_MAX);
+}
