@@ -127,7 +127,10 @@ static void answer(beam_channel *channel, const struct beam_status *status,
 void bm_call_deliver(beam_channel *channel, bool last, beam_message *message)
 {
     if (last) {
+        beam_message *earlier = channel->reply;
+        channel->reply = NULL;
         answer(channel, &(struct beam_status){.code = BEAM_OK}, message);
+        beam_message_free(earlier);
         return;
     }
     /* One of several: the last one counts, should the status come without a message. */

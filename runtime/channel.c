@@ -78,6 +78,8 @@ void bm_channel_dispose(beam_channel *channel)
     bm_timer_cancel(core->reactor, &channel->deadline_timer);
     bm_timer_cancel(core->reactor, &channel->fd_timer);
     bm_list_unlink(&channel->child_node);
+    while (bm_list_pop_front(&channel->children))
+        ; /* calls made on its behalf outlive an event */
     bm_channel_drop_out(channel);
     beam_message_free(channel->incoming);
     beam_message_free(channel->reply);
@@ -118,6 +120,11 @@ void bm_channel_attached(beam_channel *channel)
 void bm_channel_taken(beam_channel *channel)
 {
     channel->handle = true;
+    bm_channel_tell_early_later(channel);
+}
+
+void bm_channel_tell_early_later(beam_channel *channel)
+{
     if (channel->early_head || channel->end_waits)
         bm_channel_notify(channel, BM_DUE_EARLY);
 }
@@ -194,6 +201,14 @@ void bm_channel_gone(beam_channel *channel)
         channel->incoming = NULL;
         beam_message_free(incoming);
     }
+    if (bm_list_linked(&channel->held_node)) {
+        /* It never ran, and its message must not outlive what limits it. */
+        beam_message *request = channel->reply;
+        bm_list_unlink(&channel->held_node);
+        channel->reply = NULL;
+        bm_message_done(request);
+        bm_channel_unref(channel);
+    }
     if (channel->in_table) {
         bm_table_remove(&session->table, channel->id);
         channel->in_table = false;
@@ -218,8 +233,10 @@ void bm_channel_gone(beam_channel *channel)
     if (channel->kind == BM_CHANNEL_EVENTS &&
         (channel->blocked || (channel->due & BM_DUE_WRITABLE)))
         bm_session_wants_writable(session, 0);
-    if (limited || session->want_writable)
+    if (limited || session->want_writable || session->want_channels) {
+        session->want_channels = false;
         bm_session_unblock(session);
+    }
     bm_session_check_drained(session);
     bm_channel_unref(channel);
 }
@@ -530,8 +547,11 @@ void bm_channel_run_due(beam_channel *channel)
 
 bool bm_channel_is_early(const beam_channel *channel)
 {
-    return channel->kind == BM_CHANNEL_PLAIN && !channel->end_told &&
-           (!channel->handle || channel->early_head || channel->end_waits);
+    if (channel->early_head || channel->end_waits)
+        return !channel->end_told;
+    if (channel->kind == BM_CHANNEL_REQUEST)
+        return bm_list_linked(&channel->held_node);
+    return channel->kind == BM_CHANNEL_PLAIN && !channel->handle && !channel->end_told;
 }
 
 void bm_channel_put_early(beam_channel *channel, beam_message *message)
@@ -593,6 +613,8 @@ static void tell_early(beam_channel *channel)
         else
             tell_early_message(channel, pop_early(channel));
     }
+    if (channel->kind == BM_CHANNEL_REQUEST)
+        bm_channel_drop_early(channel); /* its handler wants to hear no more */
     if (channel->end_waits) {
         channel->end_waits = false;
         bm_channel_notify(channel, BM_DUE_END);

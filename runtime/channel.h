@@ -84,6 +84,8 @@ struct beam_channel {
     struct bm_list ready_node;   /* session->ready or large_waiting */
     struct bm_list blocked_node; /* session->blocked */
     struct bm_list notify_node;  /* core->notify */
+    struct bm_list held_node;    /* session->held: a request that waits for its handler */
+    uint32_t kept_events;        /* events of this channel that the application keeps */
 
     /* What its messages hold of the session's (fd credit, the budget for large ones) goes back there
      * when the application is done with them, be the channel gone or not. */
@@ -219,6 +221,8 @@ void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, bea
 /* The same, told later by the notify task. */
 void bm_channel_end_later(beam_channel *channel, uint32_t code, const char *text);
 void bm_channel_notify(beam_channel *channel, unsigned due);
+/* What came before the application could take it is due. */
+void bm_channel_tell_early_later(beam_channel *channel);
 /* Runs the callbacks that are due; called by the core's notify task. */
 void bm_channel_run_due(beam_channel *channel);
 

@@ -15,7 +15,8 @@
 #include "runtime/service.h"
 #include "runtime/session.h"
 
-#define DEPTH_MAX 16u /* docs/spec/session.md M9 */
+#define DEADLINE_ALLOWANCE_NS (100 * BM_NS_PER_MS) /* docs/spec/session.md C6 */
+#define DEPTH_MAX 16u                              /* docs/spec/session.md M9 */
 
 static bool fail(beam_session *session, int error)
 {
@@ -60,6 +61,7 @@ bool bm_incoming_hello(beam_session *session, const struct bm_hello *hello)
     session->peer_channels_max = hello->channels_max;
     session->peer_message_len_max = hello->message_len_max;
     session->fds_refused = hello->fds_refused;
+    session->peer_fds_max = hello->fds_max;
     session->fd_credit += hello->fds_refused ? 0 : hello->fds_max;
     size_t len = hello->name.len < sizeof(session->peer_name) ? hello->name.len
                                                               : sizeof(session->peer_name) - 1;
@@ -95,6 +97,30 @@ bool bm_incoming_ping(beam_session *session, uint8_t flags, uint64_t token)
     return alive(session);
 }
 
+/* P2: what we opened by name above that id was surely not run. Losing one channel can end others, those
+ * attached to its messages: they are moved to a list of their own first. */
+static void lose_unserved(beam_session *session, uint64_t last_id)
+{
+    struct bm_list lost;
+    struct bm_list *node = session->channels.next;
+    bm_list_init(&lost);
+    while (node != &session->channels) {
+        beam_channel *channel = bm_list_entry(node, beam_channel, session_node);
+        bool by_name = channel->opening || (channel->ours && channel->name_len > 0);
+        node = node->next;
+        if (channel->kind == BM_CHANNEL_EVENTS) {
+            bm_channel_end(channel, BEAM_OK, NULL);
+        } else if (by_name && (channel->opening || channel->id > last_id)) {
+            channel->never_left = true;
+            bm_list_unlink(&channel->session_node);
+            bm_list_push_back(&lost, &channel->session_node);
+        }
+    }
+    while ((node = bm_list_pop_front(&lost)))
+        bm_channel_lost(bm_list_entry(node, beam_channel, session_node), BEAM_UNAVAILABLE,
+                        "the peer is draining");
+}
+
 bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goaway)
 {
     if (goaway->why.code != BEAM_OK) {
@@ -114,21 +140,12 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
                         len > 0 ? reason : "the peer ended the session");
         return false;
     }
+    /* Each costs a walk over all channels: one that refuses no more than the last did is no news. */
+    if (session->peer_draining && goaway->last_id >= session->peer_last_id)
+        return true;
     session->peer_draining = true;
-
-    /* P2: what we opened by name above that id was surely not run. */
-    struct bm_list *node = session->channels.next;
-    while (node != &session->channels) {
-        beam_channel *channel = bm_list_entry(node, beam_channel, session_node);
-        node = node->next;
-        bool by_name = channel->opening || (channel->ours && channel->name_len > 0);
-        if (channel->kind == BM_CHANNEL_EVENTS) {
-            bm_channel_end(channel, BEAM_OK, NULL);
-        } else if (by_name && (channel->opening || channel->id > goaway->last_id)) {
-            channel->never_left = true;
-            bm_channel_lost(channel, BEAM_UNAVAILABLE, "the peer is draining");
-        }
-    }
+    session->peer_last_id = goaway->last_id;
+    lose_unserved(session, goaway->last_id);
     bm_session_check_drained(session);
     return alive(session);
 }
@@ -159,14 +176,13 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
     return true;
 }
 
-/* An abort that the request's deadline brought: by our clock, or by that of the peer, for which more
- * time may have passed. One who lies about it gains nothing, since a deadline as short as that ends
- * the request here without an abort. */
+/* An abort that the request's deadline brought: by our clock, or by that of the peer, for which the way
+ * of the request counts too. */
 static bool is_of_deadline(const beam_channel *channel, uint32_t code)
 {
     return channel->deadline_ns != UINT64_MAX &&
-           (code == BEAM_DEADLINE_EXCEEDED ||
-            channel->deadline_ns <= bm_reactor_now_ns(channel->core->reactor));
+           channel->deadline_ns <= bm_reactor_now_ns(channel->core->reactor) +
+                                       (code == BEAM_DEADLINE_EXCEEDED ? DEADLINE_ALLOWANCE_NS : 0);
 }
 
 /* C6: a bucket of tokens for aborts of channels the peer opened itself. */
@@ -373,7 +389,7 @@ static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
             return;
         }
         channel->reply = copy;
-        bm_list_push_back(&session->held, &channel->notify_node);
+        bm_list_push_back(&session->held, &channel->held_node);
         bm_channel_ref(channel);
         return;
     }
@@ -386,22 +402,33 @@ void bm_incoming_release_held(beam_session *session)
         struct bm_list *node = bm_list_pop_front(&session->held);
         if (!node)
             return;
-        beam_channel *channel = bm_list_entry(node, beam_channel, notify_node);
+        beam_channel *channel = bm_list_entry(node, beam_channel, held_node);
         beam_message *message = channel->reply;
         channel->reply = NULL;
-        if (channel->gone)
+        if (channel->abort_due) {
             bm_message_done(message);
-        else
+        } else {
             run_request(channel, message);
+            bm_channel_tell_early_later(channel);
+        }
         bm_channel_unref(channel);
     }
+}
+
+/* W4: what was owed and not due yet is due once the peer has nothing left. */
+static void take_credit(beam_channel *channel, int64_t cost)
+{
+    channel->recv_credit -= cost;
+    if (BM_UNLIKELY(channel->recv_credit <= 0) && channel->owed > 0)
+        bm_channel_make_ready(channel);
 }
 
 /* The first frame of a message in several: room for the whole, charged before it is given. */
 static bool begin_large(beam_session *session, beam_channel *channel,
                         const struct bm_incoming_message *in, beam_message *view)
 {
-    if (session->large_held + in->total > session->limits.large_len_max)
+    const uint64_t most = session->limits.large_len_max;
+    if (session->large_held > most || in->total > most - session->large_held)
         return refuse(session, channel, view, BEAM_RESOURCE_EXHAUSTED,
                       "large messages of this session fill their limit");
 
@@ -438,7 +465,9 @@ static bool begin_large(beam_session *session, beam_channel *channel,
 bool bm_incoming_message(beam_session *session, const struct bm_incoming_message *in,
                          beam_message *message)
 {
-    uint64_t len = (uint64_t)message->metadata_len + (in->large ? in->total : message->body_len);
+    /* An announced length is any 64 bits of the peer's choice; what is over 32 is refused as such. */
+    uint64_t body_len = in->total < UINT32_MAX ? in->total : UINT32_MAX;
+    uint64_t len = message->metadata_len + (in->large ? body_len : message->body_len);
     unsigned fds = bm_message_fds(message);
     beam_channel *channel = NULL;
 
@@ -483,7 +512,7 @@ bool bm_incoming_message(beam_session *session, const struct bm_incoming_message
     int r = 0;
     if (channel->recv_credit <= 0)
         r = -BEAM_EFLOW_CONTROL;
-    channel->recv_credit -= (int64_t)(len + BM_MESSAGE_COST);
+    take_credit(channel, (int64_t)(len + BM_MESSAGE_COST));
     if (r == 0)
         r = open_attached(session, message);
     bool go_on;
@@ -553,7 +582,7 @@ static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t f
         return fail(session, -BEAM_EFRAME_CHANNEL);
     if (channel->recv_credit <= 0)
         return fail(session, -BEAM_EFLOW_CONTROL);
-    channel->recv_credit -= cost;
+    take_credit(channel, cost);
 
     bm_channel_ref(channel);
     const struct beam_stream_handlers *h = channel->handlers;
@@ -582,18 +611,6 @@ bool bm_incoming_bytes(beam_session *session, beam_channel *channel, uint8_t fla
                              : stream_bytes(session, channel, flags, bytes, len);
 }
 
-void bm_incoming_drop_held(beam_session *session)
-{
-    struct bm_list *node;
-    while ((node = bm_list_pop_front(&session->held))) {
-        beam_channel *channel = bm_list_entry(node, beam_channel, notify_node);
-        beam_message *message = channel->reply;
-        channel->reply = NULL;
-        bm_message_done(message);
-        bm_channel_unref(channel);
-    }
-}
-
 /* Whether a body alone can go straight to a handler: everything else takes the long way. */
 static bool is_plain(const beam_channel *channel)
 {
@@ -602,7 +619,8 @@ static bool is_plain(const beam_channel *channel)
            channel->recv_credit > 0 && channel->handle && !channel->early_head && h &&
            h->on_message &&
            (channel->kind == BM_CHANNEL_PLAIN ||
-            (channel->kind == BM_CHANNEL_REQUEST && channel->handed_over));
+            (channel->kind == BM_CHANNEL_REQUEST && channel->handed_over)) &&
+           !bm_channel_is_early(channel);
 }
 
 bool bm_incoming_body(beam_session *session, uint64_t id, const void *body, uint32_t len)
@@ -620,7 +638,7 @@ bool bm_incoming_body(beam_session *session, uint64_t id, const void *body, uint
     const struct beam_channel_handlers *h = channel->handlers;
     const int64_t cost = (int64_t)len + BM_MESSAGE_COST;
     bool kept;
-    channel->recv_credit -= cost;
+    take_credit(channel, cost);
     channel->refs += 2; /* this call's, and the payer's */
     view.payer = channel;
     bm_message_lend(&view, &kept);

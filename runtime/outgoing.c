@@ -21,10 +21,14 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
     beam_session *session = channel->session;
     if (r < 0 || count == 0)
         return r;
+    if (session && session->hello_received && count > session->peer_channels_max)
+        return -EMSGSIZE;
     if (!session || (uint64_t)session->opened_here + count > session->peer_channels_max) {
         channel->blocked = true;
-        if (session)
+        if (session) {
+            session->want_channels = true;
             bm_session_block(session, channel, 0);
+        }
         return -EAGAIN;
     }
     if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + count) < 0)

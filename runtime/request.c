@@ -31,10 +31,26 @@ void bm_request_run(beam_channel *channel, beam_message *message)
     channel->in_handler = true;
     service->handler(request, message, service->arg);
     channel->in_handler = false;
-    if (event)
+    if (event && channel->kept) {
+        channel->kept = false;
+        channel->kept_events++; /* its reference is the application's until it ends the event */
+    } else if (event) {
         bm_channel_unref(channel);
-    else if (!channel->answered && !channel->kept)
+    } else if (!channel->answered && !channel->kept) {
         beam_fail(request, BEAM_INTERNAL, "handler returned without an answer");
+    }
+}
+
+/* An event has no answer; ending one that was kept gives it back. They share one channel: in a handler
+ * it is the one at hand that is meant, if that was kept. */
+static void end_event(beam_channel *channel)
+{
+    if (channel->in_handler && channel->kept) {
+        channel->kept = false;
+    } else if (channel->kept_events > 0) {
+        channel->kept_events--;
+        bm_channel_unref(channel);
+    }
 }
 
 void bm_request_cancel_children(beam_channel *channel)
@@ -55,7 +71,10 @@ void bm_request_peer_end(beam_channel *channel, const struct beam_status *status
     if (channel->answered)
         return;
     if (status->code == BEAM_OK) {
-        if (h && h->on_end && !channel->end_told) {
+        if (bm_channel_is_early(channel) && !channel->end_waits) {
+            channel->told_code = BEAM_OK;
+            channel->end_waits = true;
+        } else if (h && h->on_end && !channel->end_told) {
             channel->end_told = true;
             h->on_end(channel, status, channel->arg);
         }
@@ -116,6 +135,10 @@ static int judge_answer(beam_channel *channel, beam_message *message, const char
         *ret_text = "the answer holds file descriptors, which the caller does not take";
         return -EPERM;
     }
+    if (session->peer_fds_max > 0 && bm_message_fds(message) > session->peer_fds_max) {
+        *ret_text = "the answer holds more file descriptors than the caller takes at once";
+        return -EMSGSIZE;
+    }
     if (bm_outgoing_admit(channel, message) < 0) {
         *ret_text = "the answer opens more channels than the caller takes";
         return -EAGAIN;
@@ -131,6 +154,8 @@ void beam_reply(beam_request *request, beam_message **message)
         *message = NULL;
     if (channel->answered || channel->oneway) {
         beam_message_free(m);
+        if (channel->oneway)
+            end_event(channel);
         return;
     }
 
@@ -161,7 +186,11 @@ void beam_reply(beam_request *request, beam_message **message)
 void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
 {
     beam_channel *channel = bm_request_channel(request);
-    if (channel->answered || channel->oneway)
+    if (channel->oneway) {
+        end_event(channel);
+        return;
+    }
+    if (channel->answered)
         return;
     char text[256] = "";
     if (format) {

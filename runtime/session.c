@@ -16,14 +16,19 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/fd_budget.h"
+#include "runtime/message.h"
 #include "runtime/runtime.h"
 
 #define HELLO_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours: an unauthenticated peer's time */
+
+#define FDS_RETRY_NS BM_NS_PER_S /* ours: a peer short of fd credit is no emergency */
 
 static void run_flush(struct bm_task *task)
 {
     bm_outgoing_flush(bm_list_entry(task, beam_session, flush_task));
 }
+
+static void on_fds_timer(struct bm_timer *timer);
 
 static void on_hello_timeout(struct bm_timer *timer)
 {
@@ -55,6 +60,7 @@ void bm_session_init(beam_session *session, struct bm_core *core, const struct b
     bm_list_init(&session->holders);
     session->flush_task.fn = run_flush;
     bm_timer_init(&session->hello_timer, on_hello_timeout);
+    bm_timer_init(&session->fds_timer, on_fds_timer);
     session->abort_tokens = 2.0 * session->limits.aborts_per_s;
     session->abort_refill_ns = bm_reactor_now_ns(core->reactor);
     if (!session->limits.fds_refused) {
@@ -149,6 +155,20 @@ void bm_session_return_fds(beam_session *session, unsigned count)
 
 /* --- those who were refused ------------------------------------------------------------------ */
 
+/* A session that was granted fewer fds than it may have asks for the rest as others give theirs back. */
+static void on_fds_timer(struct bm_timer *timer)
+{
+    beam_session *session = bm_list_entry(timer, beam_session, fds_timer);
+    unsigned more = bm_fd_budget_take(session->limits.fds_max - session->fds_granted);
+    session->fds_granted += more;
+    session->fds_reserved += more;
+    if (more > 0)
+        bm_session_return_fds(session, more);
+    if (session->fds_granted < session->limits.fds_max)
+        bm_timer_arm(session->core->reactor, timer,
+                     bm_reactor_now_ns(session->core->reactor) + FDS_RETRY_NS);
+}
+
 int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
 {
     if (session->state == BM_SESSION_CLOSED)
@@ -157,6 +177,9 @@ int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
         return session->hello_received ? -EMSGSIZE : -EAGAIN;
     if (fds > 0 && session->hello_received && session->fds_refused)
         return -EPERM;
+    /* More at once than the peer ever takes would wait for ever; a peer that takes none yet may. */
+    if (session->peer_fds_max > 0 && fds > session->peer_fds_max)
+        return -EMSGSIZE;
     if (session->queue_len >= session->limits.queue_len_max)
         return -EAGAIN;
     if (!session->hello_received && session->early_len + len > BM_EARLY_LEN)
@@ -202,15 +225,22 @@ void bm_session_writable(beam_session *session)
     notify_session(session);
 }
 
+/* An answer that was taken without credit stands in line already: it needs credit, not room. */
+static bool can_go_on(const beam_session *session, const beam_channel *channel)
+{
+    const beam_message *next = channel->out_head;
+    if (next && (next->flags & BM_MESSAGE_UNPAID))
+        return channel->send_credit > 0 && session->fd_credit >= bm_message_fds(next);
+    return bm_session_can_go_on(session, channel);
+}
+
 void bm_session_unblock(beam_session *session)
 {
-    if (session->queue_len * 2 > session->limits.queue_len_max)
-        return;
     struct bm_list *node = session->blocked.next;
     while (node != &session->blocked) {
         beam_channel *channel = bm_list_entry(node, beam_channel, blocked_node);
         node = node->next;
-        if (!bm_session_can_go_on(session, channel))
+        if (!can_go_on(session, channel))
             continue;
         bm_list_unlink(&channel->blocked_node);
         if (channel->out_head)
@@ -220,6 +250,8 @@ void bm_session_unblock(beam_session *session)
             bm_channel_notify(channel, BM_DUE_WRITABLE);
         }
     }
+    if (session->queue_len * 2 > session->limits.queue_len_max)
+        return;
     if (session->opened_here < session->peer_channels_max &&
         session->fd_credit >= session->wanted_fds)
         bm_session_writable(session);
@@ -265,6 +297,9 @@ void bm_session_opened(beam_session *session)
 {
     session->open_due = true;
     notify_session(session);
+    if (!session->limits.fds_refused && session->fds_granted < session->limits.fds_max)
+        bm_timer_arm(session->core->reactor, &session->fds_timer,
+                     bm_reactor_now_ns(session->core->reactor) + FDS_RETRY_NS);
 }
 
 /* --- endings --------------------------------------------------------------------------------- */
@@ -276,12 +311,12 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     bm_session_ref(session);
     session->state = BM_SESSION_CLOSED;
     bm_timer_cancel(session->core->reactor, &session->hello_timer);
+    bm_timer_cancel(session->core->reactor, &session->fds_timer);
     bm_task_cancel(&session->flush_task);
     session->close_code = code;
     snprintf(session->close_text, sizeof(session->close_text), "%s", text ? text : "");
 
     struct bm_list *node;
-    bm_incoming_drop_held(session);
     while ((node = bm_list_front(&session->channels)))
         bm_channel_lost(bm_list_entry(node, beam_channel, session_node),
                         session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE, session->close_text);

@@ -71,10 +71,12 @@ struct beam_session {
     uint8_t state;
     bool opener;
     bool hello_sent, hello_received;
-    bool draining;      /* we have asked for the end */
-    bool peer_draining; /* the peer has */
-    bool handle;        /* somebody holds the result of beam_connect */
+    bool draining;         /* we have asked for the end */
+    bool peer_draining;    /* the peer has */
+    uint64_t peer_last_id; /* ... and serves ours up to here */
+    bool handle;           /* somebody holds the result of beam_connect */
     bool want_writable;
+    bool want_channels;  /* a message was refused for the channels attached to it */
     uint16_t wanted_fds; /* the least that a refused call needs */
     bool writable_due;
     bool open_due;
@@ -126,11 +128,12 @@ struct beam_session {
 
     struct bm_hello peer_hello;
     char peer_name[256];
-    uint32_t peer_window, peer_channels_max, peer_message_len_max;
+    uint32_t peer_window, peer_channels_max, peer_message_len_max, peer_fds_max;
     struct beam_peer peer;
     struct beam_limits limits;
 
     struct bm_timer hello_timer;
+    struct bm_timer fds_timer; /* the grant is less than it may be */
     const struct beam_session_handlers *handlers;
     void *arg;
     struct bm_list notify_node;
@@ -262,8 +265,6 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
 
 /* The queue out has room again: requests that were held back are served. */
 void bm_incoming_release_held(beam_session *session);
-/* The session is lost: they never run. */
-void bm_incoming_drop_held(beam_session *session);
 /* Whether the next MSG on this channel carries bytes alone (byte mode, or a message under way). */
 beam_channel *bm_incoming_find(beam_session *session, uint64_t id);
 bool bm_incoming_expects_bytes(const beam_channel *channel);

@@ -654,10 +654,12 @@ static void unix_farewell(beam_session *session)
 static void unix_shut(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    if (bm_op_idle(&us->send_op))
+    if (bm_op_idle(&us->send_op) && !us->packet.head) {
         bm_session_lost(session, BEAM_OK, "closed");
-    else
-        us->lingering = true;
+        return;
+    }
+    us->lingering = true;
+    bm_op_hurry(session->core->reactor, &us->send_op);
 }
 
 static void unix_abort(beam_session *session)

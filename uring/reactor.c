@@ -315,7 +315,8 @@ enum bm_look bm_reactor_look(struct bm_reactor *reactor)
     }
     reactor->source_next = NULL;
     reactor->in_turn = false;
-    if (!came)
+    /* A source may have made work without having had a message: senders that found room again. */
+    if (!came && bm_list_empty(&reactor->tasks) && reactor->dirty_len == 0)
         return BM_LOOK_NOTHING;
     reactor->stats.turns++;
     bm_wake_dirty(reactor);

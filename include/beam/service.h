@@ -11,7 +11,7 @@ extern "C" {
 
 /* Runs on the reactor of the session the request came on. The request is answered with beam_reply or
  * beam_fail, now or (after beam_request_keep) later; a handler that does neither is answered INTERNAL
- * for it. For an event the request is there too, has nothing to answer, and both calls do nothing. */
+ * for it. For an event the request is there too, has nothing to answer, and both calls send nothing. */
 typedef void beam_handler(beam_request *request, const beam_message *message, void *arg);
 
 /* Any thread, before or after the start. The same handler on every reactor: shared state is the
@@ -37,7 +37,7 @@ BEAM_EXPORT void beam_fail(beam_request *request, enum beam_code code, const cha
     __attribute__((__format__(__printf__, 3, 4)));
 
 /* The request outlives its handler and stays valid until it is ended, whatever becomes of its
- * session. */
+ * session. A kept event is ended in the same way, by beam_reply or beam_fail: nothing is sent. */
 BEAM_EXPORT void beam_request_keep(beam_request *request);
 
 /* fn runs once if the peer cancels, the deadline passes or the session is lost before the request was
