@@ -56,7 +56,8 @@ static void echo_on_message(beam_channel *channel, const beam_message *message, 
     size_t len;
     const void *body = beam_message_body(message, &len);
     on_message(channel, message, arg);
-    CHECK_INT(beam_channel_send_body(channel, body, len), 0);
+    int r = beam_channel_send_body(channel, body, len);
+    CHECK(r == 0 || r == -EPIPE); /* or we have ended our direction */
 }
 
 static void echo_on_end(beam_channel *channel, const struct beam_status *status, void *arg)
@@ -137,6 +138,42 @@ FLOW_TEST(attached_channel_ended_before_its_message_leaves_ends_behind_its_data)
     CHECK_UINT(there->messages, 5);
     CHECK_UINT(here.messages, 5);
     CHECK_INT(here.code, BEAM_OK);
+    beam_channel_free(channel);
+    flow_at_server(free_taken, NULL);
+    flow_answer_clear(&answer);
+}
+
+static void end_taken(beam_request *request, void *arg)
+{
+    beam_channel_end(taken[0]);
+}
+
+static void reset_taken(beam_request *request, void *arg)
+{
+    beam_channel_reset(taken[0], BEAM_ABORTED, "after its end");
+}
+
+FLOW_TEST(reset_behind_an_end_is_not_told_as_another)
+{
+    struct end *there = flow_share(sizeof(*there));
+    struct end here = {0};
+    flow_serve("take", on_take, there);
+    flow_start(NULL);
+    beam_message *message = beam_message_new();
+    beam_channel *channel = beam_message_attach_channel(message);
+    beam_channel_set_handlers(channel, &handlers, &here);
+    struct flow_answer answer = flow_ask("take", message);
+    flow_at_server(end_taken, NULL);
+    FLOW_WAIT(here.ends == 1);
+    CHECK_INT(here.code, BEAM_OK);
+    CHECK_INT(send_number(channel, 0), 0); /* our own direction goes on */
+    FLOW_WAIT(there->messages == 1);
+    flow_at_server(reset_taken, NULL);
+    FLOW_WAIT(send_number(channel, 1) == -EPIPE);
+    flow_settle();
+    CHECK_UINT(here.ends, 1);
+    CHECK_INT(here.code, BEAM_OK);
+    CHECK_UINT(there->ends, 0);
     beam_channel_free(channel);
     flow_at_server(free_taken, NULL);
     flow_answer_clear(&answer);

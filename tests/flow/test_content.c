@@ -472,3 +472,25 @@ FLOW_TEST_UNIX(large_message_beyond_the_budget_is_refused_and_the_next_fits_agai
     CHECK_INT(taken.code, BEAM_OK);
     flow_answer_clear(&taken);
 }
+
+FLOW_TEST_UNIX(large_answers_kept_past_their_request_give_the_budget_back)
+{
+    const uint32_t len = 1u << 20;
+    flow_serve("make", on_make, NULL);
+    flow_start(&(struct flow_options){
+        .client = {.message_len_max = len, .large_len_max = 2 * len}});
+    struct flow_answer a = ask_for(len), b = ask_for(len);
+    CHECK_INT(a.code, BEAM_OK);
+    CHECK_INT(b.code, BEAM_OK);
+    struct flow_answer refused = ask_for(len);
+    CHECK_INT(refused.code, BEAM_RESOURCE_EXHAUSTED);
+    flow_answer_clear(&refused);
+    flow_answer_clear(&a);
+    flow_answer_clear(&b);
+    for (unsigned i = 0; i < 10; i++) {
+        a = ask_for(len);
+        CHECK_INT(a.code, BEAM_OK);
+        CHECK(flow_body_is_right(a.message, len, 9));
+        flow_answer_clear(&a);
+    }
+}
