@@ -3,76 +3,100 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/assert.h"
+#include "base/clock.h"
 #include "kv/utf8.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
 #include "runtime/session.h"
 
-#define DEPTH_MAX 16u /* docs/spec/session.md M9 */
+/* What a request inherits from the one it is made for. */
+struct lineage {
+    beam_channel *parent; /* or NULL */
+    uint64_t deadline_ns;
+    uint8_t depth;
+};
 
-/* Opens a channel towards a name with a sealed message as its first; takes the message on success.
- * *ret_channel has the caller's reference. */
-static int open_named(beam_session *session, const char *service, beam_message **message,
-                      enum bm_channel_kind kind, const struct beam_call_options *options, bool last,
-                      beam_channel **ret_channel)
+static int find_lineage(const beam_session *session, const struct beam_call_options *options,
+                        struct lineage *ret)
 {
+    uint64_t now = bm_reactor_now_ns(session->core->reactor);
     beam_channel *parent = options && options->parent ? bm_request_channel(options->parent) : NULL;
-    struct bm_core *core = session->core;
-    size_t name_len = service ? strlen(service) : 0;
-    uint64_t deadline = UINT64_MAX;
-    unsigned depth = 0;
+    *ret = (struct lineage){.parent = parent, .deadline_ns = UINT64_MAX};
+    if (options && options->timeout_ns > 0)
+        ret->deadline_ns = bm_clock_after(now, options->timeout_ns);
+    if (!parent)
+        return 0;
+    if (parent->core != session->core)
+        return -EXDEV;
+    if (parent->cancelled)
+        return parent->expired ? -ETIMEDOUT : -ECANCELED;
+    if (parent->depth >= BM_DEPTH_MAX)
+        return -ELOOP;
+    ret->depth = (uint8_t)(parent->depth + 1);
+    if (parent->deadline_ns < ret->deadline_ns)
+        ret->deadline_ns = parent->deadline_ns;
+    return ret->deadline_ns <= now ? -ETIMEDOUT : 0;
+}
 
-    if (name_len == 0 || name_len > BM_NAME_LEN_MAX || !bm_utf8_valid(service, name_len))
-        return -EINVAL;
+/* Whether the session takes this message on a new channel now; -EAGAIN: its on_writable follows. */
+static int may_open(beam_session *session, const beam_message *message)
+{
+    unsigned channels = 1 + bm_message_channels(message);
     if (session->state == BM_SESSION_CLOSED || session->draining || session->peer_draining)
         return -ESHUTDOWN;
-    if (options && options->timeout_ns > 0)
-        deadline = bm_reactor_now_ns(core->reactor) + options->timeout_ns;
-    if (parent) {
-        if (parent->core != core)
-            return -EXDEV;
-        if (parent->cancelled)
-            return parent->expired ? -ETIMEDOUT : -ECANCELED;
-        depth = parent->depth + 1u;
-        if (depth > DEPTH_MAX)
-            return -ELOOP;
-        if (parent->deadline_ns < deadline)
-            deadline = parent->deadline_ns;
-        if (deadline <= bm_reactor_now_ns(core->reactor))
-            return -ETIMEDOUT;
-    }
-
-    beam_message *m = *message;
-    int r = bm_message_seal(m);
-    if (r < 0)
-        return r;
-    r = bm_session_may_take(session, bm_message_len(m), bm_message_fds(m));
-    if (r == 0 && session->opened_here + 1 + bm_message_channels(m) > session->peer_channels_max)
+    int r = bm_session_may_take(session, bm_message_len(message), bm_message_fds(message));
+    if (r == 0 && session->opened_here + channels > session->peer_channels_max)
         r = -EAGAIN;
     if (r == -EAGAIN)
-        bm_session_wants_writable(session, bm_message_fds(m));
+        bm_session_wants_writable(session, bm_message_fds(message));
     if (r < 0)
         return r == -EPIPE ? -ESHUTDOWN : r;
-    if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + 1) < 0)
-        return -ENOMEM;
+    return bm_table_reserve(&session->table, session->opened_here + session->opened_there + 1);
+}
 
-    beam_channel *channel = bm_channel_new(core, BM_MODE_MESSAGES);
+/* A channel that will be opened by its first frame; the caller's reference and the session's. */
+static int new_named(beam_session *session, const char *service, beam_channel **ret_channel)
+{
+    beam_channel *channel = bm_channel_new(session->core, BM_MODE_MESSAGES);
     if (!channel)
         return -ENOMEM;
-    r = bm_channel_set_name(channel, service, name_len);
+    int r = bm_channel_set_name(channel, service, strlen(service));
     if (r < 0) {
         channel->gone = true;
         bm_channel_unref(channel);
         return r;
     }
-    channel->kind = (uint8_t)kind;
-    channel->depth = (uint8_t)depth;
     channel->opening = true;
     channel->ours = true;
     session->opened_here++;
     bm_channel_join(channel, session);
+    *ret_channel = channel;
+    return 0;
+}
+
+/* Opens a channel towards a name with a message as its first; takes the message on success.
+ * *ret_channel has the caller's reference. */
+static int open_named(beam_session *session, const char *service, beam_message **message,
+                      enum bm_channel_kind kind, const struct beam_call_options *options,
+                      beam_channel **ret_channel)
+{
+    size_t name_len = service ? strlen(service) : 0;
+    beam_message *m = *message;
+    struct lineage lineage;
+    beam_channel *channel;
+    if (name_len == 0 || name_len > BM_NAME_LEN_MAX || !bm_utf8_valid(service, name_len))
+        return -EINVAL;
+    int r = find_lineage(session, options, &lineage);
+    if (r >= 0)
+        r = bm_message_seal(m);
+    if (r >= 0)
+        r = may_open(session, m);
+    if (r >= 0)
+        r = new_named(session, service, &channel);
+    if (r < 0)
+        return r;
+
     r = bm_outgoing_admit(channel, m);
     if (r < 0) {
         channel->end_told = true;
@@ -82,15 +106,15 @@ static int open_named(beam_session *session, const char *service, beam_message *
             bm_session_wants_writable(session, bm_message_fds(m));
         return r;
     }
-    if (parent)
-        bm_list_push_back(&parent->children, &channel->child_node);
-    bm_channel_arm_deadline(channel, deadline);
-    if (kind == BM_CHANNEL_EVENTS) {
-        channel->oneway = true;
-        channel->remote_ended = true;
-    }
-    if (last)
-        m->flags |= BM_MESSAGE_LAST;
+    channel->kind = (uint8_t)kind;
+    channel->depth = lineage.depth;
+    if (lineage.parent)
+        bm_list_push_back(&lineage.parent->children, &channel->child_node);
+    bm_channel_arm_deadline(channel, lineage.deadline_ns);
+    if (kind == BM_CHANNEL_EVENTS)
+        channel->oneway = channel->remote_ended = true;
+    if (kind == BM_CHANNEL_CALL)
+        m->flags |= BM_MESSAGE_LAST; /* one message, and our direction is over */
     *message = NULL;
     *ret_channel = channel;
     bm_channel_enqueue(channel, m);
@@ -103,7 +127,7 @@ int beam_call(beam_session *session, const char *service, beam_message **message
               beam_reply_fn *on_reply, void *arg, const struct beam_call_options *options)
 {
     beam_channel *channel;
-    int r = open_named(session, service, message, BM_CHANNEL_CALL, options, true, &channel);
+    int r = open_named(session, service, message, BM_CHANNEL_CALL, options, &channel);
     if (r < 0)
         return r;
     channel->on_reply = on_reply;
@@ -168,7 +192,7 @@ int beam_open(beam_session *session, const char *service, beam_message **message
         empty = beam_message_new();
         message = &empty;
     }
-    int r = open_named(session, service, message, BM_CHANNEL_PLAIN, options, false, &channel);
+    int r = open_named(session, service, message, BM_CHANNEL_PLAIN, options, &channel);
     if (r < 0)
         return r;
     channel->handlers = handlers;
@@ -197,7 +221,7 @@ int beam_send_event(beam_session *session, const char *service, beam_message **m
         return -ESHUTDOWN;
     if (channel)
         return beam_channel_send(channel, message); /* refused: see bm_channel_run_due */
-    int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);
+    int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, &channel);
     if (r < 0)
         return r;
     /* Gone takes it off the list: a channel that the peer has aborted is opened anew. */
@@ -211,7 +235,7 @@ int bm_open_events(beam_session *session, const char *service, beam_message **me
                    beam_channel **ret_channel)
 {
     beam_channel *channel;
-    int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, false, &channel);
+    int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, &channel);
     if (r < 0)
         return r;
     channel->handlers = handlers;

@@ -20,6 +20,7 @@
 #define BM_METADATA_KEYS_MAX 64u
 #define BM_ATTACHED_MAX 64u /* channels per message */
 #define BM_ATTACHED_LEN 16u
+#define BM_DEPTH_MAX 16u     /* of nesting; M9 */
 #define BM_WINDOW_MIN 16384u /* H3, and until the peer's HELLO has come: */
 #define BM_EARLY_CHANNELS 16u
 #define BM_EARLY_LEN 65536u

@@ -16,7 +16,6 @@
 #include "runtime/session.h"
 
 #define DEADLINE_ALLOWANCE_NS (100 * BM_NS_PER_MS) /* docs/spec/session.md C6 */
-#define DEPTH_MAX 16u                              /* docs/spec/session.md M9 */
 
 static bool fail(beam_session *session, int error)
 {
@@ -297,7 +296,7 @@ static enum beam_code judge_request(beam_session *session, beam_channel *channel
         *ret_text = "draining";
         return BEAM_UNAVAILABLE;
     }
-    if (in->depth > DEPTH_MAX) {
+    if (in->depth > BM_DEPTH_MAX) {
         *ret_text = "nested deeper than 16";
         return BEAM_RESOURCE_EXHAUSTED;
     }
@@ -316,21 +315,25 @@ static enum beam_code judge_request(beam_session *session, beam_channel *channel
     return BEAM_OK;
 }
 
-static bool open_request(beam_session *session, const struct bm_incoming_message *in, uint64_t len,
-                         beam_message *message, beam_channel **ret_channel)
+/* The channel a request opens, with a reference for the caller; NULL: refused or worse, and the message
+ * has been disposed of. */
+static beam_channel *open_request(beam_session *session, const struct bm_incoming_message *in,
+                                  uint64_t len, beam_message *message)
 {
     int r = take_peer_id(session, in->id);
     if (r == 0 && session->opened_there >= channels_allowed(session))
         r = -BEAM_ETOO_MANY_CHANNELS;
     if (r < 0) {
         bm_message_done(message);
-        return fail(session, r);
+        fail(session, r);
+        return NULL;
     }
     beam_channel *channel = open_channel(session, in->id, BM_MODE_MESSAGES);
     if (!channel) {
         /* Without memory for a channel there is none to refuse it on. */
         bm_message_done(message);
-        return fail(session, -ENOMEM);
+        fail(session, -ENOMEM);
+        return NULL;
     }
     channel->kind = (in->flags & BM_MSG_ONEWAY) ? BM_CHANNEL_SINK : BM_CHANNEL_REQUEST;
     channel->oneway = in->flags & BM_MSG_ONEWAY;
@@ -347,13 +350,12 @@ static bool open_request(beam_session *session, const struct bm_incoming_message
         bool go_on = refuse(session, channel, message, code, text);
         bm_channel_unref(channel);
         if (a < 0 && go_on)
-            return fail(session, a);
-        return false;
+            fail(session, a);
+        return NULL;
     }
     if (in->deadline_ns != UINT64_MAX)
         bm_channel_arm_deadline(channel, in->deadline_ns);
-    *ret_channel = channel;
-    return true;
+    return channel;
 }
 
 static void run_request(beam_channel *channel, beam_message *message)
@@ -462,6 +464,63 @@ static bool begin_large(beam_session *session, beam_channel *channel,
     return true;
 }
 
+/* The channel of a message that opens none, with a reference for the caller. NULL: there is none that
+ * could take it; the message has been disposed of. */
+static beam_channel *find_open(beam_session *session, uint64_t id, beam_message *message)
+{
+    beam_channel *channel = bm_incoming_find(session, id);
+    bool gone = !channel ? bm_incoming_was_given(session, id) : channel->abort_due;
+    if (gone) {
+        /* M3: dropped; its fds go back as credit, its channels are answered. */
+        int r = open_attached(session, message);
+        bm_session_return_fds(session, bm_message_fds(message));
+        bm_message_done(message);
+        if (r < 0)
+            fail(session, r);
+        return NULL;
+    }
+    if (!channel || channel->remote_ended || (channel->ours && channel->oneway)) {
+        bm_message_done(message);
+        fail(session, -BEAM_EFRAME_CHANNEL);
+        return NULL;
+    }
+    return bm_channel_ref(channel);
+}
+
+/* Charges a message to its channel and hands it on, or refuses it there. */
+static bool accept_message(beam_session *session, beam_channel *channel,
+                           const struct bm_incoming_message *in, uint64_t len,
+                           beam_message *message)
+{
+    /* The message holds the peer's credit from here on, and gives it back however it ends. */
+    message->payer = bm_channel_ref(channel);
+    message->fds_owed = (uint16_t)bm_message_fds(message);
+    if (message->fds_owed > 0)
+        bm_channel_message_holds(message, session);
+    int r = channel->recv_credit > 0 ? 0 : -BEAM_EFLOW_CONTROL;
+    take_credit(channel, (int64_t)(len + BM_MESSAGE_COST));
+    if (r == 0)
+        r = open_attached(session, message);
+
+    const char *refusal = NULL;
+    if (r == -ENOMEM)
+        refusal = "no memory";
+    else if (in->fds_missing)
+        refusal = "the receiver has no room for more file descriptors";
+    else if (len > session->limits.message_len_max)
+        refusal = "message over the limit";
+    if (r < 0 && r != -ENOMEM) {
+        bm_message_done(message);
+        return fail(session, r);
+    }
+    if (refusal)
+        return refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED, refusal);
+    if (in->large)
+        return begin_large(session, channel, in, message);
+    deliver(session, channel, in->flags, message);
+    return alive(session);
+}
+
 bool bm_incoming_message(beam_session *session, const struct bm_incoming_message *in,
                          beam_message *message)
 {
@@ -469,71 +528,18 @@ bool bm_incoming_message(beam_session *session, const struct bm_incoming_message
     uint64_t body_len = in->total < UINT32_MAX ? in->total : UINT32_MAX;
     uint64_t len = message->metadata_len + (in->large ? body_len : message->body_len);
     unsigned fds = bm_message_fds(message);
-    beam_channel *channel = NULL;
 
-    if (fds > 0) {
-        session->core->fds_received += fds;
-        session->fds_recv_credit -= fds;
-        if (session->fds_recv_credit < 0) {
-            bm_message_done(message);
-            return fail(session, -BEAM_EFLOW_CONTROL);
-        }
-    }
-
-    if (in->open) {
-        /* Our own reference to a new channel, beside the session's. */
-        if (!open_request(session, in, len, message, &channel))
-            return alive(session);
-    } else {
-        channel = bm_incoming_find(session, in->id);
-        if (!channel && !bm_incoming_was_given(session, in->id)) {
-            bm_message_done(message);
-            return fail(session, -BEAM_EFRAME_CHANNEL);
-        }
-        if (!channel || channel->abort_due) {
-            /* M3: dropped; its fds go back as credit, its channels are answered. */
-            int r = open_attached(session, message);
-            bm_session_return_fds(session, fds);
-            bm_message_done(message);
-            return r < 0 ? fail(session, r) : alive(session);
-        }
-        if (channel->remote_ended || (channel->ours && channel->oneway)) {
-            bm_message_done(message);
-            return fail(session, -BEAM_EFRAME_CHANNEL);
-        }
-        bm_channel_ref(channel);
-    }
-
-    /* From here on the message holds the peer's credit, and gives it back however it ends. */
-    message->payer = bm_channel_ref(channel);
-    message->fds_owed = (uint16_t)fds;
-    if (fds > 0)
-        bm_channel_message_holds(message, session);
-    int r = 0;
-    if (channel->recv_credit <= 0)
-        r = -BEAM_EFLOW_CONTROL;
-    take_credit(channel, (int64_t)(len + BM_MESSAGE_COST));
-    if (r == 0)
-        r = open_attached(session, message);
-    bool go_on;
-    if (r == -ENOMEM) {
-        go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED, "no memory");
-    } else if (r < 0) {
+    session->core->fds_received += fds;
+    session->fds_recv_credit -= fds;
+    if (fds > 0 && session->fds_recv_credit < 0) {
         bm_message_done(message);
-        go_on = fail(session, r);
-    } else if (in->fds_missing) {
-        go_on = refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED,
-                       "the receiver has no room for more file descriptors");
-    } else if (len > session->limits.message_len_max) {
-        go_on =
-            refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED, "message over the limit");
-    } else if (in->large) {
-        go_on = begin_large(session, channel, in, message);
-    } else {
-        deliver(session, channel, in->flags, message);
-        go_on = alive(session);
+        return fail(session, -BEAM_EFLOW_CONTROL);
     }
-    /* Found: the reference of this call. Opened: the one it was made with. */
+    beam_channel *channel =
+        in->open ? open_request(session, in, len, message) : find_open(session, in->id, message);
+    if (!channel)
+        return alive(session);
+    bool go_on = accept_message(session, channel, in, len, message);
     bm_channel_unref(channel);
     return go_on;
 }
