@@ -254,6 +254,9 @@ static void unix_stop(struct bm_listener *listener)
     if (listener->closing)
         return;
     listener->closing = true;
+    /* Refused from this moment on; the accept under way ends when the kernel gets to it. */
+    if (ul->listening)
+        shutdown(ul->fd, SHUT_RDWR);
     bm_timer_cancel(listener->core->reactor, &ul->pause_timer);
     if (bm_op_idle(&ul->accept_op))
         unix_listener_free(listener);
