@@ -218,44 +218,18 @@ int beam_message_get(const beam_message *message, const char *key, struct beam_k
     return r < 0 ? r : beam_kv_get(&map, key, ret_value);
 }
 
-int beam_message_get_str(const beam_message *message, const char *key, beam_str *ret_str)
-{
-    struct beam_kv_value map;
-    int r = root(message, &map);
-    return r < 0 ? r : beam_kv_get_str(&map, key, ret_str);
-}
+/* One getter for each type that a kv map has one for. */
+#define GETTER(kind, type)                                                                         \
+    int beam_message_get_##kind(const beam_message *message, const char *key, type *ret_##kind)    \
+    {                                                                                              \
+        struct beam_kv_value map;                                                                  \
+        int r = root(message, &map);                                                               \
+        return r < 0 ? r : beam_kv_get_##kind(&map, key, ret_##kind);                              \
+    }
 
-int beam_message_get_int(const beam_message *message, const char *key, int64_t *ret_int)
-{
-    struct beam_kv_value map;
-    int r = root(message, &map);
-    return r < 0 ? r : beam_kv_get_int(&map, key, ret_int);
-}
-
-int beam_message_get_uint(const beam_message *message, const char *key, uint64_t *ret_uint)
-{
-    struct beam_kv_value map;
-    int r = root(message, &map);
-    return r < 0 ? r : beam_kv_get_uint(&map, key, ret_uint);
-}
-
-int beam_message_get_bytes(const beam_message *message, const char *key, beam_bytes *ret_bytes)
-{
-    struct beam_kv_value map;
-    int r = root(message, &map);
-    return r < 0 ? r : beam_kv_get_bytes(&map, key, ret_bytes);
-}
-
-int beam_message_get_float(const beam_message *message, const char *key, double *ret_float)
-{
-    struct beam_kv_value map;
-    int r = root(message, &map);
-    return r < 0 ? r : beam_kv_get_float(&map, key, ret_float);
-}
-
-int beam_message_get_bool(const beam_message *message, const char *key, bool *ret_bool)
-{
-    struct beam_kv_value map;
-    int r = root(message, &map);
-    return r < 0 ? r : beam_kv_get_bool(&map, key, ret_bool);
-}
+GETTER(str, beam_str)
+GETTER(int, int64_t)
+GETTER(uint, uint64_t)
+GETTER(bytes, beam_bytes)
+GETTER(float, double)
+GETTER(bool, bool)
