@@ -219,6 +219,10 @@ void bm_core_close(struct bm_core *core)
     bm_ring_drop_returns(core);
     bm_reactor_close(reactor);
     current = NULL;
+    pthread_mutex_lock(&core->runtime->start_lock);
+    core->closed = true;
+    pthread_cond_broadcast(&core->runtime->start_cond);
+    pthread_mutex_unlock(&core->runtime->start_lock);
 }
 
 /* --- sessions -------------------------------------------------------------------------------- */

@@ -61,6 +61,7 @@ struct bm_core {
 
     pthread_t thread;
     bool thread_started;
+    bool closed; /* under start_lock: its thread touches nothing of it any more */
     int start_error;
 };
 

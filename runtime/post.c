@@ -132,7 +132,13 @@ void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
             pthread_cond_wait(&errand.cond, &errand.lock);
         pthread_mutex_unlock(&errand.lock);
     } else {
-        fn(arg); /* the core has ended: nobody else touches what was its own */
+        /* The core takes nothing more, but may still be putting its things away. */
+        beam_runtime *runtime = core->runtime;
+        pthread_mutex_lock(&runtime->start_lock);
+        while (!core->closed)
+            pthread_cond_wait(&runtime->start_cond, &runtime->start_lock);
+        pthread_mutex_unlock(&runtime->start_lock);
+        fn(arg);
     }
     pthread_mutex_destroy(&errand.lock);
     pthread_cond_destroy(&errand.cond);
