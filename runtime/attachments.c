@@ -64,12 +64,12 @@ void bm_attachments_drop_channels(beam_message *message)
     }
 }
 
-struct bm_core *bm_attachments_core(const beam_message *message)
+const beam_channel *bm_attachments_channel(const beam_message *message)
 {
     const struct bm_attachments *att = message->attachments;
     for (unsigned i = 0; i < att->channel_count; i++)
         if (att->channels[i].channel)
-            return bm_channel_core(att->channels[i].channel);
+            return att->channels[i].channel;
     return NULL;
 }
 

@@ -40,6 +40,7 @@ beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
     bm_timer_init(&channel->deadline_timer, on_deadline);
     bm_timer_init(&channel->fd_timer, on_fd_retry);
     bm_list_init(&channel->children);
+    bm_list_push_back(&core->channels, &channel->core_node);
     core->channel_count++;
     return channel;
 }
@@ -65,35 +66,58 @@ void bm_channel_drop_out(beam_channel *channel)
     channel->out_tail = &channel->out_head;
 }
 
-static void drop_text(struct bm_core *core, char **text, uint32_t cap)
+static void drop_text(struct bm_pool *pool, char **text, uint32_t cap)
 {
-    bm_pool_put(&core->pool, *text, cap);
+    bm_pool_put(pool, *text, cap);
     *text = NULL;
 }
 
 void bm_channel_dispose(beam_channel *channel)
 {
     struct bm_core *core = channel->core;
+    struct bm_pool *pool = bm_core_pool(core);
     bm_assert(!channel->in_table && !bm_list_linked(&channel->session_node));
-    bm_timer_cancel(core->reactor, &channel->deadline_timer);
-    bm_timer_cancel(core->reactor, &channel->fd_timer);
+    if (core) {
+        bm_timer_cancel(core->reactor, &channel->deadline_timer);
+        bm_timer_cancel(core->reactor, &channel->fd_timer);
+        bm_list_unlink(&channel->core_node);
+        core->channel_count--;
+    }
     bm_list_unlink(&channel->child_node);
     while (bm_list_pop_front(&channel->children))
         ; /* calls made on its behalf outlive an event */
     bm_channel_drop_out(channel);
     beam_message_free(channel->incoming);
     beam_message_free(channel->reply);
-    drop_text(core, &channel->end_text, channel->end_text_cap);
-    drop_text(core, &channel->told_text, channel->told_text_cap);
+    drop_text(pool, &channel->end_text, channel->end_text_cap);
+    drop_text(pool, &channel->told_text, channel->told_text_cap);
     if (channel->name_cap > 0)
-        bm_pool_put(&core->pool, channel->name, channel->name_cap);
-    core->channel_count--;
+        bm_pool_put(pool, channel->name, channel->name_cap);
 
     /* The block's capacity is that of its class; asking the pool the same way finds it again. */
     uint32_t cap = BM_POOL_CLASS_MIN;
     while (cap < sizeof(struct beam_request))
         cap *= 2;
-    bm_pool_put(&core->pool, bm_channel_request(channel), cap);
+    bm_pool_put(pool, bm_channel_request(channel), cap);
+}
+
+void bm_channel_orphan(beam_channel *channel)
+{
+    bm_channel_ref(channel);
+    bm_channel_gone(channel);
+    bm_list_unlink(&channel->core_node);
+    channel->core = NULL;
+    /* What it holds itself may refer to it in turn. */
+    bm_channel_drop_out(channel);
+    bm_channel_drop_early(channel);
+    beam_message *reply = channel->reply;
+    channel->reply = NULL;
+    beam_message_free(reply);
+    if (bm_list_linked(&channel->notify_node)) {
+        bm_list_unlink(&channel->notify_node);
+        bm_channel_unref(channel);
+    }
+    bm_channel_unref(channel);
 }
 
 int bm_channel_set_name(beam_channel *channel, const char *name, size_t len)
@@ -132,7 +156,7 @@ void bm_channel_tell_early_later(beam_channel *channel)
 void bm_channel_attachment_dropped(beam_channel *channel)
 {
     bm_channel_drop_early(channel);
-    if (channel->unbound) {
+    if (channel->core && channel->unbound) {
         /* Never sent: whoever holds our end hears that it leads nowhere. */
         bool told = channel->local_ended && channel->remote_ended;
         bm_channel_gone(channel);
@@ -153,8 +177,11 @@ void bm_channel_join(beam_channel *channel, beam_session *session)
     bm_channel_ref(channel);
     channel->send_credit += bm_session_send_window(session) - (int64_t)BM_WINDOW_MIN;
     channel->recv_credit = session->limits.window;
-    for (beam_message *m = channel->out_head; m; m = m->next)
+    for (beam_message *m = channel->out_head; m; m = m->next) {
         session->queue_len += (uint64_t)bm_message_cost(m);
+        if (!session->hello_received)
+            session->early_len += bm_message_len(m);
+    }
     if (channel->blocked)
         bm_session_block(session, channel, 0);
 }

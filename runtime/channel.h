@@ -41,7 +41,8 @@ enum {
 struct beam_channel {
     uint64_t id;           /* 0 until given */
     beam_session *session; /* NULL while unbound and once gone */
-    struct bm_core *core;
+    struct bm_core *core; /* NULL: it has ended, only memory is left */
+    struct bm_list core_node; /* core->channels */
     uint32_t refs;
     uint8_t kind; /* enum bm_channel_kind */
     uint8_t mode; /* enum bm_channel_mode */
@@ -189,6 +190,8 @@ void bm_channel_join(beam_channel *channel, beam_session *session);
 void bm_channel_gone(beam_channel *channel);
 /* Gone if nothing is left to be sent or to come. */
 void bm_channel_check_gone(beam_channel *channel);
+/* Its core has ended: who still refers to it only frees it. */
+void bm_channel_orphan(beam_channel *channel);
 /* The session is lost. */
 void bm_channel_lost(beam_channel *channel, enum beam_code code, const char *text);
 

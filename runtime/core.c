@@ -15,6 +15,7 @@
 #include "runtime/channel.h"
 #include "runtime/frame.h"
 #include "runtime/listener.h"
+#include "runtime/message.h"
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
 #include "runtime/session.h"
@@ -22,8 +23,6 @@
 #include "runtime/transport.h"
 #include "runtime/unix_control.h"
 #include "uring/packet.h"
-
-#define CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours */
 
 static _Thread_local struct bm_core *current;
 
@@ -66,6 +65,11 @@ static void run_notify(struct bm_task *task)
         bm_channel_run_due(bm_list_entry(node, beam_channel, notify_node));
     while ((node = bm_list_pop_front(&sessions_due)))
         bm_session_run_due(bm_list_entry(node, beam_session, notify_node));
+}
+
+static void on_unposted(struct bm_timer *timer)
+{
+    bm_message_post_again(bm_list_entry(timer, struct bm_core, unposted_timer));
 }
 
 /* --- stopping -------------------------------------------------------------------------------- */
@@ -124,7 +128,8 @@ static bool sessions_are_closed(const struct bm_core *core)
 void bm_core_check_quiet(struct bm_core *core)
 {
     beam_runtime *runtime = core->runtime;
-    if (!core->stopping || core->quiet || core->listener_count > 0 || !sessions_are_closed(core))
+    bool listens = core->index == 0 && !bm_list_empty(&runtime->listeners);
+    if (!core->stopping || core->quiet || listens || !sessions_are_closed(core))
         return;
     core->quiet = true;
     bm_timer_cancel(core->reactor, &core->stop_timer);
@@ -156,9 +161,10 @@ static unsigned source_drain(struct bm_source *source, unsigned budget)
         begin_stop(core);
         n++;
     }
+    n += bm_ring_drain(core, budget);
     if (BM_UNLIKELY(core->stopping && !core->quiet))
         bm_core_check_quiet(core);
-    return n + bm_ring_drain(core, budget);
+    return n;
 }
 
 /* --- beginning and end ----------------------------------------------------------------------- */
@@ -195,6 +201,7 @@ int bm_core_open(struct bm_core *core)
         bm_list_init(&core->ring_waiting[i]);
     core->notify_task.fn = run_notify;
     bm_timer_init(&core->stop_timer, on_stop_timeout);
+    bm_timer_init(&core->unposted_timer, on_unposted);
     core->source.ready = source_ready;
     core->source.drain = source_drain;
     bm_source_add(reactor, &core->source);
@@ -206,23 +213,31 @@ void bm_core_close(struct bm_core *core)
     struct bm_reactor *reactor = core->reactor;
     if (!reactor)
         return;
-    bm_reactor_shut(reactor);
-    bm_timer_cancel(reactor, &core->stop_timer);
-    bm_source_remove(reactor, &core->source);
-    bm_timers_free(core);
     /* Handles the application did not give back: their memory stays its own to free, and nothing
-     * else can be done with them. */
+     * else can be done with them. Before the mailbox is shut: who finds it so frees by himself. */
     struct bm_list *node;
     while ((node = bm_list_pop_front(&core->sessions)))
-        bm_list_entry(node, beam_session, node)->orphan = true;
+        bm_session_orphan(bm_list_entry(node, beam_session, node));
+    bm_reactor_shut(reactor);
+    bm_timer_cancel(reactor, &core->stop_timer);
+    bm_timer_cancel(reactor, &core->unposted_timer);
+    bm_source_remove(reactor, &core->source);
+    bm_timers_free(core);
     core->packets = bm_buffers_free(core->packets);
-    bm_ring_drop_returns(core);
     bm_reactor_close(reactor);
+    bm_ring_drop_returns(core); /* the last mail was run just now, and may have freed some */
     current = NULL;
     pthread_mutex_lock(&core->runtime->start_lock);
     core->closed = true;
     pthread_cond_broadcast(&core->runtime->start_cond);
     pthread_mutex_unlock(&core->runtime->start_lock);
+}
+
+void bm_core_detach(struct bm_core *core)
+{
+    struct bm_list *node;
+    while ((node = bm_list_front(&core->channels)))
+        bm_channel_orphan(bm_list_entry(node, beam_channel, core_node));
 }
 
 /* --- sessions -------------------------------------------------------------------------------- */
@@ -277,7 +292,7 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
     }
     if (r < 0)
         return r;
-    uint64_t timeout = options && options->timeout_ns ? options->timeout_ns : CONNECT_TIMEOUT_NS;
+    uint64_t timeout = options && options->timeout_ns ? options->timeout_ns : BM_CONNECT_TIMEOUT_NS;
     session->hello_timer.fn = on_connect_timeout;
     bm_timer_arm(core->reactor, &session->hello_timer,
                  bm_clock_after(bm_reactor_now_ns(core->reactor), timeout));

@@ -8,12 +8,14 @@
 
 #include <beam/beam.h>
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "runtime/pool.h"
 #include "uring/reactor.h"
 
 #define BM_PACKET_BUFFERS 64u /* receive buffers per core; ours: 4.2 MiB, touched as needed */
 #define BM_PACKET_GROUP 1u
+#define BM_CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours */
 #define BM_RETURNS_BATCH 64u /* messages sent home at once; one slot of a ring each batch */
 
 /* The session to one other core, for what is served there, and what waits for room on it. */
@@ -37,18 +39,20 @@ struct bm_core {
     struct bm_pool pool;
 
     struct bm_list sessions;
-    unsigned listener_count; /* core 0 only: running */
+    struct bm_list channels; /* all that exist, until it has ended */
     struct bm_list timers;
     struct bm_list notify; /* channels with a callback due */
     struct bm_list notify_sessions;
     struct bm_task notify_task;
-    struct bm_task returns_task;
     struct bm_source source; /* the rings from other cores, and the stop flag */
     struct bm_buffers *packets;
     struct bm_hops *hops;         /* [cores] */
     struct bm_returns *returns;   /* [cores] */
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
     unsigned ring_waiters;        /* in all of them */
+
+    beam_message *unposted; /* freed here, bound to cores whose mailbox was full */
+    struct bm_timer unposted_timer;
 
     struct bm_timer stop_timer;
     bool stopping;
@@ -74,7 +78,9 @@ void bm_core_enter(struct bm_core *core);
 int bm_core_open(struct bm_core *core);
 /* Owner's thread: ends what is left. */
 void bm_core_close(struct bm_core *core);
-/* Any thread, once no core runs. */
+/* Any thread, once no core runs: cuts what the application still holds loose from the core, so that
+ * giving it back later is a matter of memory alone. */
+void bm_core_detach(struct bm_core *core);
 void bm_core_deinit(struct bm_core *core);
 
 /* Looks whether a stopping core has nothing left to do. */

@@ -54,8 +54,6 @@ bool bm_incoming_hello(beam_session *session, const struct bm_hello *hello)
     if (hello->opener == session->opener)
         return fail(session, -BEAM_EHELLO_ROLE);
     session->hello_received = true;
-    session->peer_hello = *hello;
-    session->peer_hello.name = (beam_str){0};
     session->peer_window = hello->window;
     session->peer_channels_max = hello->channels_max;
     session->peer_message_len_max = hello->message_len_max;

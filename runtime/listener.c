@@ -137,6 +137,13 @@ int beam_unlisten(beam_runtime *runtime, const char *url)
         return -EINVAL;
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
-    bm_runtime_call(&runtime->cores[0], unlisten_here, &u);
+    struct bm_core *core = &runtime->cores[0];
+    pthread_mutex_lock(&runtime->start_lock);
+    bool open = atomic_load_explicit(&core->open, memory_order_relaxed);
+    if (!open)
+        unlisten_here(&u);
+    pthread_mutex_unlock(&runtime->start_lock);
+    if (open) /* should it have ended meanwhile, it has left no listener */
+        bm_runtime_call(core, unlisten_here, &u);
     return u.result;
 }

@@ -3,9 +3,11 @@
  *
  * Invariants: a message has one owner; `home` is compared, never followed, unless it is a core of the
  * running runtime; a view owns nothing but its attachments. */
+#define _GNU_SOURCE
 #include "runtime/message.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -13,6 +15,8 @@
 #include "runtime/core.h"
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
+
+#define UNPOSTED_RETRY_NS BM_NS_PER_MS /* ours: a full mailbox of 1024 is a matter of less */
 
 /* What beam_message_new returns without memory. It is never written: every setter looks at FAILED
  * first. */
@@ -214,7 +218,7 @@ int bm_message_make_ours(beam_message *message)
 {
     struct bm_attachments *att = message->attachments;
     if (att && att->sent) {
-        if (bm_attachments_core(message))
+        if (bm_attachments_channel(message))
             return -EINVAL;
         att->channel_count = 0;
         att->sent = false;
@@ -226,14 +230,16 @@ int bm_message_make_ours(beam_message *message)
     return 0;
 }
 
-/* Which core must do the freeing, or NULL when any thread may. */
-static struct bm_core *bound_to(const beam_message *message)
+/* What the messages of a core that is no more refer to may be shared by several, on several threads.
+ * Recursive: the last one frees its channel, and with it what that holds. */
+static pthread_mutex_t orphans_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+/* Whose core must do the freeing; NULL when any thread may. */
+static const beam_channel *bound_to(const beam_message *message)
 {
     if (message->payer)
-        return bm_channel_core(message->payer);
-    if (message->attachments && message->attachments->channel_count > 0)
-        return bm_attachments_core(message);
-    return NULL;
+        return message->payer;
+    return message->attachments ? bm_attachments_channel(message) : NULL;
 }
 
 static void free_here(void *arg)
@@ -245,23 +251,62 @@ static void free_here(void *arg)
     bm_message_free_memory(message);
 }
 
+/* The core has ended: with the runtime goes what they are bound to. */
+static void leave_behind(beam_runtime *runtime, beam_message *message)
+{
+    pthread_mutex_lock(&runtime->start_lock);
+    message->next = runtime->left_behind;
+    runtime->left_behind = message;
+    pthread_mutex_unlock(&runtime->start_lock);
+}
+
+static void free_there(struct bm_core *core, beam_message *message)
+{
+    struct bm_core *here = bm_core_current();
+    if (bm_runtime_forked(core->runtime))
+        return; /* the parent's */
+    /* Foreign threads wait while the mailbox is full. A reactor must not, as two that wait for each
+     * other would wait for ever. */
+    int r = here ? bm_mailbox_post(core->reactor, free_here, message)
+                 : bm_mailbox_post_wait(core->reactor, free_here, message, UINT64_MAX);
+    if (r == -EAGAIN) {
+        message->next = here->unposted;
+        here->unposted = message;
+        if (!bm_timer_armed(&here->unposted_timer))
+            bm_timer_arm(here->reactor, &here->unposted_timer,
+                         bm_reactor_now_ns(here->reactor) + UNPOSTED_RETRY_NS);
+    } else if (r < 0) {
+        leave_behind(core->runtime, message);
+    }
+}
+
+void bm_message_post_again(struct bm_core *core)
+{
+    beam_message *chain = core->unposted;
+    core->unposted = NULL;
+    while (chain) {
+        beam_message *message = chain;
+        chain = message->next;
+        message->next = NULL;
+        beam_message_free(message);
+    }
+}
+
 beam_message *beam_message_free(beam_message *message)
 {
     if (!message || (message->flags & (BM_MESSAGE_STATIC | BM_MESSAGE_VIEW)))
         return NULL;
-    struct bm_core *core = bound_to(message);
-    if (core && core != bm_core_current()) {
-        /* A full mailbox is waited for by foreign threads; one reactor freeing another's bound
-         * message is rare, and a short wait there beats losing the peer's credit. */
-        int r;
-        do
-            r = bm_mailbox_post(core->reactor, free_here, message);
-        while (r == -EAGAIN);
-        if (r == 0)
-            return NULL;
-        message->payer = NULL; /* the core has ended and took its sessions with it */
+    const beam_channel *bound = bound_to(message);
+    struct bm_core *core = bound ? bm_channel_core(bound) : NULL;
+    if (bound && !core) {
+        pthread_mutex_lock(&orphans_lock);
+        free_here(message);
+        pthread_mutex_unlock(&orphans_lock);
+    } else if (!bound || core == bm_core_current()) {
+        free_here(message);
+    } else {
+        free_there(core, message);
     }
-    free_here(message);
     return NULL;
 }
 

@@ -140,9 +140,9 @@ int bm_message_copy_body(beam_message *message, const void *body, uint32_t len);
 struct bm_attachments *bm_message_attachments(beam_message *message);
 /* One more attached channel; NULL without memory or over the limit. */
 struct bm_attached_channel *bm_attachments_add_channel(beam_message *message);
-/* Resets the channels nobody took; the core they live on, NULL when none is left. */
+/* Resets the channels nobody took; one of them, NULL when none is left. */
 void bm_attachments_drop_channels(beam_message *message);
-struct bm_core *bm_attachments_core(const beam_message *message);
+const beam_channel *bm_attachments_channel(const beam_message *message);
 /* Closes fds and resets channels that were not taken; the memory stays with the message. */
 void bm_attachments_close(beam_message *message);
 void bm_attachments_free_memory(struct bm_pool *pool, struct bm_attachments *att);
@@ -180,6 +180,9 @@ void bm_message_free_memory(beam_message *message);
 /* Takes what binds a message to its core (credit, fd credit, channels) off it, so that any thread may
  * own it. Owner's core. */
 void bm_message_unbind(beam_message *message);
+
+/* Those that a full mailbox refused. Owner's core. */
+void bm_message_post_again(struct bm_core *core);
 
 /* A chain of messages that came home. Owner's core. */
 void bm_message_take_home(struct bm_core *core, beam_message *chain);

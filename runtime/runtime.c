@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "runtime/frame.h"
 #include "runtime/listener.h"
+#include "runtime/message.h"
 #include "runtime/post.h"
 #include "runtime/ring.h"
 #include "runtime/session.h"
@@ -130,7 +131,11 @@ enum bm_runtime_state bm_runtime_state(const beam_runtime *runtime)
 
 static void set_state(beam_runtime *runtime, enum bm_runtime_state state)
 {
+    pthread_mutex_lock(&runtime->start_lock);
+    /* release; partner: bm_runtime_state(). */
     atomic_store_explicit(&runtime->state, state, memory_order_release);
+    pthread_cond_broadcast(&runtime->start_cond);
+    pthread_mutex_unlock(&runtime->start_lock);
 }
 
 /* --- new and free ---------------------------------------------------------------------------- */
@@ -164,7 +169,11 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     bm_services_init(&runtime->services);
     bm_list_init(&runtime->listeners);
     pthread_mutex_init(&runtime->start_lock, NULL);
-    pthread_cond_init(&runtime->start_cond, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&runtime->start_cond, &monotonic);
+    pthread_condattr_destroy(&monotonic);
 
     runtime->cores = bm_alloc_zero(NULL, count * sizeof(runtime->cores[0]));
     runtime->paths = bm_alloc_zero(NULL, (size_t)count * count * sizeof(runtime->paths[0]));
@@ -175,6 +184,7 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
         core->runtime = runtime;
         core->index = i;
         bm_pool_init(&core->pool, NULL);
+        bm_list_init(&core->channels);
         core->returns = bm_alloc_zero(NULL, count * sizeof(core->returns[0]));
         core->ring_waiting = bm_alloc_zero(NULL, count * sizeof(core->ring_waiting[0]));
         core->hops = bm_alloc_zero(NULL, count * sizeof(core->hops[0]));
@@ -218,12 +228,38 @@ static void finish_embedded(beam_runtime *runtime)
     bm_core_close(core);
 }
 
+/* A child closes its copies of what the kernel gave. The memory stays: other threads were at work in it
+ * when it was copied, and whatever the application still holds refers to it. */
+static void leave_to_parent(beam_runtime *runtime)
+{
+    bm_listeners_free(runtime);
+    for (unsigned i = 0; i < runtime->core_count; i++)
+        if (runtime->cores[i].reactor)
+            bm_reactor_close(runtime->cores[i].reactor);
+}
+
+static void free_left_behind(beam_runtime *runtime)
+{
+    /* Detached: each is a matter of memory now. */
+    for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++)
+        bm_message_post_again(&runtime->cores[i]);
+    while (runtime->left_behind) {
+        beam_message *message = runtime->left_behind;
+        runtime->left_behind = message->next;
+        message->next = NULL;
+        beam_message_free(message);
+    }
+}
+
 beam_runtime *beam_runtime_free(beam_runtime *runtime)
 {
     if (!runtime)
         return NULL;
-    bool forked = bm_runtime_forked(runtime);
-    if (runtime->cores && !forked) {
+    if (bm_runtime_forked(runtime)) {
+        leave_to_parent(runtime);
+        return NULL;
+    }
+    if (runtime->cores) {
         if (runtime->options.embedded) {
             finish_embedded(runtime);
         } else if (bm_runtime_state(runtime) == BM_RUNTIME_RUNNING) {
@@ -232,6 +268,9 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
         }
     }
     bm_listeners_free(runtime);
+    for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++)
+        bm_core_detach(&runtime->cores[i]);
+    free_left_behind(runtime);
     if (runtime->paths && runtime->cores)
         bm_ring_deinit(runtime);
     for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++) {
@@ -278,6 +317,26 @@ static int await_start(beam_runtime *runtime)
     return r;
 }
 
+int bm_runtime_await_core(struct bm_core *core, uint64_t deadline_ns)
+{
+    beam_runtime *runtime = core->runtime;
+    struct timespec until = {
+        .tv_sec = (time_t)(deadline_ns / BM_NS_PER_S),
+        .tv_nsec = (long)(deadline_ns % BM_NS_PER_S),
+    };
+    int r = 0;
+    /* acquire; partner: bm_runtime_open_core(), which has set the reactor before. */
+    if (atomic_load_explicit(&core->open, memory_order_acquire))
+        return 0;
+    pthread_mutex_lock(&runtime->start_lock);
+    while (r == 0 && !atomic_load_explicit(&core->open, memory_order_relaxed))
+        r = bm_runtime_state(runtime) != BM_RUNTIME_RUNNING
+                ? -ESHUTDOWN
+                : -pthread_cond_timedwait(&runtime->start_cond, &runtime->start_lock, &until);
+    pthread_mutex_unlock(&runtime->start_lock);
+    return r;
+}
+
 void bm_runtime_open_core(struct bm_core *core)
 {
     beam_runtime *runtime = core->runtime;
@@ -287,6 +346,7 @@ void bm_runtime_open_core(struct bm_core *core)
     struct bm_early_post *posts = bm_early_posts_take(core);
     /* seq_cst; partner: beam_runtime_stop(), which has stored `stop` before it looks here. */
     atomic_store_explicit(&core->open, true, memory_order_seq_cst);
+    pthread_cond_broadcast(&runtime->start_cond);
     pthread_mutex_unlock(&runtime->start_lock);
     bm_early_posts_run(posts);
 }

@@ -39,14 +39,12 @@ struct beam_runtime {
     _Atomic bool stop; /* seq_cst: set by beam_runtime_stop, polled by each core's source */
     _Atomic unsigned quiet_count; /* cores with nothing left; acq_rel */
     _Atomic uint8_t state;        /* enum bm_runtime_state; release, acquire */
-    bool embedded_open;
 
-    pthread_mutex_t
-        listener_lock;        /* listeners made before the start, or asked for from elsewhere */
     struct bm_list listeners; /* under start_lock until core 0 is open, then core 0's */
     pthread_mutex_t start_lock;
-    pthread_cond_t start_cond;
+    pthread_cond_t start_cond; /* a core has opened, or the start or the runtime is over */
     unsigned started;
+    beam_message *left_behind; /* freed when their core had ended; under start_lock */
     struct bm_early_post *early_posts, **early_tail; /* under start_lock */
 };
 
@@ -62,6 +60,9 @@ struct bm_services *bm_runtime_services(beam_runtime *runtime);
 /* A core that has its reactor begins: from now on posts go to its mailbox and listeners to core 0;
  * what came before goes first. Its own thread. */
 void bm_runtime_open_core(struct bm_core *core);
+/* Waits, on another thread, until a core that is being started has begun: -ESHUTDOWN when it does not,
+ * -ETIMEDOUT on bm_clock_now_ns(). */
+int bm_runtime_await_core(struct bm_core *core, uint64_t deadline_ns);
 enum bm_runtime_state bm_runtime_state(const beam_runtime *runtime);
 bool bm_runtime_may_spin(const beam_runtime *runtime);
 bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core);

@@ -82,12 +82,22 @@ void bm_session_dispose(beam_session *session)
     bm_list_unlink(&session->node);
     bm_table_deinit(&session->table);
     bm_fd_budget_return(session->fds_reserved);
-    bool orphan = session->orphan;
+    bool orphan = bm_session_is_orphan(session);
     if (!orphan)
         core->session_count--;
     session->carrier->free(session);
     if (!orphan)
         bm_core_check_quiet(core);
+}
+
+void bm_session_orphan(beam_session *session)
+{
+    /* What it has of the core's: its account hangs below the reactor's. */
+    bm_table_deinit(&session->table);
+    bm_table_init(&session->table, NULL);
+    session->account.parent = NULL;
+    /* release; partner: bm_session_is_orphan(). */
+    atomic_store_explicit(&session->orphan, true, memory_order_release);
 }
 
 void bm_session_up(beam_session *session)
@@ -290,7 +300,9 @@ void bm_session_run_due(beam_session *session)
             session->handlers->on_close(session, &status, session->arg);
         }
     }
+    struct bm_core *core = session->core;
     bm_session_unref(session);
+    bm_core_check_quiet(core);
 }
 
 void bm_session_opened(beam_session *session)
@@ -421,6 +433,7 @@ static void free_here(void *arg)
     beam_session *session = arg;
     session->handle = false;
     session->handlers = NULL;
+    session->ping_fn = NULL;
     if (session->state != BM_SESSION_CLOSED)
         bm_session_lost(session, BEAM_CANCELLED, "closed");
     bm_session_unref(session);
@@ -430,7 +443,7 @@ beam_session *beam_session_free(beam_session *session)
 {
     if (!session || !session->handle)
         return NULL;
-    if (bm_core_current() == session->core)
+    if (bm_session_is_orphan(session) || bm_core_current() == session->core)
         free_here(session);
     else
         bm_runtime_call(session->core, free_here, session);

@@ -7,6 +7,8 @@
 #ifndef BM_SESSION_H
 #define BM_SESSION_H
 
+#include <stdatomic.h>
+
 #include <beam/beam.h>
 
 #include "base/alloc.h"
@@ -83,7 +85,7 @@ struct beam_session {
     bool closed_due;
     bool goaway_due, goaway_sent;
     bool shut;
-    bool orphan; /* its core has ended; only the handle's memory is left */
+    _Atomic bool orphan; /* its core has ended, only the handle's memory is left; release, acquire */
 
     /* Channels. */
     struct bm_table table;
@@ -126,7 +128,6 @@ struct beam_session {
     double abort_tokens;
     uint64_t abort_refill_ns;
 
-    struct bm_hello peer_hello;
     char peer_name[256];
     uint32_t peer_window, peer_channels_max, peer_message_len_max, peer_fds_max;
     struct beam_peer peer;
@@ -187,6 +188,12 @@ void bm_session_unblock(beam_session *session);
 void bm_session_writable(beam_session *session);
 /* Runs the callbacks that are due; from the core's notify task, whose reference it drops. */
 void bm_session_run_due(beam_session *session);
+static inline bool bm_session_is_orphan(const beam_session *session)
+{
+    return atomic_load_explicit(&session->orphan, memory_order_acquire);
+}
+/* Its core ends: what is left is a handle, to be given back on any thread. */
+void bm_session_orphan(beam_session *session);
 /* The peer's HELLO has come. */
 void bm_session_opened(beam_session *session);
 void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds);

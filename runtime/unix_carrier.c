@@ -684,10 +684,12 @@ void bm_unix_session_finish(struct bm_unix_session *us)
     if (!us->closing || us->finished || !bm_op_idle(&us->connect_op) ||
         !bm_op_idle(&us->receive_op) || !bm_op_idle(&us->send_op))
         return;
+    struct bm_core *core = us->session.core;
     us->finished = true;
     packet_lost(us);
-    bm_reactor_close_fd(us->session.core->reactor, &us->fd);
+    bm_reactor_close_fd(core->reactor, &us->fd);
     bm_session_unref(&us->session);
+    bm_core_check_quiet(core); /* the handle alone is not waited for */
 }
 
 static void unix_free(beam_session *session)

@@ -21,7 +21,6 @@ struct bm_unix_session {
     bool spoken;     /* a packet has left, and with it HELLO */
     bool lingering;  /* shut: closes once the packet under way has left */
     bool reset_seen; /* ECONNRESET once: what lies before it is read first */
-    bool has_identity;
     struct bm_op connect_op, receive_op, send_op;
     struct sockaddr_un address;
     struct msghdr receive_form;

@@ -227,7 +227,7 @@ static void unix_listener_free(struct bm_listener *listener)
     struct unix_listener *ul = bm_container_of(listener, struct unix_listener, listener);
     bm_list_unlink(&listener->node);
     if (ul->fd >= 0) {
-        if (ul->listening)
+        if (ul->listening && !bm_runtime_forked(listener->runtime))
             bm_unix_socket_unlink(&ul->address);
         close(ul->fd);
     }

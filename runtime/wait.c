@@ -17,8 +17,6 @@
 #include "runtime/runtime.h"
 #include "runtime/session.h"
 
-#define CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S)
-
 struct slot {
     _Atomic unsigned refs; /* acq_rel: the last one frees */
     _Atomic uint32_t done; /* release by the reactor; acquire by the caller; the futex */
@@ -127,7 +125,8 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
         return -EDEADLK;
     if (!service || !session->handle)
         return -EINVAL;
-    if (!session->orphan && bm_runtime_forked(session->core->runtime))
+    bool orphan = bm_session_is_orphan(session);
+    if (!orphan && bm_runtime_forked(session->core->runtime))
         return -BEAM_EFORKED;
     uint64_t timeout = options ? options->timeout_ns : 0;
     uint64_t deadline = timeout > 0 ? bm_clock_after(bm_clock_now_ns(), timeout) : UINT64_MAX;
@@ -141,8 +140,8 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
     slot->message = *message;
     slot->call_options = (struct beam_call_options){.timeout_ns = timeout};
 
-    r = session->orphan ? -ESHUTDOWN
-                        : bm_mailbox_post_wait(session->core->reactor, call_here, slot, deadline);
+    r = orphan ? -ESHUTDOWN
+               : bm_mailbox_post_wait(session->core->reactor, call_here, slot, deadline);
     if (r < 0) {
         slot->message = NULL;
         slot_unref(slot);
@@ -214,19 +213,20 @@ int beam_connect_wait(beam_runtime *runtime, const char *url,
         return -EINVAL;
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
-    if (bm_runtime_state(runtime) != BM_RUNTIME_RUNNING)
-        return -ESHUTDOWN;
     if (wanted.timeout_ns == 0)
-        wanted.timeout_ns = CONNECT_TIMEOUT_NS;
+        wanted.timeout_ns = BM_CONNECT_TIMEOUT_NS;
+    struct bm_core *core = &runtime->cores[wanted.reactor];
+    uint64_t deadline = bm_clock_after(bm_clock_now_ns(), wanted.timeout_ns);
+    int r = bm_runtime_await_core(core, deadline);
+    if (r < 0)
+        return r;
     struct slot *slot = slot_new(url);
     if (!slot)
         return -ENOMEM;
     slot->runtime = runtime;
     slot->connect_options = wanted;
 
-    struct bm_core *core = &runtime->cores[wanted.reactor];
-    int r = bm_mailbox_post_wait(core->reactor, connect_here, slot,
-                                 bm_clock_now_ns() + wanted.timeout_ns);
+    r = bm_mailbox_post_wait(core->reactor, connect_here, slot, deadline);
     if (r < 0) {
         slot_unref(slot);
         slot_unref(slot);

@@ -165,6 +165,8 @@ void bm_reactor_close(struct bm_reactor *reactor)
 {
     if (forked(reactor)) {
         reactor->kernel = bm_kernel_abandon(reactor->kernel, &reactor->account);
+        close(reactor->wake_fd);
+        reactor->wake_fd = -1;
         return;
     }
     bm_reactor_shut(reactor);

@@ -300,7 +300,7 @@ TEST(attachments_channel_of_a_freed_message_ends_cancelled)
     core_begin();
     beam_message *message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
-    CHECK_PTR(bm_attachments_core(message), bm_core_current());
+    CHECK_PTR(bm_channel_core(bm_attachments_channel(message)), bm_core_current());
     beam_message_free(message);
     beam_runtime_turn(on_core_runtime);
     beam_message *late = beam_message_new();

@@ -1,0 +1,326 @@
+/* What is given back late, or by somebody else: messages and handles that outlive their runtime, threads
+ * that meet its start and its end, and how long an end takes. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/support/served.h"
+
+static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+static char url[100];
+
+/* Starts nothing yet; `url` is one nobody uses. */
+static beam_runtime *make(unsigned reactors)
+{
+    beam_runtime *runtime;
+    char name[80];
+    served_need_io_uring();
+    raw_name(name, sizeof(name));
+    snprintf(url, sizeof(url), "unix:@%s", name);
+    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.reactors = reactors,
+                                                       .transports = transports),
+                                 &runtime),
+                0);
+    return runtime;
+}
+
+static beam_session *connect_to(beam_runtime *runtime, const char *to)
+{
+    beam_session *session;
+    REQUIRE_INT(beam_connect_wait(runtime, to, NULL, &session), 0);
+    return session;
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void stop_and_wait(beam_runtime *runtime)
+{
+    beam_runtime_stop(runtime);
+    WAIT_UNTIL(beam_post(runtime, 0, nothing, NULL) == -ESHUTDOWN);
+}
+
+/* --- what outlives its runtime --------------------------------------------------------------- */
+
+#define KEPT 4
+static beam_message *kept[KEPT];
+static atomic_uint kept_count;
+static beam_request *keeper;
+
+static const struct beam_channel_handlers no_handlers = {0};
+
+static void keep_more(beam_channel *channel, const beam_message *message, void *arg)
+{
+    (void)channel;
+    (void)arg;
+    kept[atomic_load(&kept_count)] = beam_message_keep(message);
+    atomic_fetch_add(&kept_count, 1);
+}
+
+static const struct beam_channel_handlers keeping = {.on_message = keep_more};
+
+static void keep(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_channel_set_handlers(beam_request_channel(request), &keeping, NULL);
+    beam_request_keep(request);
+    keeper = request;
+    keep_more(NULL, message, arg);
+}
+
+static beam_session *asking;
+static beam_channel *asked, *attached;
+static void ask(void *arg)
+{
+    (void)arg;
+    beam_message *message = beam_message_new();
+    int fd = dup(0);
+    beam_message_attach_fd(message, &fd);
+    attached = beam_message_attach_channel(message);
+    REQUIRE_INT(beam_open(asking, "keep", &message, &no_handlers, NULL, NULL, &asked), 0);
+    for (unsigned i = 1; i < KEPT; i++)
+        CHECK_INT(beam_channel_send_body(asked, "more", 4), 0);
+}
+
+static void free_asked(void *arg)
+{
+    (void)arg;
+    beam_reply(keeper, NULL);
+    asked = beam_channel_free(asked);
+    attached = beam_channel_free(attached);
+}
+
+/* KEPT messages of one channel, the first with an fd and a channel nobody took. */
+static beam_runtime *with_kept_messages(void)
+{
+    beam_runtime *runtime = make(1);
+    atomic_store(&kept_count, 0);
+    beam_serve(runtime, "keep", keep, NULL);
+    REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+    REQUIRE_INT(beam_start(runtime), 0);
+    asking = connect_to(runtime, url);
+    served_run(runtime, 0, ask, NULL);
+    WAIT_UNTIL(atomic_load(&kept_count) == KEPT);
+    served_run(runtime, 0, free_asked, NULL);
+    return runtime;
+}
+
+static void *free_half(void *arg)
+{
+    for (unsigned i = *(unsigned *)arg; i < KEPT; i += 2)
+        beam_message_free(kept[i]);
+    return NULL;
+}
+
+static void free_kept_on_two_threads(void)
+{
+    pthread_t other;
+    unsigned even = 0, odd = 1;
+    REQUIRE_INT(pthread_create(&other, NULL, free_half, &even), 0);
+    free_half(&odd);
+    pthread_join(other, NULL);
+}
+
+TEST(messages_and_sessions_may_be_freed_after_their_runtime)
+{
+    beam_runtime *runtime = with_kept_messages();
+    size_t len;
+    beam_runtime_free(runtime);
+    const void *body = beam_message_body(kept[1], &len);
+    CHECK_MEM(body, len, "more", 4);
+    free_kept_on_two_threads();
+    asking = beam_session_free(asking);
+}
+
+TEST(messages_and_sessions_may_be_freed_when_their_reactor_has_ended)
+{
+    beam_runtime *runtime = with_kept_messages();
+    stop_and_wait(runtime);
+    free_kept_on_two_threads();
+    asking = beam_session_free(asking);
+    beam_runtime_free(runtime);
+}
+
+TEST(sessions_may_be_freed_while_their_reactor_ends)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        beam_runtime *runtime = make(1);
+        REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+        REQUIRE_INT(beam_start(runtime), 0);
+        beam_session *session = connect_to(runtime, url);
+        beam_runtime_stop(runtime);
+        beam_session_free(session);
+        beam_runtime_free(runtime);
+    }
+    CHECK(true);
+}
+
+TEST(a_child_that_frees_its_parents_runtime_leaves_the_socket_alone)
+{
+    char path[200];
+    struct stat st;
+    beam_runtime *runtime = make(1);
+    snprintf(path, sizeof(path), "unix:%s/socket", test_tmpdir());
+    REQUIRE_INT(beam_listen(runtime, path, NULL), 0);
+    REQUIRE_INT(beam_start(runtime), 0);
+    beam_session *session = connect_to(runtime, path);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        beam_runtime_free(runtime);
+        beam_session_free(session);
+        _exit(0);
+    }
+    int status;
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(status, 0);
+    CHECK_INT(stat(path + strlen("unix:"), &st), 0);
+    beam_session_free(session);
+    session = connect_to(runtime, path);
+    beam_session_free(session);
+    beam_runtime_free(runtime);
+}
+
+/* --- threads that meet the start and the end ------------------------------------------------- */
+
+static void *connect_while_starting(void *arg)
+{
+    beam_session *session = NULL;
+    int r;
+    do
+        r = beam_connect_wait(arg, url, NULL, &session);
+    while (r == -ESHUTDOWN); /* not started yet */
+    CHECK_INT(r, 0);
+    beam_session_free(session);
+    beam_runtime_stop(arg);
+    return NULL;
+}
+
+TEST(connecting_waits_for_a_start_under_way)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        pthread_t thread;
+        beam_runtime *runtime = make(2);
+        REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+        REQUIRE_INT(pthread_create(&thread, NULL, connect_while_starting, runtime), 0);
+        CHECK_INT(beam_run(runtime), 0);
+        pthread_join(thread, NULL);
+        beam_runtime_free(runtime);
+    }
+}
+
+TEST(connecting_to_what_was_not_started_is_refused)
+{
+    beam_runtime *runtime = make(1);
+    beam_session *session;
+    CHECK_INT(beam_connect_wait(runtime, url, NULL, &session), -ESHUTDOWN);
+    REQUIRE_INT(beam_start(runtime), 0);
+    stop_and_wait(runtime);
+    CHECK_INT(beam_connect_wait(runtime, url, NULL, &session), -ESHUTDOWN);
+    beam_runtime_free(runtime);
+}
+
+struct listening {
+    beam_runtime *runtime;
+    char url[120];
+};
+
+static void *listen_and_unlisten(void *arg)
+{
+    struct listening *mine = arg;
+    for (unsigned i = 0; i < 500; i++) {
+        CHECK_INT(beam_listen(mine->runtime, mine->url, NULL), 0);
+        CHECK_INT(beam_unlisten(mine->runtime, mine->url), 0);
+    }
+    return NULL;
+}
+
+TEST(threads_listen_and_unlisten_before_the_start)
+{
+    struct listening each[4];
+    pthread_t threads[4];
+    beam_runtime *runtime = make(1);
+    for (unsigned i = 0; i < 4; i++) {
+        each[i].runtime = runtime;
+        snprintf(each[i].url, sizeof(each[i].url), "%s-%u", url, i);
+        REQUIRE_INT(pthread_create(&threads[i], NULL, listen_and_unlisten, &each[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    beam_runtime_free(runtime);
+}
+
+TEST(a_stop_does_not_wait_for_handles_of_closed_sessions)
+{
+    beam_runtime *server = make(1);
+    REQUIRE_INT(beam_listen(server, url, NULL), 0);
+    REQUIRE_INT(beam_start(server), 0);
+    char to[sizeof(url)];
+    memcpy(to, url, sizeof(to));
+    for (unsigned ring = 0; ring < 2; ring++) {
+        beam_runtime *runtime = make(2);
+        test_note("%s", ring ? "ring" : "unix");
+        REQUIRE_INT(beam_start(runtime), 0);
+        beam_session *session = connect_to(runtime, ring ? "ring:1" : to);
+        uint64_t begin = beam_now_ns();
+        stop_and_wait(runtime);
+        uint64_t took = beam_now_ns() - begin;
+        CHECK(took < 800 * BEAM_MS); /* of the second that a stop may take */
+        beam_runtime_free(runtime);
+        beam_session_free(session);
+    }
+    beam_runtime_free(server);
+}
+
+/* --- messages on their way home -------------------------------------------------------------- */
+
+#define MANY 200
+static beam_message *many[MANY];
+static atomic_uint stage;
+
+static void make_many(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < MANY; i++)
+        many[i] = beam_message_new();
+}
+
+static void hold_until_2(void *arg)
+{
+    (void)arg;
+    atomic_store(&stage, 1);
+    while (atomic_load(&stage) < 2)
+        served_nap();
+}
+
+static void free_one(void *arg)
+{
+    beam_message_free(arg);
+}
+
+TEST(messages_freed_by_the_last_mail_of_a_reactor_are_not_lost)
+{
+    beam_runtime *runtime = make(2);
+    atomic_store(&stage, 0);
+    REQUIRE_INT(beam_start(runtime), 0);
+    /* The ring on which they would go home. */
+    beam_session *session = connect_to(runtime, "ring:1");
+    served_run(runtime, 1, make_many, NULL);
+    beam_session_free(session);
+    beam_post(runtime, 0, hold_until_2, NULL);
+    WAIT_UNTIL(atomic_load(&stage) == 1);
+    for (unsigned i = 0; i < MANY; i++)
+        REQUIRE_INT(beam_post(runtime, 0, free_one, many[i]), 0);
+    beam_runtime_stop(runtime);
+    for (unsigned i = 0; i < 50; i++) /* for the other reactor to be done */
+        served_nap();
+    atomic_store(&stage, 2);
+    beam_runtime_free(runtime);
+    CHECK(true);
+}
