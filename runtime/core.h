@@ -15,8 +15,8 @@
 
 #define BM_PACKET_BUFFERS 64u /* receive buffers per core; ours: 4.2 MiB, touched as needed */
 #define BM_PACKET_GROUP 1u
+#define BM_RETURNS_BATCH 6u /* messages sent home at once: what one slot of a ring holds */
 #define BM_CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours */
-#define BM_RETURNS_BATCH 64u /* messages sent home at once; one slot of a ring each batch */
 
 /* The session to one other core, for what is served there, and what waits for room on it. */
 struct bm_hops {
@@ -26,7 +26,7 @@ struct bm_hops {
 
 /* Messages on their way home to one other core. */
 struct bm_returns {
-    beam_message *chain;
+    beam_message *messages[BM_RETURNS_BATCH];
     unsigned count;
 };
 

@@ -197,13 +197,9 @@ void bm_message_free_memory(beam_message *message)
     free_blocks(NULL, message);
 }
 
-void bm_message_take_home(struct bm_core *core, beam_message *chain)
+void bm_message_take_home(struct bm_core *core, beam_message *message)
 {
-    while (chain) {
-        beam_message *next = chain->next;
-        free_blocks(bm_core_pool(core), chain);
-        chain = next;
-    }
+    free_blocks(bm_core_pool(core), message);
 }
 
 void bm_message_unbind(beam_message *message)

@@ -181,10 +181,10 @@ void bm_message_free_memory(beam_message *message);
  * own it. Owner's core. */
 void bm_message_unbind(beam_message *message);
 
+/* The memory of a message that came home. Owner's core; NULL: back to the allocator. */
+void bm_message_take_home(struct bm_core *core, beam_message *message);
+
 /* Those that a full mailbox refused. Owner's core. */
 void bm_message_post_again(struct bm_core *core);
-
-/* A chain of messages that came home. Owner's core. */
-void bm_message_take_home(struct bm_core *core, beam_message *chain);
 
 #endif

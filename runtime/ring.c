@@ -43,8 +43,6 @@ enum {
 #define BODY_LEN_MAX 40u
 #define BODY_WORD 2
 
-#define RETURNS_HELD_MAX 4096u /* ours: beyond it, with the ring full, memory is freed instead */
-
 struct ring_session {
     beam_session session;
     struct ring_session *peer; /* the other end's address; NULL until it has told */
@@ -488,11 +486,13 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
     (void)bm_incoming_message(session, &in, message);
 }
 
+static void take_home(struct bm_core *core, const struct bm_spsc_slot *slot);
+
 static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_slot *slot)
 {
     struct ring_session *rs = (struct ring_session *)(uintptr_t)slot->word[0];
     if (slot->kind == SLOT_RETURN) {
-        bm_message_take_home(core, (beam_message *)(uintptr_t)slot->word[1]);
+        take_home(core, slot);
         return;
     }
     if (slot->kind == SLOT_CONNECT) {
@@ -577,6 +577,16 @@ static void offer_room(struct bm_core *core, unsigned from, struct bm_path *path
         bm_reactor_wake_soon(core->reactor, core->runtime->cores[from].reactor);
 }
 
+/* The first line of a message that is two slots away is on its way while this one is dealt with. */
+static void prefetch_ahead(const struct bm_spsc *ring)
+{
+    uint32_t index = ring->head + 2;
+    const struct bm_spsc_slot *slot = &ring->slots[index % BM_SPSC_SLOTS];
+    if (atomic_load_explicit(&slot->seq, memory_order_acquire) == index + 1 &&
+        slot->kind == SLOT_MSG)
+        __builtin_prefetch((const void *)(uintptr_t)slot->word[2], 1);
+}
+
 static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *path,
                            unsigned budget)
 {
@@ -589,6 +599,7 @@ static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *
         memcpy((void *)&slot, (const void *)next, sizeof(slot));
         bm_spsc_consume(&path->ring);
         n++;
+        prefetch_ahead(&path->ring);
         if (path->ring.head_published == path->ring.head)
             offer_room(core, from, path);
         dispatch(core, from, &slot);
@@ -636,39 +647,54 @@ unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
 
 /* --- the way home ---------------------------------------------------------------------------- */
 
-static void flush_returns(struct bm_core *core, struct bm_core *home)
+/* Pointers, not a chain through the messages: whoever takes them home would follow it from one remote
+ * cache line to the next. */
+static bool send_home(struct bm_core *core, const struct bm_core *home,
+                      const struct bm_returns *returns)
 {
-    struct bm_returns *returns = &core->returns[home->index];
     struct bm_path *path = path_between(core->runtime, core->index, home->index);
     struct bm_spsc_slot *slot = path ? bm_spsc_reserve(&path->ring) : NULL;
     if (!slot)
-        return;
+        return false;
     /* No wake: memory can wait, and a sleeping reactor needs none. */
-    struct bm_spsc_slot from = {.kind = SLOT_RETURN, .word = {0, (uintptr_t)returns->chain}};
+    struct bm_spsc_slot from = {.kind = SLOT_RETURN, .len = (uint16_t)returns->count};
+    for (unsigned i = 0; i < returns->count; i++)
+        from.word[1 + i] = (uintptr_t)returns->messages[i];
     bm_spsc_put(&path->ring, slot, &from);
-    *returns = (struct bm_returns){0};
+    return true;
+}
+
+static void take_home(struct bm_core *core, const struct bm_spsc_slot *slot)
+{
+    for (unsigned i = 0; i < slot->len; i++)
+        __builtin_prefetch((const void *)(uintptr_t)slot->word[1 + i], 1);
+    for (unsigned i = 0; i < slot->len; i++)
+        bm_message_take_home(core, (beam_message *)(uintptr_t)slot->word[1 + i]);
+}
+
+static void drop_returns(struct bm_returns *returns)
+{
+    for (unsigned i = 0; i < returns->count; i++)
+        bm_message_take_home(NULL, returns->messages[i]);
+    returns->count = 0;
 }
 
 void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message)
 {
     struct bm_returns *returns = &core->returns[home->index];
-    if (returns->count >= RETURNS_HELD_MAX) {
-        message->next = NULL;
-        bm_message_take_home(NULL, message);
+    returns->messages[returns->count++] = message;
+    if (returns->count < BM_RETURNS_BATCH)
         return;
-    }
-    message->next = returns->chain;
-    returns->chain = message;
-    if (++returns->count >= BM_RETURNS_BATCH)
-        flush_returns(core, home);
+    if (send_home(core, home, returns))
+        returns->count = 0;
+    else
+        drop_returns(returns); /* no ring leads there, or it is full */
 }
 
 void bm_ring_drop_returns(struct bm_core *core)
 {
-    for (unsigned i = 0; i < core->runtime->core_count; i++) {
-        bm_message_take_home(NULL, core->returns[i].chain);
-        core->returns[i] = (struct bm_returns){0};
-    }
+    for (unsigned i = 0; i < core->runtime->core_count; i++)
+        drop_returns(&core->returns[i]);
 }
 
 /* --- the end --------------------------------------------------------------------------------- */
@@ -678,7 +704,7 @@ static void dispose(const struct bm_spsc_slot *slot)
     beam_message *message = NULL;
     switch (slot->kind) {
     case SLOT_RETURN:
-        bm_message_take_home(NULL, (beam_message *)(uintptr_t)slot->word[1]);
+        take_home(NULL, slot);
         return;
     case SLOT_MSG:
         message = (beam_message *)(uintptr_t)slot->word[2];
