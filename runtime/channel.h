@@ -39,9 +39,9 @@ enum {
 };
 
 struct beam_channel {
-    uint64_t id;           /* 0 until given */
-    beam_session *session; /* NULL while unbound and once gone */
-    struct bm_core *core; /* NULL: it has ended, only memory is left */
+    uint64_t id;              /* 0 until given */
+    beam_session *session;    /* NULL while unbound and once gone */
+    struct bm_core *core;     /* NULL: it has ended, only memory is left */
     struct bm_list core_node; /* core->channels */
     uint32_t refs;
     uint8_t kind; /* enum bm_channel_kind */

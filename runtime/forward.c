@@ -31,7 +31,7 @@ struct hop {
     struct end near, far;
     struct bm_core *core;
     const struct bm_service *service;
-    beam_message *first;    /* opens far; NULL once it has */
+    beam_message *first; /* opens far; NULL once it has */
     struct bm_list waiting_node;
     beam_request *request; /* near is a request of ours to answer; or NULL */
     bool events;           /* near is a sink of events: nothing comes back */
@@ -371,8 +371,7 @@ static struct hop *hop_begin(beam_channel *channel, beam_message *message)
     hop->core = channel->core;
     hop->service = channel->service;
     hop->first = beam_message_keep(message);
-    if (hop->first &&
-        (bm_message_channels(hop->first) == 0 || join_attached(hop->first) == 0))
+    if (hop->first && (bm_message_channels(hop->first) == 0 || join_attached(hop->first) == 0))
         return hop;
     beam_message_free(hop->first);
     bm_free(NULL, hop, sizeof(*hop));

@@ -15,7 +15,7 @@
 #include "runtime/service.h"
 #include "runtime/session.h"
 
-#define DEADLINE_ALLOWANCE_NS (100 * BM_NS_PER_MS) /* docs/spec/session.md C6 */
+#define DEADLINE_ALLOWANCE_NS BM_NS_PER_S /* docs/spec/session.md C6 */
 
 static bool fail(beam_session *session, int error)
 {

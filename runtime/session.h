@@ -85,7 +85,8 @@ struct beam_session {
     bool closed_due;
     bool goaway_due, goaway_sent;
     bool shut;
-    _Atomic bool orphan; /* its core has ended, only the handle's memory is left; release, acquire */
+    _Atomic bool
+        orphan; /* its core has ended, only the handle's memory is left; release, acquire */
 
     /* Channels. */
     struct bm_table table;

@@ -133,6 +133,7 @@ TEST(calls_that_never_left_for_a_killed_server_end_unavailable)
     pid_t pid = start_child(run_server, name);
     asker_start_at(&asker, NULL, name);
     kill(pid, SIGSTOP);
+    REQUIRE_INT(waitpid(pid, NULL, WUNTRACED), pid); /* until then it goes on */
     unsigned count = 0;
     int r = 0;
     while (count < MAX && r == 0) {

@@ -233,9 +233,9 @@ BOTH(stop_ends_blocking_calls)
     REQUIRE_INT(beam_connect_wait(client, url, NULL, &session), 0);
     beam_message *question = beam_message_new();
     /* The one that serves it stops; nobody ever answers. */
-    CHECK_INT(beam_call_wait(session, "slow", &question, &BEAM_CALL_OPTIONS(.timeout_ns = BEAM_MS),
-                             NULL),
-              BEAM_DEADLINE_EXCEEDED);
+    CHECK_INT(
+        beam_call_wait(session, "slow", &question, &BEAM_CALL_OPTIONS(.timeout_ns = BEAM_MS), NULL),
+        BEAM_DEADLINE_EXCEEDED);
     wait_for(&asked);
     CHECK_INT(beam_post(server, slow_reactor, answer_slow, NULL), 0);
     beam_runtime_stop(server);

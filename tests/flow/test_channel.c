@@ -223,8 +223,7 @@ FLOW_TEST(channel_to_no_service_ends_not_found)
 {
     struct both *both = start_talk(NULL);
     beam_channel *channel = NULL;
-    REQUIRE_INT(beam_open(flow.session, "nobody", NULL, &handlers, &both->here, NULL, &channel),
-                0);
+    REQUIRE_INT(beam_open(flow.session, "nobody", NULL, &handlers, &both->here, NULL, &channel), 0);
     CHECK_INT(send_number(channel, 0), 0);
     FLOW_WAIT(both->here.ends == 1);
     CHECK_INT(both->here.code, BEAM_NOT_FOUND);
@@ -538,8 +537,7 @@ FLOW_TEST(server_is_refused_and_hears_when_it_may_go_on)
     struct both *both = start_talk(NULL);
     beam_channel *channel = NULL;
     hoarded = 0;
-    REQUIRE_INT(beam_open(flow.session, "talk", NULL, &hoard_handlers, &both->here, NULL,
-                          &channel),
+    REQUIRE_INT(beam_open(flow.session, "talk", NULL, &hoard_handlers, &both->here, NULL, &channel),
                 0);
     FLOW_WAIT(both->opened == 1);
     flow_at_server(serve_fill, sent);
@@ -596,13 +594,13 @@ FLOW_TEST(answer_needs_no_credit_of_the_application)
     beam_channel *channel = NULL;
     _Atomic unsigned *sent = &both->opened;
     hoarded = 0;
-    REQUIRE_INT(beam_open(flow.session, "talk", NULL, &hoard_handlers, &both->here, NULL,
-                          &channel),
+    REQUIRE_INT(beam_open(flow.session, "talk", NULL, &hoard_handlers, &both->here, NULL, &channel),
                 0);
     FLOW_WAIT(both->opened == 1);
     *sent = 0;
     flow_at_server(serve_fill, sent);
-    flow_at_server(serve_answer, sent); /* taken; it goes out behind the rest, when there is credit */
+    flow_at_server(serve_answer,
+                   sent); /* taken; it goes out behind the rest, when there is credit */
     FLOW_WAIT(both->here.messages == *sent);
     flow_settle();
     CHECK_UINT(both->here.messages, *sent);
@@ -617,8 +615,8 @@ FLOW_TEST(answer_needs_no_credit_of_the_application)
 
 FLOW_TEST(queue_of_a_session_is_bounded)
 {
-    struct both *both = start_talk(&(struct flow_options){
-        .client = {.queue_len_max = 100000}, .server = {.queue_len_max = 100000}});
+    struct both *both = start_talk(&(struct flow_options){.client = {.queue_len_max = 100000},
+                                                          .server = {.queue_len_max = 100000}});
     beam_channel *channels[64] = {0};
     struct end *ends = calloc(64, sizeof(*ends));
     unsigned refused = 64;

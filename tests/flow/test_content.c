@@ -200,9 +200,10 @@ FLOW_TEST(a_key_twice_and_puts_after_sealing_stick)
 /* --- bodies ---------------------------------------------------------------------------------- */
 
 static const size_t body_lens[] = {
-    0, 1, 7, 8, 9, 39, 40, 41, 48, 191, 192, 193, 255, 256, 257, 4095, 4096, 4097, 16384,
-    32768, 65000, 65400, 65472, 65480, 65488, 65495, 65496, 65497, 65503, 65504, 65505, 65512, 65519, 65520, 65521,
-    65535, 65536, 65537, 131000, 131008, 131009, 131072, 200000, 1 << 20,
+    0,     1,     7,     8,     9,     39,     40,     41,     48,     191,    192,
+    193,   255,   256,   257,   4095,  4096,   4097,   16384,  32768,  65000,  65400,
+    65472, 65480, 65488, 65495, 65496, 65497,  65503,  65504,  65505,  65512,  65519,
+    65520, 65521, 65535, 65536, 65537, 131000, 131008, 131009, 131072, 200000, 1 << 20,
 };
 
 FLOW_TEST(bodies_of_every_length_arrive_and_return)
@@ -374,8 +375,8 @@ FLOW_TEST_UNIX(two_large_messages_at_most_are_under_way)
 {
     flow_serve("echo", on_echo, NULL);
     const uint32_t len = 1u << 20;
-    struct beam_limits two = {.message_len_max = len, .large_len_max = 2 * len,
-                              .queue_len_max = 64u << 20};
+    struct beam_limits two = {
+        .message_len_max = len, .large_len_max = 2 * len, .queue_len_max = 64u << 20};
     flow_start(&(struct flow_options){.client = {.queue_len_max = 64u << 20}, .server = two});
     struct flow_answer answers[8] = {0};
     for (unsigned i = 0; i < 8; i++) {
@@ -450,8 +451,8 @@ FLOW_TEST_UNIX(large_message_beyond_the_budget_is_refused_and_the_next_fits_agai
     hoard_count = 0;
     flow_serve("hoard", on_hoard, count);
     flow_serve("drop", on_drop, flow_share(sizeof(unsigned)));
-    flow_start(&(struct flow_options){
-        .server = {.message_len_max = len, .large_len_max = 2 * len}});
+    flow_start(
+        &(struct flow_options){.server = {.message_len_max = len, .large_len_max = 2 * len}});
     struct flow_answer answers[2] = {0};
     for (unsigned i = 0; i < 2; i++) {
         beam_message *m = flow_message_of(len, i);
@@ -477,8 +478,8 @@ FLOW_TEST_UNIX(large_answers_kept_past_their_request_give_the_budget_back)
 {
     const uint32_t len = 1u << 20;
     flow_serve("make", on_make, NULL);
-    flow_start(&(struct flow_options){
-        .client = {.message_len_max = len, .large_len_max = 2 * len}});
+    flow_start(
+        &(struct flow_options){.client = {.message_len_max = len, .large_len_max = 2 * len}});
     struct flow_answer a = ask_for(len), b = ask_for(len);
     CHECK_INT(a.code, BEAM_OK);
     CHECK_INT(b.code, BEAM_OK);

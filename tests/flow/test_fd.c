@@ -399,9 +399,8 @@ FLOW_TEST(fds_keep_to_their_messages_when_many_leave_at_once)
             beam_message *message = flow_message_of(i * 700, i);
             unsigned count = (round + i) % 3;
             attach_files(message, count, files[i]);
-            REQUIRE_INT(beam_call(flow.session, names[i], &message, flow_on_reply, &answers[i],
-                                  NULL),
-                        0);
+            REQUIRE_INT(
+                beam_call(flow.session, names[i], &message, flow_on_reply, &answers[i], NULL), 0);
         }
         for (unsigned i = 0; i < 4; i++) {
             FLOW_WAIT(answers[i].count == 1);
@@ -601,8 +600,8 @@ FLOW_TEST(a_peer_that_takes_no_fds_is_known_at_once)
     beam_channel *channel = NULL;
     flow_serve("look", on_look, seen);
     flow_serve("give", on_give, files);
-    flow_start(&(struct flow_options){.client = {.fds_refused = true},
-                                      .server = {.fds_refused = true}});
+    flow_start(
+        &(struct flow_options){.client = {.fds_refused = true}, .server = {.fds_refused = true}});
     beam_message *message = beam_message_new();
     int end = attach_pipe(message);
     CHECK_INT(beam_call(flow.session, "look", &message, flow_on_reply, &answer, NULL), -EPERM);
@@ -638,10 +637,9 @@ FLOW_TEST(two_thousand_fds_pass_with_some_cancelled_on_their_way)
             int fd = dup(null);
             REQUIRE(fd >= 0);
             beam_message_attach_fd(message, &fd);
-            int r = beam_call(flow.session, "ignore", &message, flow_on_reply, &answers[begun],
-                              test_random_below(&random, 4) == 0
-                                  ? &BEAM_CALL_OPTIONS(.timeout_ns = 1)
-                                  : NULL);
+            int r = beam_call(
+                flow.session, "ignore", &message, flow_on_reply, &answers[begun],
+                test_random_below(&random, 4) == 0 ? &BEAM_CALL_OPTIONS(.timeout_ns = 1) : NULL);
             beam_message_free(message);
             if (r == -EAGAIN)
                 break;

@@ -114,8 +114,8 @@ FLOW_TEST(urls_that_lead_nowhere_are_told_apart)
 {
     beam_session *session = NULL;
     flow_start(NULL);
-    static const char *const bad[] = {"ring:99", "ring:", "ring:x", "ring:-1", "tcp:1.2.3.4",
-                                      "unix:", "", "unix:@"};
+    static const char *const bad[] = {"ring:99",     "ring:", "ring:x", "ring:-1",
+                                      "tcp:1.2.3.4", "unix:", "",       "unix:@"};
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         test_note("%s", bad[i]);
         CHECK_INT(beam_connect(flow.runtime, bad[i], NULL, &session), -BEAM_EURL);
@@ -164,7 +164,7 @@ FLOW_TEST(draining_finishes_what_is_under_way_and_takes_nothing_new)
     for (unsigned i = 0; i < 3; i++)
         CHECK_INT(call(flow.session, "keep", &answers[i]), 0);
     FLOW_WAIT(counts->asked == 3);
-    CHECK_INT(send_event("answer") , 0);
+    CHECK_INT(send_event("answer"), 0);
     for (unsigned i = 0; i < 3; i++)
         FLOW_WAIT(answers[i].count == 1);
     for (unsigned i = 0; i < 3; i++)
@@ -253,7 +253,8 @@ FLOW_TEST(request_that_crosses_a_goaway_is_surely_not_run)
 }
 
 /* While it drains, a server may not ask by name any more; channels that travel with answers go on. */
-static void on_ask_back_end(const struct beam_status *status, const beam_message *message, void *arg)
+static void on_ask_back_end(const struct beam_status *status, const beam_message *message,
+                            void *arg)
 {
 }
 
@@ -398,7 +399,8 @@ static void free_session(beam_session *session, void *arg)
     flow_tick();
 }
 
-static void free_session_on_close(beam_session *session, const struct beam_status *status, void *arg)
+static void free_session_on_close(beam_session *session, const struct beam_status *status,
+                                  void *arg)
 {
     free_session(session, arg);
 }

@@ -64,8 +64,7 @@ struct cost {
 static void read_cost(struct cost *cost)
 {
     struct beam_stats stats;
-    CHECK_INT(beam_runtime_stats(flow_runtime_here(), (unsigned)beam_reactor_current(), &stats),
-              0);
+    CHECK_INT(beam_runtime_stats(flow_runtime_here(), (unsigned)beam_reactor_current(), &stats), 0);
     cost->allocs = stats.allocs;
     cost->enters = stats.enters;
 }

@@ -122,11 +122,10 @@ static beam_runtime *new_runtime(const struct beam_limits *limits, unsigned reac
     /* Sessions over a ring between reactors come in on 1, all others on 0. */
     unsigned home = flow.kind == FLOW_RING ? 0 : reactors - 1;
     for (unsigned i = 0; i < own.service_count; i++) {
-        r = own.services[i].at_home
-                ? beam_serve_on(runtime, home, own.services[i].name, own.services[i].handler,
-                                own.services[i].arg)
-                : beam_serve(runtime, own.services[i].name, own.services[i].handler,
-                             own.services[i].arg);
+        r = own.services[i].at_home ? beam_serve_on(runtime, home, own.services[i].name,
+                                                    own.services[i].handler, own.services[i].arg)
+                                    : beam_serve(runtime, own.services[i].name,
+                                                 own.services[i].handler, own.services[i].arg);
         REQUIRE_INT(r, 0);
     }
     return runtime;
@@ -230,9 +229,8 @@ static void start_client(void)
 {
     is_client = true;
     bool has_second = flow.kind == FLOW_RING || (flow.kind == FLOW_SELF && own.has_home);
-    flow.runtime =
-        new_runtime(flow.one_runtime ? &own.options.server : &own.options.client,
-                    has_second ? 2 : 1);
+    flow.runtime = new_runtime(flow.one_runtime ? &own.options.server : &own.options.client,
+                               has_second ? 2 : 1);
     REQUIRE_INT(bm_core_open(&flow.runtime->cores[0]), 0);
     bm_runtime_open_core(&flow.runtime->cores[0]);
     bm_timer_init(&own.timer, on_turn_over);

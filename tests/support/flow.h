@@ -59,8 +59,8 @@ extern struct flow {
     bool one_runtime; /* both ends belong to it */
     bool one_process;
     char url[108];
-    beam_runtime *runtime; /* the client's */
-    beam_session *session; /* the client's end; a case that frees it sets it to NULL */
+    beam_runtime *runtime;             /* the client's */
+    beam_session *session;             /* the client's end; a case that frees it sets it to NULL */
     unsigned opens, writables, closes; /* callbacks of that session */
     struct beam_status closed;         /* what on_close said; the text is closed_text */
     char closed_text[256];
