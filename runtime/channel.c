@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "runtime/core.h"
+#include "runtime/early.h"
 #include "runtime/forward.h"
 #include "runtime/message.h"
 #include "runtime/session.h"
@@ -20,7 +21,6 @@
 
 static void on_deadline(struct bm_timer *timer);
 static void on_fd_retry(struct bm_timer *timer);
-static void tell_early(beam_channel *channel);
 
 beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
 {
@@ -109,7 +109,7 @@ void bm_channel_orphan(beam_channel *channel)
     channel->core = NULL;
     /* What it holds itself may refer to it in turn. */
     bm_channel_drop_out(channel);
-    bm_channel_drop_early(channel);
+    bm_early_drop(channel);
     beam_message *reply = channel->reply;
     channel->reply = NULL;
     beam_message_free(reply);
@@ -144,18 +144,12 @@ void bm_channel_attached(beam_channel *channel)
 void bm_channel_taken(beam_channel *channel)
 {
     channel->handle = true;
-    bm_channel_tell_early_later(channel);
-}
-
-void bm_channel_tell_early_later(beam_channel *channel)
-{
-    if (channel->early_head || channel->end_waits)
-        bm_channel_notify(channel, BM_DUE_EARLY);
+    bm_early_tell_later(channel);
 }
 
 void bm_channel_attachment_dropped(beam_channel *channel)
 {
-    bm_channel_drop_early(channel);
+    bm_early_drop(channel);
     if (channel->core && channel->unbound) {
         /* Never sent: whoever holds our end hears that it leads nowhere. */
         bool told = channel->local_ended && channel->remote_ended;
@@ -439,7 +433,7 @@ static size_t whole_characters(const char *text, size_t len)
     return len - start < wanted ? start : len;
 }
 
-static void set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text)
+void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text)
 {
     if (!text || !text[0])
         return;
@@ -464,7 +458,7 @@ void bm_channel_end(beam_channel *channel, uint32_t code, const char *text)
     }
     channel->end_due = true;
     channel->end_code = code;
-    set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
+    bm_channel_set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
     bm_channel_make_ready(channel);
 }
 
@@ -489,7 +483,7 @@ void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text)
     }
     channel->abort_due = true;
     channel->end_code = code;
-    set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
+    bm_channel_set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
     bm_channel_make_ready(channel);
 }
 
@@ -533,7 +527,7 @@ void bm_channel_end_later(beam_channel *channel, uint32_t code, const char *text
     if (channel->due & BM_DUE_END)
         return;
     channel->told_code = code;
-    set_text(channel->core, &channel->told_text, &channel->told_text_cap, text);
+    bm_channel_set_text(channel->core, &channel->told_text, &channel->told_text_cap, text);
     bm_channel_notify(channel, BM_DUE_END);
 }
 
@@ -558,7 +552,7 @@ void bm_channel_run_due(beam_channel *channel)
         }
     }
     if (due & BM_DUE_EARLY)
-        tell_early(channel);
+        bm_early_tell(channel);
     if (due & BM_DUE_END) {
         const char *text = channel->told_text ? channel->told_text : "";
         struct beam_status status = {
@@ -570,92 +564,7 @@ void bm_channel_run_due(beam_channel *channel)
     bm_channel_unref(channel);
 }
 
-/* --- what comes before the channel is taken -------------------------------------------------- */
-
-bool bm_channel_is_early(const beam_channel *channel)
-{
-    if (channel->early_head || channel->end_waits)
-        return !channel->end_told;
-    if (channel->kind == BM_CHANNEL_REQUEST)
-        return bm_list_linked(&channel->held_node);
-    return channel->kind == BM_CHANNEL_PLAIN && !channel->handle && !channel->end_told;
-}
-
-void bm_channel_put_early(beam_channel *channel, beam_message *message)
-{
-    if (!message) {
-        const char *text = "no memory";
-        bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, text);
-        bm_channel_end_later(channel, BEAM_RESOURCE_EXHAUSTED, text);
-        return;
-    }
-    message->next = NULL;
-    *channel->early_tail = message;
-    channel->early_tail = &message->next;
-}
-
-static beam_message *pop_early(beam_channel *channel)
-{
-    beam_message *message = channel->early_head;
-    channel->early_head = message->next;
-    if (!channel->early_head)
-        channel->early_tail = &channel->early_head;
-    message->next = NULL;
-    return message;
-}
-
-void bm_channel_drop_early(beam_channel *channel)
-{
-    /* Each may hold a reference to the channel; the caller has one of its own. */
-    while (channel->early_head)
-        beam_message_free(pop_early(channel));
-}
-
-static void tell_early_bytes(beam_channel *channel, beam_message *message)
-{
-    const struct beam_stream_handlers *h = channel->handlers;
-    channel->hold_bytes = false;
-    if (h && h->on_data)
-        h->on_data((beam_stream *)channel, message->body, message->body_len, channel->arg);
-    bm_channel_return_credit(channel,
-                             channel->hold_bytes ? BM_MESSAGE_COST : bm_message_cost(message));
-    beam_message_free(message);
-}
-
-static void tell_early_message(beam_channel *channel, beam_message *message)
-{
-    const struct beam_channel_handlers *h = channel->handlers;
-    bool kept;
-    bm_message_lend(message, &kept);
-    if (h && h->on_message)
-        h->on_message(channel, message, channel->arg);
-    bm_message_return(message, &kept);
-}
-
-static void tell_early(beam_channel *channel)
-{
-    while (channel->early_head && channel->handle) {
-        if (channel->mode == BM_MODE_BYTES)
-            tell_early_bytes(channel, pop_early(channel));
-        else
-            tell_early_message(channel, pop_early(channel));
-    }
-    if (channel->kind == BM_CHANNEL_REQUEST)
-        bm_channel_drop_early(channel); /* its handler wants to hear no more */
-    if (channel->end_waits) {
-        channel->end_waits = false;
-        bm_channel_notify(channel, BM_DUE_END);
-    }
-}
-
-static void end_early(beam_channel *channel, const struct beam_status *status)
-{
-    char text[256];
-    snprintf(text, sizeof(text), "%.*s", BEAM_STR(status->message));
-    channel->told_code = status->code;
-    set_text(channel->core, &channel->told_text, &channel->told_text_cap, text);
-    channel->end_waits = true;
-}
+/* --- telling ---------------------------------------------------------------------------------- */
 
 void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status)
 {
@@ -665,8 +574,8 @@ void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status
     }
     if (channel->end_told)
         return;
-    if (bm_channel_is_early(channel)) {
-        end_early(channel, status);
+    if (bm_early_applies(channel)) {
+        bm_early_end(channel, status);
         return;
     }
     channel->end_told = true;
@@ -717,8 +626,8 @@ void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *mess
     case BM_CHANNEL_REQUEST:
     case BM_CHANNEL_PLAIN: {
         const struct beam_channel_handlers *h = channel->handlers;
-        if (bm_channel_is_early(channel))
-            bm_channel_put_early(channel, beam_message_keep(message));
+        if (bm_early_applies(channel))
+            bm_early_put(channel, beam_message_keep(message));
         else if (h && h->on_message && channel->handle)
             h->on_message(channel, message, channel->arg);
         break;
@@ -827,7 +736,7 @@ void beam_channel_end(beam_channel *channel)
 void beam_channel_reset(beam_channel *channel, enum beam_code code, const char *text)
 {
     channel->end_told = true;
-    bm_channel_drop_early(channel);
+    bm_early_drop(channel);
     bm_channel_abort(channel, code, text);
 }
 
@@ -838,7 +747,7 @@ beam_channel *beam_channel_free(beam_channel *channel)
     channel->handle = false;
     channel->end_told = true;
     channel->handlers = NULL;
-    bm_channel_drop_early(channel);
+    bm_early_drop(channel);
     if (!(channel->local_ended && channel->remote_ended))
         bm_channel_abort(channel, BEAM_CANCELLED, NULL);
     bm_channel_unref(channel);

@@ -224,21 +224,17 @@ void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, bea
 /* The same, told later by the notify task. */
 void bm_channel_end_later(beam_channel *channel, uint32_t code, const char *text);
 void bm_channel_notify(beam_channel *channel, unsigned due);
-/* What came before the application could take it is due. */
-void bm_channel_tell_early_later(beam_channel *channel);
 /* Runs the callbacks that are due; called by the core's notify task. */
 void bm_channel_run_due(beam_channel *channel);
+
+/* A text of at most 255 bytes, cut between characters, into a block of the pool. */
+void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text);
 
 /* Writes {"message": text} into out (BM_DETAILS_LEN_MAX bytes); its length, 0 for no text. */
 uint32_t bm_details_write(const char *text, void *out);
 
 /* --- dispatch to what the channel is for --- */
 void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *message);
-/* Not taken out of its message yet, or what came before that has still to be told. */
-bool bm_channel_is_early(const beam_channel *channel);
-/* Into that line; takes the message, NULL ends the channel for want of memory. */
-void bm_channel_put_early(beam_channel *channel, beam_message *message);
-void bm_channel_drop_early(beam_channel *channel);
 void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status);
 
 /* call.c */

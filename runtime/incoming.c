@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/early.h"
 #include "runtime/message.h"
 #include "runtime/runtime.h"
 #include "runtime/service.h"
@@ -409,7 +410,7 @@ void bm_incoming_release_held(beam_session *session)
             bm_message_done(message);
         } else {
             run_request(channel, message);
-            bm_channel_tell_early_later(channel);
+            bm_early_tell_later(channel);
         }
         bm_channel_unref(channel);
     }
@@ -573,7 +574,7 @@ static void keep_early_bytes(beam_channel *channel, const uint8_t *bytes, uint32
         beam_message_free(message);
         message = NULL;
     }
-    bm_channel_put_early(channel, message);
+    bm_early_put(channel, message);
 }
 
 static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t flags,
@@ -592,7 +593,7 @@ static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t f
     const struct beam_stream_handlers *h = channel->handlers;
     channel->hold_bytes = false;
     channel->core->messages_received++;
-    if (len > 0 && bm_channel_is_early(channel)) {
+    if (len > 0 && bm_early_applies(channel)) {
         keep_early_bytes(channel, bytes, len);
     } else {
         if (len > 0 && h && h->on_data && channel->handle)
@@ -624,7 +625,7 @@ static bool is_plain(const beam_channel *channel)
            h->on_message &&
            (channel->kind == BM_CHANNEL_PLAIN ||
             (channel->kind == BM_CHANNEL_REQUEST && channel->handed_over)) &&
-           !bm_channel_is_early(channel);
+           !bm_early_applies(channel);
 }
 
 bool bm_incoming_body(beam_session *session, uint64_t id, const void *body, uint32_t len)

@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "runtime/core.h"
+#include "runtime/early.h"
 #include "runtime/forward.h"
 #include "runtime/message.h"
 #include "runtime/runtime.h"
@@ -71,7 +72,7 @@ void bm_request_peer_end(beam_channel *channel, const struct beam_status *status
     if (channel->answered)
         return;
     if (status->code == BEAM_OK) {
-        if (bm_channel_is_early(channel) && !channel->end_waits) {
+        if (bm_early_applies(channel) && !channel->end_waits) {
             channel->told_code = BEAM_OK;
             channel->end_waits = true;
         } else if (h && h->on_end && !channel->end_told) {

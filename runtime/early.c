@@ -1,0 +1,101 @@
+/* What comes on a channel before its owner can take it: on one that was attached to a message nobody has
+ * opened yet, or behind a request that is held back. It waits here, within the channel's credit, and is
+ * told in order as soon as there is somebody to tell. */
+#include "runtime/early.h"
+
+#include <stdio.h>
+
+#include "runtime/channel.h"
+#include "runtime/core.h"
+#include "runtime/message.h"
+
+bool bm_early_applies(const beam_channel *channel)
+{
+    if (channel->early_head || channel->end_waits)
+        return !channel->end_told;
+    if (channel->kind == BM_CHANNEL_REQUEST)
+        return bm_list_linked(&channel->held_node);
+    return channel->kind == BM_CHANNEL_PLAIN && !channel->handle && !channel->end_told;
+}
+
+void bm_early_put(beam_channel *channel, beam_message *message)
+{
+    if (!message) {
+        const char *text = "no memory";
+        bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        bm_channel_end_later(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        return;
+    }
+    message->next = NULL;
+    *channel->early_tail = message;
+    channel->early_tail = &message->next;
+}
+
+static beam_message *pop_early(beam_channel *channel)
+{
+    beam_message *message = channel->early_head;
+    channel->early_head = message->next;
+    if (!channel->early_head)
+        channel->early_tail = &channel->early_head;
+    message->next = NULL;
+    return message;
+}
+
+void bm_early_drop(beam_channel *channel)
+{
+    /* Each may hold a reference to the channel; the caller has one of its own. */
+    while (channel->early_head)
+        beam_message_free(pop_early(channel));
+}
+
+static void tell_early_bytes(beam_channel *channel, beam_message *message)
+{
+    const struct beam_stream_handlers *h = channel->handlers;
+    channel->hold_bytes = false;
+    if (h && h->on_data)
+        h->on_data((beam_stream *)channel, message->body, message->body_len, channel->arg);
+    bm_channel_return_credit(channel,
+                             channel->hold_bytes ? BM_MESSAGE_COST : bm_message_cost(message));
+    beam_message_free(message);
+}
+
+static void tell_early_message(beam_channel *channel, beam_message *message)
+{
+    const struct beam_channel_handlers *h = channel->handlers;
+    bool kept;
+    bm_message_lend(message, &kept);
+    if (h && h->on_message)
+        h->on_message(channel, message, channel->arg);
+    bm_message_return(message, &kept);
+}
+
+void bm_early_tell(beam_channel *channel)
+{
+    while (channel->early_head && channel->handle) {
+        if (channel->mode == BM_MODE_BYTES)
+            tell_early_bytes(channel, pop_early(channel));
+        else
+            tell_early_message(channel, pop_early(channel));
+    }
+    if (channel->kind == BM_CHANNEL_REQUEST)
+        bm_early_drop(channel); /* its handler wants to hear no more */
+    if (channel->end_waits) {
+        channel->end_waits = false;
+        bm_channel_notify(channel, BM_DUE_END);
+    }
+}
+
+void bm_early_end(beam_channel *channel, const struct beam_status *status)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "%.*s", BEAM_STR(status->message));
+    channel->told_code = status->code;
+    bm_channel_set_text(channel->core, &channel->told_text, &channel->told_text_cap, text);
+    channel->end_waits = true;
+}
+
+void bm_early_tell_later(beam_channel *channel)
+{
+    if (channel->early_head || channel->end_waits)
+        bm_channel_notify(channel, BM_DUE_EARLY);
+}
