@@ -131,10 +131,16 @@ static int listen_all(beam_runtime *runtime, const struct serve *serve)
         int r = beam_listen(runtime, url, &BEAM_LISTEN_OPTIONS(.mode = serve->mode));
         if (r < 0)
             return fail_at("listening", url, r);
-        if (!serve->quiet)
-            fprintf(stderr, "listening on %s\n", url);
     }
     return EXIT_OK;
+}
+
+/* Runs when the runtime has started: only then is it true. */
+static void say_listening(void *arg)
+{
+    const struct serve *serve = arg;
+    for (unsigned i = 0; i < serve->listen.count; i++)
+        fprintf(stderr, "listening on %s\n", serve->listen.items[i]);
 }
 
 int serve_main(int argc, char **argv)
@@ -159,5 +165,8 @@ int serve_main(int argc, char **argv)
     int status = listen_all(runtime, &serve);
     if (status != EXIT_OK)
         return status;
+    r = serve.quiet ? 0 : beam_post(runtime, 0, say_listening, &serve);
+    if (r < 0)
+        return beam_exit_code(r, stderr);
     return beam_exit_code(beam_run(runtime), stderr);
 }

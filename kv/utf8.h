@@ -39,4 +39,18 @@ static inline bool bm_utf8_valid(const void *ptr, size_t len)
     return (len <= BM_UTF8_SHORT && bm_utf8_is_ascii(p, len)) || bm_utf8_sequences_valid(p, len);
 }
 
+/* Its length without the character at the end that a cut has left in pieces: half of one is not UTF-8,
+ * and the whole text would be lost for it. */
+static inline size_t bm_utf8_whole(const char *text, size_t len)
+{
+    size_t start = len;
+    while (start > 0 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
+        start--;
+    if (start == 0)
+        return len;
+    unsigned char lead = (unsigned char)text[--start];
+    size_t wanted = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
+    return len - start < wanted ? start : len;
+}
+
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "kv/utf8.h"
 #include "runtime/core.h"
 #include "runtime/early.h"
 #include "runtime/forward.h"
@@ -419,20 +420,6 @@ uint32_t bm_details_write(const char *text, void *out)
     return beam_kv_writer_finish(&writer, &document, &len) == 0 ? (uint32_t)len : 0;
 }
 
-/* Without the character at the end of a text that was cut in the middle of it, here or by the caller:
- * half of one is not UTF-8, and the whole text would be lost for it. */
-static size_t whole_characters(const char *text, size_t len)
-{
-    size_t start = len;
-    while (start > 0 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
-        start--;
-    if (start == 0)
-        return len;
-    unsigned char lead = (unsigned char)text[--start];
-    size_t wanted = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
-    return len - start < wanted ? start : len;
-}
-
 void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text)
 {
     if (!text || !text[0])
@@ -441,7 +428,7 @@ void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const c
         *to = bm_pool_get(&core->pool, 256, cap);
     if (!*to)
         return; /* the code says enough */
-    size_t len = whole_characters(text, strnlen(text, 255));
+    size_t len = bm_utf8_whole(text, strnlen(text, 255));
     memcpy(*to, text, len);
     (*to)[len] = '\0';
 }
@@ -688,7 +675,7 @@ static int send_sealed(beam_channel *channel, beam_message **message, bool last)
         return r;
     if (m->flags & BM_MESSAGE_VIEW)
         return -EINVAL;
-    r = bm_channel_may_send(channel, bm_message_len(m), bm_message_fds(m));
+    r = bm_channel_may_send(channel, bm_message_len(m), bm_message_fds_left(m));
     if (r < 0)
         return r;
     r = bm_outgoing_admit(channel, m);

@@ -19,9 +19,9 @@
 #define OPEN_LEN 16u    /* deadline, name length, depth, reserved; the name follows */
 #define BODY_HEAD_LEN 8 /* metadata length, codec */
 
-/* The least length of a map with more than BM_METADATA_KEYS_MAX keys: keys differ, so at most one is
+/* The least length of a map with more than BEAM_METADATA_KEYS_MAX keys: keys differ, so at most one is
  * empty and fits its entry's header; each other entry takes 16 bytes. */
-#define METADATA_LEN_COUNTED (8 + 8 + 16 * BM_METADATA_KEYS_MAX)
+#define METADATA_LEN_COUNTED (8 + 8 + 16 * BEAM_METADATA_KEYS_MAX)
 
 /* Bit f is set when the flags may be f; F3 and M2. */
 #define MAY(f) (1u << (f))
@@ -47,7 +47,7 @@ static inline bool padding_is_zero(const uint8_t *p, uint64_t len)
 
 static int check_map(const uint8_t *doc, uint32_t len, beam_kv_value *ret_map)
 {
-    if (len > BM_METADATA_LEN_MAX || beam_kv_check(doc, len, NULL) < 0 ||
+    if (len > BEAM_METADATA_LEN_MAX || beam_kv_check(doc, len, NULL) < 0 ||
         beam_kv_root(doc, len, ret_map) < 0 || ret_map->type != BEAM_KV_MAP)
         return -BEAM_EFRAME_METADATA;
     return 0;
@@ -65,7 +65,7 @@ static int check_metadata(const uint8_t *doc, uint32_t len)
     beam_kv_iter_init(&iter, &map);
     while (beam_kv_iter_next(&iter, NULL, &value) > 0)
         keys++;
-    return keys <= BM_METADATA_KEYS_MAX ? 0 : -BEAM_EFRAME_METADATA;
+    return keys <= BEAM_METADATA_KEYS_MAX ? 0 : -BEAM_EFRAME_METADATA;
 }
 
 /* A u32 code, a u32 of zero, details or nothing: the end of END and GOAWAY. */
@@ -211,7 +211,7 @@ int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head 
     head.metadata_len = bm_get_u32(p);
     head.codec = bm_get_u32(p + 4);
     if (head.metadata_len > 0) {
-        if (BM_UNLIKELY(head.metadata_len > BM_METADATA_LEN_MAX))
+        if (BM_UNLIKELY(head.metadata_len > BEAM_METADATA_LEN_MAX))
             return -BEAM_EFRAME_METADATA;
         p = bm_bytes_take(&in, head.metadata_len);
         if (BM_UNLIKELY(!p))

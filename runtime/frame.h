@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <beam/kv.h>
+#include <beam/message.h>
 
 #include "base/bytes.h"
 
@@ -16,8 +17,6 @@
 #define BM_FRAME_LEN_MAX 65536u   /* header to padding; docs/spec/session.md F2 */
 #define BM_FRAME_KIND_IGNORED 128 /* unknown kinds from here up are skipped; F3 */
 #define BM_NAME_LEN_MAX 255u
-#define BM_METADATA_LEN_MAX 16384u
-#define BM_METADATA_KEYS_MAX 64u
 #define BM_ATTACHED_MAX 64u /* channels per message */
 #define BM_ATTACHED_LEN 16u
 #define BM_DEPTH_MAX 16u     /* of nesting; M9 */

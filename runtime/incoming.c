@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "kv/utf8.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/early.h"
@@ -129,8 +130,10 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
             (void)beam_kv_get_str(&details, "message", &text);
         char reason[200];
         size_t len = text.len < sizeof(reason) - 1 ? text.len : sizeof(reason) - 1;
-        if (len > 0)
+        if (len > 0) {
+            len = bm_utf8_whole(text.ptr, len);
             memcpy(reason, text.ptr, len);
+        }
         reason[len] = '\0';
         bm_session_lost(session,
                         goaway->why.code <= BEAM_UNAUTHENTICATED ? (enum beam_code)goaway->why.code

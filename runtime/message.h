@@ -104,6 +104,15 @@ static inline unsigned bm_message_fds(const beam_message *message)
     return message->attachments ? message->attachments->fd_count : 0;
 }
 
+/* Of a message that was received, without those that were taken: what would be sent. */
+static inline unsigned bm_message_fds_left(const beam_message *message)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < bm_message_fds(message); i++)
+        n += message->attachments->fds[i] >= 0;
+    return n;
+}
+
 static inline unsigned bm_message_channels(const beam_message *message)
 {
     return message->attachments ? message->attachments->channel_count : 0;

@@ -131,12 +131,13 @@ static int judge_answer(beam_channel *channel, beam_message *message, const char
         *ret_text = "too many answers wait for the caller to read them";
         return -ENOBUFS;
     }
-    if (bm_message_fds(message) > 0 && session->fds_refused) {
+    unsigned fds = bm_message_fds_left(message);
+    if (fds > 0 && session->fds_refused) {
         *ret_code = BEAM_FAILED_PRECONDITION;
         *ret_text = "the answer holds file descriptors, which the caller does not take";
         return -EPERM;
     }
-    if (session->peer_fds_max > 0 && bm_message_fds(message) > session->peer_fds_max) {
+    if (session->peer_fds_max > 0 && fds > session->peer_fds_max) {
         *ret_text = "the answer holds more file descriptors than the caller takes at once";
         return -EMSGSIZE;
     }

@@ -48,21 +48,27 @@ static uint32_t or_default(uint32_t value, uint32_t by_default)
     return value ? value : by_default;
 }
 
+/* H1: on the wire each is a number of 32 bits with a sign. */
+static uint32_t clamp(uint32_t value)
+{
+    return value < INT32_MAX ? value : INT32_MAX;
+}
+
 static struct beam_limits complete(const struct beam_limits *wanted)
 {
     struct beam_limits l = *wanted;
     const struct beam_limits *d = &default_limits;
     l.size = sizeof(l);
-    l.window = or_default(l.window, d->window);
+    l.window = clamp(or_default(l.window, d->window));
     if (l.window < BM_WINDOW_MIN)
         l.window = BM_WINDOW_MIN;
-    l.channels_max = or_default(l.channels_max, d->channels_max);
-    l.message_len_max = or_default(l.message_len_max, d->message_len_max);
+    l.channels_max = clamp(or_default(l.channels_max, d->channels_max));
+    l.message_len_max = clamp(or_default(l.message_len_max, d->message_len_max));
     l.large_len_max = or_default(l.large_len_max, d->large_len_max);
     if (l.large_len_max < l.message_len_max)
         l.large_len_max = l.message_len_max;
     l.queue_len_max = or_default(l.queue_len_max, d->queue_len_max);
-    l.fds_max = or_default(l.fds_max, d->fds_max);
+    l.fds_max = clamp(or_default(l.fds_max, d->fds_max));
     l.sessions_uid_max = or_default(l.sessions_uid_max, d->sessions_uid_max);
     l.aborts_per_s = or_default(l.aborts_per_s, d->aborts_per_s);
     return l;

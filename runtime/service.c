@@ -1,6 +1,7 @@
 /* A hash table of chains that only grow: an entry is published by one release store and found by
- * acquire loads. Serving a name again after unserve makes a new entry in front of the old one, so
- * that nobody sees a handler and an argument that do not belong together. */
+ * acquire loads. Serving a name again after unserve revives its entry when that has the same
+ * handler and argument. Else it makes a new one in front of it, so that nobody sees a handler and an
+ * argument that do not belong together; such changes are what BM_SERVICES_MAX counts. */
 #include "runtime/service.h"
 
 #include <errno.h>
@@ -54,6 +55,18 @@ const struct bm_service *bm_services_find(struct bm_services *services, const ch
     return find(services, name, len);
 }
 
+/* One that was served just so and is no more. Under the lock. */
+static struct bm_service *find_dead(struct bm_services *services, const struct bm_service *like)
+{
+    struct bm_service *s = atomic_load_explicit(
+        &services->buckets[bucket_of(like->name, like->name_len)], memory_order_relaxed);
+    for (; s; s = s->next)
+        if (s->name_len == like->name_len && memcmp(s->name, like->name, s->name_len) == 0 &&
+            s->handler == like->handler && s->arg == like->arg && s->core == like->core)
+            return s;
+    return NULL;
+}
+
 static int add(beam_runtime *runtime, unsigned core, const char *name, beam_handler *handler,
                void *arg)
 {
@@ -73,9 +86,12 @@ static int add(beam_runtime *runtime, unsigned core, const char *name, beam_hand
     atomic_init(&s->live, true);
 
     int r = 0;
+    struct bm_service *dead = NULL;
     pthread_mutex_lock(&services->lock);
     if (find(services, name, len)) {
         r = -EEXIST;
+    } else if ((dead = find_dead(services, s))) {
+        atomic_store_explicit(&dead->live, true, memory_order_release);
     } else if (services->count >= BM_SERVICES_MAX) {
         r = -ENOSPC;
     } else {
@@ -85,7 +101,7 @@ static int add(beam_runtime *runtime, unsigned core, const char *name, beam_hand
         services->count++;
     }
     pthread_mutex_unlock(&services->lock);
-    if (r < 0)
+    if (r < 0 || dead)
         bm_free(NULL, s, sizeof(*s));
     return r;
 }

@@ -9,7 +9,7 @@
 #include <beam/service.h>
 
 #define BM_SERVICE_BUCKETS 256u
-#define BM_SERVICES_MAX 65536u /* ours: names ever served by one runtime */
+#define BM_SERVICES_MAX 65536u /* ours: names ever served by one runtime, with one handler */
 #define BM_ANY_CORE UINT32_MAX
 
 struct bm_service {

@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "kv/utf8.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/fd_budget.h"
@@ -326,7 +327,8 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     bm_timer_cancel(session->core->reactor, &session->fds_timer);
     bm_task_cancel(&session->flush_task);
     session->close_code = code;
-    snprintf(session->close_text, sizeof(session->close_text), "%s", text ? text : "");
+    size_t len = text ? bm_utf8_whole(text, strnlen(text, sizeof(session->close_text) - 1)) : 0;
+    snprintf(session->close_text, sizeof(session->close_text), "%.*s", (int)len, text ? text : "");
 
     struct bm_list *node;
     while ((node = bm_list_front(&session->channels)))

@@ -19,7 +19,7 @@ void bm_table_deinit(struct bm_table *table)
 
 static void place(struct bm_table_slot *slots, uint32_t cap, uint64_t id, void *value)
 {
-    uint32_t i = (uint32_t)id & (cap - 1);
+    uint32_t i = bm_table_home(id, cap);
     while (slots[i].id != 0) {
         bm_assert(slots[i].id != id);
         i = (i + 1) & (cap - 1);
@@ -63,7 +63,7 @@ void bm_table_remove(struct bm_table *table, uint64_t id)
     if (table->count == 0)
         return;
     uint32_t mask = table->cap - 1;
-    uint32_t hole = (uint32_t)id & mask;
+    uint32_t hole = bm_table_home(id, table->cap);
     while (table->slots[hole].id != id) {
         if (table->slots[hole].id == 0)
             return;
@@ -71,7 +71,7 @@ void bm_table_remove(struct bm_table *table, uint64_t id)
     }
 
     for (uint32_t i = (hole + 1) & mask; table->slots[i].id != 0; i = (i + 1) & mask) {
-        uint32_t home = (uint32_t)table->slots[i].id & mask;
+        uint32_t home = bm_table_home(table->slots[i].id, table->cap);
         /* Move it back unless its home lies behind the hole, on the way from there to here. */
         if (((i - home) & mask) >= ((i - hole) & mask)) {
             table->slots[hole] = table->slots[i];

@@ -1,5 +1,5 @@
-/* From channel id to channel: open addressing with linear probing, at most half full. Ids of both
- * ends count upwards, so the low bits spread them without a hash. */
+/* From channel id to channel: open addressing with linear probing, at most half full. The
+ * peer chooses half of the ids, and may leave gaps of any width: one multiplication mixes them. */
 #ifndef BM_TABLE_H
 #define BM_TABLE_H
 
@@ -30,11 +30,18 @@ int bm_table_reserve(struct bm_table *table, uint32_t more);
 void bm_table_insert(struct bm_table *table, uint64_t id, void *value);
 void bm_table_remove(struct bm_table *table, uint64_t id);
 
+/* Where the search for an id begins: the upper bits of a product depend on all bits of the id, and the
+ * golden ratio spreads what counts upwards (Knuth, volume 3, section 6.4). */
+static inline uint32_t bm_table_home(uint64_t id, uint32_t cap)
+{
+    return (uint32_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - __builtin_ctz(cap)));
+}
+
 static inline void *bm_table_find(const struct bm_table *table, uint64_t id)
 {
     if (table->count == 0)
         return NULL;
-    for (uint32_t i = (uint32_t)id & (table->cap - 1);; i = (i + 1) & (table->cap - 1)) {
+    for (uint32_t i = bm_table_home(id, table->cap);; i = (i + 1) & (table->cap - 1)) {
         if (table->slots[i].id == id)
             return table->slots[i].value;
         if (table->slots[i].id == 0)

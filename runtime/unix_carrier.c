@@ -24,6 +24,7 @@
 #define LINKED_CLOSES_MAX 2u                  /* ours, measured: docs/adr/0203 */
 #define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
 #define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
+#define SEND_RETRY_NS BM_NS_PER_MS /* ours: the kernel had no memory for a packet */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
 
 /* --- packing --------------------------------------------------------------------------------- */
@@ -31,7 +32,7 @@
 static bool unix_begin(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    if (us->closing)
+    if (us->closing || bm_timer_armed(&us->retry_timer))
         return false;
     if (bm_op_idle(&us->send_op))
         return true;
@@ -611,8 +612,11 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
             bm_outgoing_flush(session);
     } else if (us->closing) {
         packet_lost(us);
-    } else if ((res == -EINTR || res == -EAGAIN || res == -ENOBUFS || res == -ENOMEM)) {
+    } else if (res == -EINTR || res == -EAGAIN) {
         start_send(us, false);
+    } else if (res == -ENOBUFS || res == -ENOMEM) {
+        bm_timer_arm(session->core->reactor, &us->retry_timer,
+                     bm_reactor_now_ns(session->core->reactor) + SEND_RETRY_NS);
     } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {
         packet_never_left(us);
         bm_session_lost(session, BEAM_UNAVAILABLE,
@@ -628,7 +632,10 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
 static void on_retry(struct bm_timer *timer)
 {
     struct bm_unix_session *us = bm_container_of(timer, struct bm_unix_session, retry_timer);
-    bm_op_start(us->session.core->reactor, &us->connect_op);
+    if (us->packet.head)
+        start_send(us, false);
+    else
+        bm_op_start(us->session.core->reactor, &us->connect_op);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */

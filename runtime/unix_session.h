@@ -26,7 +26,7 @@ struct bm_unix_session {
     struct msghdr receive_form;
     struct bm_buffers_waiter buffers_waiter;
     struct bm_unix_packet packet;
-    struct bm_timer retry_timer; /* connect: the backlog is full */
+    struct bm_timer retry_timer; /* connect: the backlog is full; send: no memory */
     uint64_t retry_ns;
 };
 

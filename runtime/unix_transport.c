@@ -15,7 +15,7 @@
 #include "runtime/transport.h"
 #include "runtime/unix_session.h"
 
-#define ACCEPT_PAUSE_NS (10 * BM_NS_PER_MS) /* ours: after EMFILE and its like */
+#define ACCEPT_PAUSE_NS (10 * BM_NS_PER_MS) /* ours: after any error */
 #define CONNECT_RETRY_NS BM_NS_PER_MS       /* backlog full: again after 1 … 20 ms */
 #define CONNECT_RETRY_LAST_NS (20 * BM_NS_PER_MS)
 
@@ -176,21 +176,14 @@ static void on_accepted(struct bm_op *op, int res, uint32_t flags)
         accept_again(ul);
         return;
     }
-    switch (-res) {
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-    case ENOBUFS:
-        bm_core_log(core, BEAM_LOG_WARNING, "%s: cannot accept: %s", ul->listener.url,
-                    beam_strerror(res));
+    bm_core_log(core, BEAM_LOG_WARNING, "%s: cannot accept: %s", ul->listener.url,
+                beam_strerror(res));
+    if (res == -EMFILE || res == -ENFILE || res == -ENOMEM || res == -ENOBUFS)
         turn_away(ul);
-        bm_timer_arm(core->reactor, &ul->pause_timer,
-                     bm_reactor_now_ns(core->reactor) + ACCEPT_PAUSE_NS);
-        return;
-    default:
-        /* ECONNABORTED, EINTR, EPERM of a firewall: all of one connection, not of the listener. */
-        accept_again(ul);
-    }
+    /* Also after what should be one connection's (ECONNABORTED, EPERM of a firewall): should it be
+     * the listener's after all, asking again at once would never end. */
+    bm_timer_arm(core->reactor, &ul->pause_timer,
+                 bm_reactor_now_ns(core->reactor) + ACCEPT_PAUSE_NS);
 }
 
 static void on_pause_over(struct bm_timer *timer)

@@ -2,8 +2,8 @@
  *
  * A message costs one line transfer: the producer writes a slot and publishes it by storing
  * sequence = index + 1 in that same line; the consumer spins on that word. No shared tail exists, and
- * the head is published lazily (every BM_SPSC_HEAD_EVERY slots, or when the consumer runs dry), so
- * that the producer looks at it only when its cached copy says "full".
+ * the head is published lazily (every BM_SPSC_HEAD_EVERY slots), so that
+ * the producer looks at it only when its cached copy says "full".
  *
  * Indices are 32 bits and wrap; tests start them at 2^32 - 8. */
 #ifndef BM_SPSC_H

@@ -278,6 +278,51 @@ TEST(a_stop_does_not_wait_for_handles_of_closed_sessions)
     beam_runtime_free(server);
 }
 
+static void on_pong(uint64_t ns, void *arg)
+{
+    (void)ns;
+    atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+static atomic_uint pongs;
+static void ping_and_free(void *arg)
+{
+    (void)arg;
+    CHECK_INT(beam_session_ping(asking, on_pong, &pongs), 0);
+    asking = beam_session_free(asking);
+}
+
+TEST(a_ping_is_forgotten_with_its_session)
+{
+    beam_runtime *runtime = make(1);
+    atomic_store(&pongs, 0);
+    REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+    REQUIRE_INT(beam_start(runtime), 0);
+    asking = connect_to(runtime, url);
+    served_run(runtime, 0, ping_and_free, NULL);
+    beam_runtime_free(runtime);
+    CHECK_UINT(atomic_load(&pongs), 0);
+}
+
+TEST(limits_are_numbers_of_31_bits)
+{
+    struct beam_limits all = {.size = sizeof(all),
+                              .window = UINT32_MAX,
+                              .channels_max = UINT32_MAX,
+                              .message_len_max = UINT32_MAX,
+                              .fds_max = UINT32_MAX};
+    beam_runtime *runtime = make(1);
+    beam_runtime_free(runtime);
+    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports, .limits = all),
+                                 &runtime),
+                0);
+    REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+    REQUIRE_INT(beam_start(runtime), 0);
+    /* A HELLO with more would be refused, and beam_connect_wait with it. */
+    beam_session_free(connect_to(runtime, url));
+    beam_runtime_free(runtime);
+}
+
 /* --- messages on their way home -------------------------------------------------------------- */
 
 #define MANY 200

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -342,6 +343,70 @@ static void sweep_completions(bool fds)
     }
     fprintf(stderr, "    %u conversations\n", total);
     CHECK(total > 60);
+}
+
+/* All completions of one kind fail, as often as they are asked for. */
+static struct {
+    uint8_t kind;
+    int error;
+    atomic_uint count;
+} storm;
+
+static enum bm_completion_verdict storm_hook(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)flags;
+    (void)arg;
+    if (op->kind == storm.kind && *res != -ECANCELED) {
+        atomic_fetch_add(&storm.count, 1);
+        *res = storm.error;
+    }
+    return BM_COMPLETION_PASS;
+}
+
+static void check_calm(uint8_t kind, int error)
+{
+    storm.kind = kind;
+    storm.error = error;
+    atomic_store(&storm.count, 0);
+    bm_completion_hook.fn = storm_hook;
+    for (unsigned i = 0; i < 100; i++)
+        served_nap();
+    unsigned count = atomic_load(&storm.count);
+    test_note("%u times in 100 naps", count);
+    CHECK(count <= 1000); /* a millisecond apart, and two of them; without, a hundred times as many */
+    test_note("%s", "");
+}
+
+TEST(a_listener_that_never_accepts_again_keeps_nobody_busy)
+{
+    char name[80], url[40];
+    beam_runtime *runtime;
+    served_need_io_uring();
+    raw_name(name, sizeof(name));
+    int fd = raw_listen(name, 4);
+    int ours = dup(fd);
+    snprintf(url, sizeof(url), "unix:fd:%d", fd);
+    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports), &runtime), 0);
+    REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+    REQUIRE_INT(beam_start(runtime), 0);
+    shutdown(ours, SHUT_RDWR); /* accept says EINVAL from now on */
+    check_calm(BM_OP_ACCEPT, -EINVAL);
+    CHECK(atomic_load(&storm.count) > 1);
+    beam_runtime_free(runtime);
+    bm_completion_hook.fn = NULL;
+    close(ours);
+}
+
+TEST(a_packet_without_memory_in_the_kernel_keeps_nobody_busy)
+{
+    static struct raw_peer peer;
+    struct served *served = served_start(NULL);
+    raw_connect(&peer, served->name);
+    check_calm(BM_OP_SENDMSG, -ENOMEM);
+    CHECK(atomic_load(&storm.count) > 1);
+    bm_completion_hook.fn = NULL;
+    raw_close(&peer);
+    served_stop(served);
 }
 
 TEST(any_completion_may_fail_once)

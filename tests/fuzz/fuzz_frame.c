@@ -80,7 +80,7 @@ static void try_message(const struct bm_frame *frame)
     EXPECT(!head.open || (head.name.len >= 1 && head.name.len <= BM_NAME_LEN_MAX));
     EXPECT(!head.large || head.body_len < head.body_total);
     EXPECT((head.metadata != NULL) == (head.metadata_len > 0));
-    EXPECT(head.metadata_len <= BM_METADATA_LEN_MAX && head.metadata_len % 8 == 0);
+    EXPECT(head.metadata_len <= BEAM_METADATA_LEN_MAX && head.metadata_len % 8 == 0);
     EXPECT(head.body + head.body_len == frame->payload + frame->len);
     EXPECT(bm_frame_message_head_len(&head) ==
            (size_t)(head.body - frame->payload) + BM_FRAME_HEADER_LEN);

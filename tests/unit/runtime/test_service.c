@@ -153,7 +153,12 @@ TEST(service_table_has_a_limit_of_names_ever_served)
     struct bm_alloc_totals full = bm_alloc_totals();
     CHECK_INT(beam_serve(runtime, "one more", handle_a, NULL), -ENOSPC);
     CHECK_INT(beam_unserve(runtime, "last"), 0);
-    CHECK_INT(beam_serve(runtime, "last", handle_a, NULL), -ENOSPC);
+    CHECK_INT(beam_serve(runtime, "last", handle_b, NULL), -ENOSPC);
+    /* What was served just so costs no new entry, however often. */
+    for (unsigned i = 0; i < 10; i++) {
+        CHECK_INT(beam_serve(runtime, "last", handle_a, NULL), 0);
+        CHECK_INT(beam_unserve(runtime, "last"), 0);
+    }
     CHECK_UINT(bm_alloc_totals().live_bytes, full.live_bytes);
     CHECK_PTR(find("one more"), NULL);
     CHECK(find("first") != NULL);
@@ -230,7 +235,7 @@ TEST(service_readers_see_whole_entries_while_a_writer_changes_them)
     for (int i = 0; i < 3; i++)
         pthread_join(readers[i], NULL);
     CHECK_PTR(find("changing"), NULL);
-    CHECK_UINT(bm_runtime_services(runtime)->count, CHANGES + 1);
+    CHECK_UINT(bm_runtime_services(runtime)->count, 3); /* "changing" twice: as a and as b */
     close_runtime();
 }
 

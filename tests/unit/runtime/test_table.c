@@ -35,6 +35,20 @@ static void insert(uint64_t id)
     bm_table_insert(&table, id, value_of(id));
 }
 
+/* Of the ids whose home is n % 64 in a table of 64, the one after n / 64 others: nth(n) and nth(n + 64)
+ * share theirs. */
+static uint64_t nth(uint64_t n)
+{
+    uint64_t id = 0;
+    if (n == 0)
+        return 0;
+    for (uint64_t lap = 0; lap <= n / 64; lap++)
+        do
+            id++;
+        while (bm_table_home(id, 64) != n % 64);
+    return id;
+}
+
 /* Every entry is reached from its home without an empty slot in between, and stands there once. */
 static void check_valid(void)
 {
@@ -48,7 +62,7 @@ static void check_valid(void)
             continue;
         count++;
         CHECK_PTR(table.slots[i].value, value_of(id));
-        for (uint32_t k = (uint32_t)id & (table.cap - 1); k != i; k = (k + 1) & (table.cap - 1)) {
+        for (uint32_t k = bm_table_home(id, table.cap); k != i; k = (k + 1) & (table.cap - 1)) {
             CHECK(table.slots[k].id != 0);
             CHECK(table.slots[k].id != id);
         }
@@ -66,18 +80,18 @@ TEST(table_without_entries_finds_and_removes_nothing)
     CHECK_UINT(table.cap, BM_TABLE_CAP_MIN);
     CHECK_PTR(bm_table_find(&table, 5), NULL);
     bm_table_remove(&table, 5);
-    insert(5);
-    bm_table_remove(&table, 69); /* the same home */
-    CHECK_PTR(bm_table_find(&table, 69), NULL);
-    CHECK_PTR(bm_table_find(&table, 5), value_of(5));
+    insert(nth(5));
+    bm_table_remove(&table, nth(69)); /* the same home */
+    CHECK_PTR(bm_table_find(&table, nth(69)), NULL);
+    CHECK_PTR(bm_table_find(&table, nth(5)), value_of(nth(5)));
     CHECK_UINT(table.count, 1);
     close_table();
 }
 
 TEST(table_finds_ids_that_share_a_home_and_ids_that_fill_64_bits)
 {
-    static const uint64_t ids[] = {1,          65,         129, UINT64_MAX, UINT64_MAX - 64,
-                                   1ull << 63, 1ull << 32, 64};
+    const uint64_t ids[] = {nth(1),     nth(65),    nth(129), UINT64_MAX, UINT64_MAX - 64,
+                            1ull << 63, 1ull << 32, nth(64)};
     open_table();
     REQUIRE_INT(bm_table_reserve(&table, 8), 0);
     for (int i = 0; i < 8; i++)
@@ -85,8 +99,8 @@ TEST(table_finds_ids_that_share_a_home_and_ids_that_fill_64_bits)
     check_valid();
     for (int i = 0; i < 8; i++)
         CHECK_PTR(bm_table_find(&table, ids[i]), value_of(ids[i]));
-    CHECK_PTR(bm_table_find(&table, 193), NULL);
-    CHECK_PTR(bm_table_find(&table, 2), NULL);
+    CHECK_PTR(bm_table_find(&table, nth(193)), NULL);
+    CHECK_PTR(bm_table_find(&table, nth(2)), NULL);
     close_table();
 }
 
@@ -95,7 +109,7 @@ static void check_slots(const uint64_t (*expected)[2], size_t len)
     uint32_t seen = 0;
     for (size_t i = 0; i < len; i++) {
         test_note("slot %llu", (unsigned long long)expected[i][0]);
-        CHECK_UINT(table.slots[expected[i][0]].id, expected[i][1]);
+        CHECK_UINT(table.slots[expected[i][0]].id, nth(expected[i][1]));
         seen += expected[i][1] != 0;
     }
     CHECK_UINT(table.count, seen);
@@ -107,20 +121,20 @@ TEST(table_removal_shifts_a_run_back_around_the_end)
     open_table();
     REQUIRE_INT(bm_table_reserve(&table, 1), 0);
     /* Homes: 62; 63, 63, 63; 0; 2, which is pushed to 3 behind the others. */
-    insert(62);
-    insert(63);
-    insert(127);
-    insert(191);
-    insert(64);
-    insert(2 + 64);
+    insert(nth(62));
+    insert(nth(63));
+    insert(nth(127));
+    insert(nth(191));
+    insert(nth(64));
+    insert(nth(2 + 64));
     check_slots((const uint64_t[][2]){{62, 62}, {63, 63}, {0, 127}, {1, 191}, {2, 64}, {3, 66}}, 6);
-    bm_table_remove(&table, 63);
+    bm_table_remove(&table, nth(63));
     check_slots((const uint64_t[][2]){{62, 62}, {63, 127}, {0, 191}, {1, 64}, {2, 66}, {3, 0}}, 6);
-    bm_table_remove(&table, 62); /* nobody behind it may move in front of its home */
+    bm_table_remove(&table, nth(62)); /* nobody behind it may move in front of its home */
     check_slots((const uint64_t[][2]){{62, 0}, {63, 127}, {0, 191}, {1, 64}, {2, 66}}, 5);
-    bm_table_remove(&table, 127);
+    bm_table_remove(&table, nth(127));
     check_slots((const uint64_t[][2]){{63, 191}, {0, 64}, {1, 0}, {2, 66}}, 4);
-    bm_table_remove(&table, 64);
+    bm_table_remove(&table, nth(64));
     check_slots((const uint64_t[][2]){{63, 191}, {0, 0}, {2, 66}}, 3);
     close_table();
 }
@@ -129,12 +143,12 @@ TEST(table_removal_skips_who_is_at_home_and_moves_who_is_behind_it)
 {
     open_table();
     REQUIRE_INT(bm_table_reserve(&table, 1), 0);
-    insert(10);
-    insert(11); /* at home */
-    insert(74); /* home 10, behind 11 */
-    insert(12); /* home 12, pushed to 13 */
+    insert(nth(10));
+    insert(nth(11)); /* at home */
+    insert(nth(74)); /* home 10, behind 11 */
+    insert(nth(12)); /* home 12, pushed to 13 */
     check_slots((const uint64_t[][2]){{10, 10}, {11, 11}, {12, 74}, {13, 12}}, 4);
-    bm_table_remove(&table, 10);
+    bm_table_remove(&table, nth(10));
     check_slots((const uint64_t[][2]){{10, 74}, {11, 11}, {12, 12}, {13, 0}}, 4);
     close_table();
 }
@@ -233,4 +247,24 @@ TEST(table_does_what_a_list_does_for_a_hundred_thousand_random_steps)
     for (uint32_t i = 0; i < table.cap; i++)
         CHECK_UINT(table.slots[i].id, 0);
     close_table();
+}
+
+TEST(table_spreads_ids_with_gaps_of_any_width)
+{
+    enum { IDS = 1000 };
+    for (unsigned shift = 1; shift < 50; shift++) {
+        uint32_t farthest = 0;
+        test_note("gaps of 2^%u", shift);
+        open_table();
+        REQUIRE_INT(bm_table_reserve(&table, IDS), 0);
+        for (uint64_t i = 0; i < IDS; i++)
+            insert(1 + (i << shift));
+        for (uint32_t i = 0; i < table.cap; i++) {
+            uint32_t way = (i - bm_table_home(table.slots[i].id, table.cap)) & (table.cap - 1);
+            if (table.slots[i].id != 0 && way > farthest)
+                farthest = way;
+        }
+        CHECK(farthest < 64);
+        close_table();
+    }
 }
