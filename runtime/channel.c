@@ -178,7 +178,7 @@ void bm_channel_join(beam_channel *channel, beam_session *session)
             session->early_len += bm_message_len(m);
     }
     if (channel->blocked)
-        bm_session_block(session, channel, 0);
+        bm_session_block(session, channel, 0, 0);
 }
 
 void bm_channel_bind(beam_channel *channel, beam_session *session, uint64_t id, bool ours)
@@ -254,11 +254,9 @@ void bm_channel_gone(beam_channel *channel)
     /* The next event opens a channel of its own, and may be sent at once. */
     if (channel->kind == BM_CHANNEL_EVENTS &&
         (channel->blocked || (channel->due & BM_DUE_WRITABLE)))
-        bm_session_wants_writable(session, 0);
-    if (limited || session->want_writable || session->want_channels) {
-        session->want_channels = false;
+        bm_session_wants_writable(session, 0, 0);
+    if (limited || session->want_writable || session->want_channels)
         bm_session_unblock(session);
-    }
     bm_session_check_drained(session);
     bm_channel_unref(channel);
 }
@@ -291,7 +289,7 @@ static int refuse(beam_channel *channel, unsigned fds)
 {
     channel->blocked = true;
     if (channel->session)
-        bm_session_block(channel->session, channel, fds);
+        bm_session_block(channel->session, channel, fds, 0);
     return -EAGAIN;
 }
 
@@ -524,7 +522,7 @@ void bm_channel_run_due(beam_channel *channel)
     channel->due = 0;
     if ((due & BM_DUE_WRITABLE) && channel->kind == BM_CHANNEL_EVENTS && channel->session) {
         /* Nobody holds this channel: who sends on it hears it from the session. */
-        bm_session_wants_writable(channel->session, 0);
+        bm_session_wants_writable(channel->session, 0, 0);
         bm_session_writable(channel->session);
     }
     if ((due & BM_DUE_WRITABLE) && !channel->local_ended && channel->handle) {

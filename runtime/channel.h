@@ -48,7 +48,8 @@ struct beam_channel {
     uint8_t mode; /* enum bm_channel_mode */
     uint8_t depth;
     uint8_t due;
-    uint8_t wanted_fds; /* blocked: the fd credit it waits for */
+    uint8_t wanted_fds;      /* blocked: the fd credit it waits for */
+    uint8_t wanted_channels; /* ... and the room for channels attached to its message */
     bool unbound : 1;
     bool opening : 1;
     bool in_table : 1;

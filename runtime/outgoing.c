@@ -27,7 +27,7 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
         channel->blocked = true;
         if (session) {
             session->want_channels = true;
-            bm_session_block(session, channel, 0);
+            bm_session_block(session, channel, 0, count);
         }
         return -EAGAIN;
     }
@@ -156,7 +156,7 @@ static bool pay(beam_session *session, beam_channel *channel, beam_message *mess
     if (channel->send_credit <= 0)
         return false;
     if (session->fd_credit < (int64_t)fds) {
-        bm_session_block(session, channel, fds);
+        bm_session_block(session, channel, fds, 0);
         return false;
     }
     channel->send_credit -= bm_message_cost(message);

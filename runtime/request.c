@@ -248,7 +248,8 @@ bool beam_request_is_event(const beam_request *request)
 
 bool beam_request_is_open(const beam_request *request)
 {
-    return !request->channel.remote_ended;
+    return (!request->channel.remote_ended || request->channel.early_head ||
+            request->channel.end_waits);
 }
 
 bool beam_request_is_cancelled(const beam_request *request)

@@ -198,22 +198,26 @@ int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
     return session->fd_credit < (int64_t)fds ? -EAGAIN : 0;
 }
 
-void bm_session_wants_writable(beam_session *session, unsigned fds)
+void bm_session_wants_writable(beam_session *session, unsigned fds, unsigned channels)
 {
     if (!session->want_writable || session->wanted_fds > fds)
         session->wanted_fds = (uint16_t)fds;
+    if (!session->want_writable || session->wanted_channels > channels)
+        session->wanted_channels = (uint16_t)channels;
     session->want_writable = true;
 }
 
 bool bm_session_can_go_on(const beam_session *session, const beam_channel *channel)
 {
     return channel->send_credit > 0 && session->fd_credit >= channel->wanted_fds &&
+           session->opened_here + channel->wanted_channels <= session->peer_channels_max &&
            session->queue_len * 2 <= session->limits.queue_len_max;
 }
 
-void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds)
+void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds, unsigned channels)
 {
     channel->wanted_fds = (uint8_t)fds;
+    channel->wanted_channels = (uint8_t)channels;
     if (!bm_list_linked(&channel->blocked_node))
         bm_list_push_back(&session->blocked, &channel->blocked_node);
 }
@@ -261,9 +265,12 @@ void bm_session_unblock(beam_session *session)
             bm_channel_notify(channel, BM_DUE_WRITABLE);
         }
     }
+    if (bm_list_empty(&session->blocked))
+        session->want_channels = false;
     if (session->queue_len * 2 > session->limits.queue_len_max)
         return;
     if (session->opened_here < session->peer_channels_max &&
+        session->opened_here + session->wanted_channels <= session->peer_channels_max &&
         session->fd_credit >= session->wanted_fds)
         bm_session_writable(session);
     if (!bm_list_empty(&session->held))

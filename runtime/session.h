@@ -78,8 +78,8 @@ struct beam_session {
     uint64_t peer_last_id; /* ... and serves ours up to here */
     bool handle;           /* somebody holds the result of beam_connect */
     bool want_writable;
-    bool want_channels;  /* a message was refused for the channels attached to it */
-    uint16_t wanted_fds; /* the least that a refused call needs */
+    bool want_channels; /* a message was refused for the channels attached to it */
+    uint16_t wanted_fds, wanted_channels; /* the least that a refused call needs */
     bool writable_due;
     bool open_due;
     bool closed_due;
@@ -197,11 +197,12 @@ static inline bool bm_session_is_orphan(const beam_session *session)
 void bm_session_orphan(beam_session *session);
 /* The peer's HELLO has come. */
 void bm_session_opened(beam_session *session);
-void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds);
+void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds,
+                      unsigned channels);
 /* Whether what it was refused for is there now. */
 bool bm_session_can_go_on(const beam_session *session, const beam_channel *channel);
 /* A call or an open was refused: on_writable follows when there is room, and credit for its fds. */
-void bm_session_wants_writable(beam_session *session, unsigned fds);
+void bm_session_wants_writable(beam_session *session, unsigned fds, unsigned channels);
 
 /* What we may send: W and limits of the peer, or the early ones until its HELLO has come. */
 static inline int64_t bm_session_send_window(const beam_session *session)
