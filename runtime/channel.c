@@ -229,6 +229,7 @@ void bm_channel_gone(beam_channel *channel)
         bm_list_unlink(&channel->held_node);
         channel->reply = NULL;
         bm_message_done(request);
+        bm_early_drop(channel);
         bm_channel_unref(channel);
     }
     if (channel->in_table) {
