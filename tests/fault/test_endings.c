@@ -21,10 +21,10 @@ static beam_runtime *make(unsigned reactors)
     served_need_io_uring();
     raw_name(name, sizeof(name));
     snprintf(url, sizeof(url), "unix:@%s", name);
-    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.reactors = reactors,
-                                                       .transports = transports),
-                                 &runtime),
-                0);
+    REQUIRE_INT(
+        beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.reactors = reactors, .transports = transports),
+                         &runtime),
+        0);
     return runtime;
 }
 
@@ -313,9 +313,9 @@ TEST(limits_are_numbers_of_31_bits)
                               .fds_max = UINT32_MAX};
     beam_runtime *runtime = make(1);
     beam_runtime_free(runtime);
-    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports, .limits = all),
-                                 &runtime),
-                0);
+    REQUIRE_INT(
+        beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports, .limits = all), &runtime),
+        0);
     REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
     REQUIRE_INT(beam_start(runtime), 0);
     /* A HELLO with more would be refused, and beam_connect_wait with it. */

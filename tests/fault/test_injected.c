@@ -373,7 +373,8 @@ static void check_calm(uint8_t kind, int error)
         served_nap();
     unsigned count = atomic_load(&storm.count);
     test_note("%u times in 100 naps", count);
-    CHECK(count <= 1000); /* a millisecond apart, and two of them; without, a hundred times as many */
+    CHECK(count <=
+          1000); /* a millisecond apart, and two of them; without, a hundred times as many */
     test_note("%s", "");
 }
 

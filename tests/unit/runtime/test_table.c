@@ -90,8 +90,8 @@ TEST(table_without_entries_finds_and_removes_nothing)
 
 TEST(table_finds_ids_that_share_a_home_and_ids_that_fill_64_bits)
 {
-    const uint64_t ids[] = {nth(1),     nth(65),    nth(129), UINT64_MAX, UINT64_MAX - 64,
-                            1ull << 63, 1ull << 32, nth(64)};
+    const uint64_t ids[] = {nth(1),          nth(65),    nth(129),   UINT64_MAX,
+                            UINT64_MAX - 64, 1ull << 63, 1ull << 32, nth(64)};
     open_table();
     REQUIRE_INT(bm_table_reserve(&table, 8), 0);
     for (int i = 0; i < 8; i++)
