@@ -49,7 +49,7 @@ static int may_open(beam_session *session, const beam_message *message)
     if (r == 0 && session->opened_here + channels > session->peer_channels_max)
         r = -EAGAIN;
     if (r == -EAGAIN)
-        bm_session_wants_writable(session, bm_message_fds(message), channels);
+        bm_session_wants_writable(session, bm_message_fds_left(message), channels);
     if (r < 0)
         return r == -EPIPE ? -ESHUTDOWN : r;
     return bm_table_reserve(&session->table, session->opened_here + session->opened_there + 1);
@@ -103,7 +103,7 @@ static int open_named(beam_session *session, const char *service, beam_message *
         bm_channel_gone(channel);
         bm_channel_unref(channel);
         if (r == -EAGAIN)
-            bm_session_wants_writable(session, bm_message_fds(m), 1 + bm_message_channels(m));
+            bm_session_wants_writable(session, bm_message_fds_left(m), 1 + bm_message_channels(m));
         return r;
     }
     channel->kind = (uint8_t)kind;
