@@ -12,7 +12,7 @@ from cases import ROOT, case, check, finish, start
 
 sys.path.insert(0, str(ROOT / "tests/ports"))
 import kv
-import wire
+from strict import wire
 
 GROUP = r"(?:[0-9a-f]{2} ){7}[0-9a-f]{2}"
 LINE = re.compile(rf"    ({GROUP}(?:  {GROUP})*)(?:\s|$)")

@@ -1,12 +1,13 @@
-"""Checks the Python port: test_port.py [BEAM], where BEAM is the `beam` program (or the environment's BEAM_PROGRAM).
+"""Checks the port in strict/: test_port.py [BEAM], where BEAM is the `beam` program (or the environment's BEAM_PROGRAM).
 
 (a) the vectors in tests/vectors; (b) two Python ends that talk to each other, and frames made to break the rules;
 (c) Python against `beam serve`. One line a case, then the sums. Every case has SECONDS; it must leave no fd behind.
 """
 import asyncio, base64, decimal, json, os, pathlib, resource, socket, subprocess, sys, tempfile
 sys.dont_write_bytecode = True
-import beam, kv, wire
-from wire import *
+import kv
+from strict import session as beam, wire
+from strict.wire import *
 
 SECONDS = 20
 VECTORS = pathlib.Path(__file__).resolve().parent.parent / "vectors"

@@ -1,7 +1,8 @@
-"""One end of a channel, and the messages on it; docs/spec/session.md, 4 to 6. Used through beam.py."""
+"""One end of a channel, and the messages on it; docs/spec/session.md, 4 to 6. Used through session.py."""
 import asyncio, collections, dataclasses, os
-import kv, wire
-from wire import *
+import kv
+from . import wire
+from .wire import *
 
 QUEUE = 8       # packets that wait for the carrier before a message may start; later frames wait until there are none
 

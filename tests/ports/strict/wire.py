@@ -1,4 +1,4 @@
-"""The frames of docs/spec/session.md: made and checked one by one, without any state. beam.py puts them in motion."""
+"""The frames of docs/spec/session.md: made and checked one by one, without any state. session.py puts them in motion."""
 import collections, struct
 import kv
 

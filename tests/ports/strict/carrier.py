@@ -1,6 +1,6 @@
-"""The unix carrier of docs/spec/session.md, 7: packets and descriptors in and out of a socket. Used through beam.py."""
+"""The unix carrier of docs/spec/session.md, 7: packets and descriptors in and out of a socket. Used through session.py."""
 import array, asyncio, collections, os, socket, struct
-from wire import PACKET, Violation
+from .wire import PACKET, Violation
 
 
 def close_all(fds):
