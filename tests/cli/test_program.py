@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "house"), str(TESTS / "ports")]
 from cases import case, check, finish, skip  # noqa: E402
-import beam as port  # noqa: E402
+from strict import session as port  # noqa: E402
 
 BEAM = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else os.environ["BEAM_PROGRAM"])
 PATIENCE = 30  # seconds; only a hang is longer
