@@ -24,7 +24,7 @@
 #define LINKED_CLOSES_MAX 2u                  /* ours, measured: docs/adr/0203 */
 #define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
 #define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
-#define SEND_RETRY_NS (10 * BM_NS_PER_MS)            /* ours: the kernel had no memory for a packet */
+#define SEND_RETRY_NS (10 * BM_NS_PER_MS)     /* ours: the kernel had no memory for a packet */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
 
 /* --- packing --------------------------------------------------------------------------------- */
