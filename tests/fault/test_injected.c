@@ -345,10 +345,13 @@ static void sweep_completions(bool fds)
     CHECK(total > 60);
 }
 
-/* All completions of one kind fail, as often as they are asked for. */
+/* All completions of one kind fail, as often as they are asked for. The hook is there before the reactor
+ * and as long; what it does begins and ends while the reactor runs. */
+#define NO_KIND UINT8_MAX
+
 static struct {
-    uint8_t kind;
-    int error;
+    atomic_uint kind;
+    atomic_int error;
     atomic_uint count;
 } storm;
 
@@ -356,19 +359,24 @@ static enum bm_completion_verdict storm_hook(struct bm_op *op, int *res, uint32_
 {
     (void)flags;
     (void)arg;
-    if (op->kind == storm.kind && *res != -ECANCELED) {
+    if (op->kind == atomic_load(&storm.kind) && *res != -ECANCELED) {
         atomic_fetch_add(&storm.count, 1);
-        *res = storm.error;
+        *res = atomic_load(&storm.error);
     }
     return BM_COMPLETION_PASS;
 }
 
+static void await_storm(void)
+{
+    atomic_store(&storm.kind, NO_KIND);
+    bm_completion_hook.fn = storm_hook;
+}
+
 static void begin_storm(uint8_t kind, int error)
 {
-    storm.kind = kind;
-    storm.error = error;
     atomic_store(&storm.count, 0);
-    bm_completion_hook.fn = storm_hook;
+    atomic_store(&storm.error, error);
+    atomic_store(&storm.kind, kind);
 }
 
 /* What the peer with this fd is sent it takes, so that its full buffer is not what makes for calm. */
@@ -399,6 +407,7 @@ TEST(a_listener_that_never_accepts_again_keeps_nobody_busy)
     snprintf(url, sizeof(url), "unix:fd:%d", fd);
     REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports), &runtime), 0);
     REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+    await_storm();
     REQUIRE_INT(beam_start(runtime), 0);
     begin_storm(BM_OP_ACCEPT, -EINVAL);
     shutdown(ours, SHUT_RDWR); /* accept says EINVAL from now on */
@@ -413,6 +422,7 @@ TEST(a_packet_without_memory_in_the_kernel_keeps_nobody_busy)
     static struct raw_peer peer;
     static struct raw_packet packet;
     static uint8_t body[60000];
+    await_storm();
     struct served *served = served_start(NULL);
     raw_open_session(&peer, served->name);
     begin_storm(BM_OP_SENDMSG, -ENOMEM);
@@ -423,9 +433,10 @@ TEST(a_packet_without_memory_in_the_kernel_keeps_nobody_busy)
         raw_send(&peer, &packet);
     }
     check_calm(peer.fd);
-    bm_completion_hook.fn = NULL;
+    atomic_store(&storm.kind, NO_KIND);
     raw_close(&peer);
     served_stop(served);
+    bm_completion_hook.fn = NULL;
 }
 
 TEST(any_completion_may_fail_once)
