@@ -89,6 +89,15 @@ void bm_attachments_free_memory(struct bm_pool *pool, struct bm_attachments *att
     bm_pool_put(pool, att, att->cap);
 }
 
+void bm_attachments_release_channels(struct bm_attachments *att)
+{
+    for (unsigned i = 0; i < att->channel_count; i++) {
+        beam_channel *channel = att->channels[i].channel;
+        att->channels[i].channel = NULL;
+        bm_channel_unref(channel);
+    }
+}
+
 void bm_attachments_close_ranks(struct bm_attachments *att)
 {
     unsigned n = 0;

@@ -182,6 +182,16 @@ void bm_call_end(beam_channel *channel, const struct beam_status *status)
 
 /* --- a channel by name ----------------------------------------------------------------------- */
 
+/* The caller's reference becomes the application's handle. */
+static beam_channel *hand_out(beam_channel *channel, const struct beam_channel_handlers *handlers,
+                              void *arg)
+{
+    channel->handlers = handlers;
+    channel->arg = arg;
+    channel->handle = true;
+    return channel;
+}
+
 int beam_open(beam_session *session, const char *service, beam_message **message,
               const struct beam_channel_handlers *handlers, void *arg,
               const struct beam_call_options *options, beam_channel **ret_channel)
@@ -195,10 +205,7 @@ int beam_open(beam_session *session, const char *service, beam_message **message
     int r = open_named(session, service, message, BM_CHANNEL_PLAIN, options, &channel);
     if (r < 0)
         return r;
-    channel->handlers = handlers;
-    channel->arg = arg;
-    channel->handle = true;
-    *ret_channel = channel;
+    *ret_channel = hand_out(channel, handlers, arg);
     return 0;
 }
 
@@ -238,9 +245,6 @@ int bm_open_events(beam_session *session, const char *service, beam_message **me
     int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, &channel);
     if (r < 0)
         return r;
-    channel->handlers = handlers;
-    channel->arg = arg;
-    channel->handle = true;
-    *ret_channel = channel;
+    *ret_channel = hand_out(channel, handlers, arg);
     return 0;
 }

@@ -203,6 +203,14 @@ void bm_channel_unbind(beam_channel *channel)
     bm_list_unlink(&channel->ready_node);
 }
 
+/* A large message of which only a part has come. */
+static void drop_incoming(beam_channel *channel)
+{
+    beam_message *incoming = channel->incoming;
+    channel->incoming = NULL; /* before the message, which gives its credit back to this channel */
+    beam_message_free(incoming);
+}
+
 void bm_channel_gone(beam_channel *channel)
 {
     if (channel->gone)
@@ -218,11 +226,7 @@ void bm_channel_gone(beam_channel *channel)
         return;
 
     bm_channel_drop_out(channel);
-    if (channel->incoming) {
-        beam_message *incoming = channel->incoming;
-        channel->incoming = NULL;
-        beam_message_free(incoming);
-    }
+    drop_incoming(channel);
     if (bm_list_linked(&channel->held_node)) {
         /* It never ran, and its message must not outlive what limits it. */
         beam_message *request = channel->reply;
@@ -462,11 +466,7 @@ void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text)
         return;
     }
     bm_channel_drop_out(channel);
-    if (channel->incoming) {
-        beam_message *incoming = channel->incoming;
-        channel->incoming = NULL;
-        beam_message_free(incoming);
-    }
+    drop_incoming(channel);
     channel->abort_due = true;
     channel->end_code = code;
     bm_channel_set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);

@@ -149,17 +149,6 @@ static bool ring_put_hello(beam_session *session)
     return true;
 }
 
-/* The sender's ends of attached channels stay here; their ids travel. */
-static void detach_channels(beam_message *message)
-{
-    struct bm_attachments *att = message->attachments;
-    for (unsigned i = 0; i < att->channel_count; i++) {
-        beam_channel *channel = att->channels[i].channel;
-        att->channels[i].channel = NULL;
-        bm_channel_unref(channel);
-    }
-}
-
 static int ring_put_message(beam_session *session, beam_channel *channel, beam_message *message)
 {
     struct ring_session *rs = ring_of(session);
@@ -171,7 +160,7 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     if (opening || message->attachments)
         bm_outgoing_bind(session, channel, message);
     if (message->attachments)
-        detach_channels(message);
+        bm_attachments_release_channels(message->attachments);
     if (message->flags & BM_MESSAGE_LAST)
         flags |= BM_MSG_END;
     message->flags &= (uint16_t) ~(BM_MESSAGE_LAST | BM_MESSAGE_LARGE);

@@ -137,11 +137,7 @@ static uint64_t time_left(const beam_channel *channel)
 /* The ends of channels that left with a message are the application's alone from now on. */
 static void release_channels(struct bm_attachments *att)
 {
-    for (unsigned i = 0; i < att->channel_count; i++) {
-        beam_channel *channel = att->channels[i].channel;
-        att->channels[i].channel = NULL;
-        bm_channel_unref(channel);
-    }
+    bm_attachments_release_channels(att);
     att->channel_count = 0;
 }
 
