@@ -12,6 +12,12 @@ target_compile_options(beam_flags INTERFACE
     $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
     -fno-common -fno-strict-aliasing)
 
+# gcc clears a struct of a hundred bytes with `rep stos`: slow to start, and what it stored cannot be
+# forwarded to the loads behind it, which then wait for lines that another core holds.
+check_c_compiler_flag(-mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign
+    BEAM_HAS_MEMSET_STRATEGY)
+target_compile_options(beam_flags INTERFACE $<$<BOOL:${BEAM_HAS_MEMSET_STRATEGY}>:-mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign>)
+
 if(BEAM_SANITIZE)
     target_compile_options(beam_flags INTERFACE
         -fsanitize=${BEAM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
