@@ -94,12 +94,7 @@ void bm_channel_dispose(beam_channel *channel)
     drop_text(pool, &channel->told_text, channel->told_text_cap);
     if (channel->name_cap > 0)
         bm_pool_put(pool, channel->name, channel->name_cap);
-
-    /* The block's capacity is that of its class; asking the pool the same way finds it again. */
-    uint32_t cap = BM_POOL_CLASS_MIN;
-    while (cap < sizeof(struct beam_request))
-        cap *= 2;
-    bm_pool_put(pool, bm_channel_request(channel), cap);
+    bm_pool_put(pool, bm_channel_request(channel), bm_pool_cap(sizeof(struct beam_request)));
 }
 
 void bm_channel_orphan(beam_channel *channel)

@@ -138,6 +138,27 @@ uint32_t beam_message_codec(const beam_message *message)
 
 /* --- keep and free --------------------------------------------------------------------------- */
 
+/* All of the first line is written, and nothing of it read: who made the message may have it in his
+ * cache, and whoever goes on with it here finds all in ours. */
+static beam_message *take_shown(beam_message *view)
+{
+    beam_message *message = view->shown;
+    message->next = NULL;
+    message->body = view->body;
+    message->metadata = view->metadata;
+    message->attachments = NULL;
+    message->home = view->home;
+    message->payer = view->payer;
+    message->body_len = view->body_len;
+    message->metadata_len = view->metadata_len;
+    message->codec = view->codec;
+    message->flags = 0;
+    message->fds_owed = 0;
+    view->shown = NULL;
+    view->payer = NULL;
+    return message;
+}
+
 beam_message *beam_message_keep(const beam_message *borrowed)
 {
     /* Callbacks get a const pointer so that they do not edit what they borrow; keeping is the one
@@ -152,6 +173,8 @@ beam_message *beam_message_keep(const beam_message *borrowed)
         return message;
     }
 
+    if (message->shown)
+        return take_shown(message);
     beam_message *copy = bm_message_new(bm_core_current());
     if (!copy)
         return NULL;
@@ -195,6 +218,17 @@ void bm_message_free_memory(beam_message *message)
         return;
     }
     free_blocks(NULL, message);
+}
+
+/* The memory of a small message, whose block is all there is to it. */
+static void free_shown(const beam_message *view)
+{
+    struct bm_core *core = bm_core_current();
+    if (view->home && view->home != core)
+        bm_ring_return(core, view->home, view->shown);
+    else
+        bm_pool_put(bm_core_pool(view->home), view->shown,
+                    bm_pool_cap(sizeof(beam_message)));
 }
 
 void bm_message_take_home(struct bm_core *core, beam_message *message)
@@ -313,6 +347,9 @@ void bm_message_done(beam_message *message)
         bm_attachments_close(message);
     if (!(message->flags & BM_MESSAGE_VIEW)) {
         bm_message_free_memory(message);
+    } else if (message->shown) {
+        free_shown(message);
+        message->shown = NULL;
     } else if (message->attachments) {
         bm_attachments_free_memory(bm_core_pool(bm_core_current()), message->attachments);
         message->attachments = NULL;

@@ -5,8 +5,10 @@
  * body. Longer ones get blocks of their own. Blocks are allocations in their own right, so whoever
  * holds a message can free it on any thread; sending it home is only cheaper.
  *
- * A *view* is a message over bytes that are somebody else's (a receive buffer, a slot of a ring). It
- * lives on the stack of the dispatch and is what handlers borrow; keeping it copies. */
+ * A *view* is a message over bytes that are somebody else's (a receive buffer, a slot of a ring, another
+ * message). It lives on the stack of the dispatch and is what handlers borrow. Keeping it copies, or
+ * gives the message that it shows: a small one crosses a ring as its address and a description, so that
+ * its first line stays in the cache of the core that made it unless somebody keeps it. */
 #ifndef BM_MESSAGE_H
 #define BM_MESSAGE_H
 
@@ -20,7 +22,7 @@
 struct bm_core;
 struct bm_pool;
 
-#define BM_MESSAGE_METADATA_INLINE 128u
+#define BM_MESSAGE_METADATA_INLINE 128u /* this and the next: at most 255, see struct bm_small */
 #define BM_MESSAGE_BODY_INLINE 192u
 #define BM_MESSAGE_COST 64u /* what a message costs besides its bytes; docs/spec/session.md W2 */
 
@@ -72,6 +74,8 @@ struct beam_message {
     uint32_t codec;
     uint16_t flags;
     uint16_t fds_owed; /* received: fd credits to give back for fds not yet taken */
+
+    beam_message *shown; /* VIEW: the message whose content this is, ours too; or NULL */
 
     /* What only the maker and the sending session need. */
     int error;
@@ -127,6 +131,37 @@ static inline void bm_message_view_init(beam_message *view, const void *body, si
     view->flags = BM_MESSAGE_VIEW;
     view->body = body;
     view->body_len = (uint32_t)len;
+}
+
+/* What describes a small message: its content lies in it, and it has nothing else. */
+struct bm_small {
+    uint32_t codec;
+    uint8_t body_len;
+    uint8_t metadata_len;
+};
+
+static inline bool bm_message_is_small(const beam_message *message)
+{
+    const uint16_t blocks = BM_MESSAGE_BODY_BLOCK | BM_MESSAGE_META_BLOCK;
+    return !(message->flags & blocks) && !message->attachments;
+}
+
+static inline struct bm_small bm_message_describe(const beam_message *message)
+{
+    return (struct bm_small){message->codec, (uint8_t)message->body_len,
+                             (uint8_t)message->metadata_len};
+}
+
+/* A view of a small message, which it owns, without a look at it. */
+static inline void bm_message_show(beam_message *view, beam_message *message, struct bm_small small,
+                                   struct bm_core *home)
+{
+    bm_message_view_init(view, message->body_inline, small.body_len);
+    view->metadata = small.metadata_len > 0 ? message->metadata_inline : NULL;
+    view->metadata_len = small.metadata_len;
+    view->codec = small.codec;
+    view->home = home;
+    view->shown = message;
 }
 
 /* NULL without memory. */

@@ -27,6 +27,15 @@ struct bm_pool {
 void bm_pool_init(struct bm_pool *pool, struct bm_account *account);
 void bm_pool_deinit(struct bm_pool *pool);
 
+/* What a block of at least len bytes, up to 64 KiB, really has. */
+static inline uint32_t bm_pool_cap(size_t len)
+{
+    uint32_t cap = BM_POOL_CLASS_MIN;
+    while (cap < len)
+        cap *= 2;
+    return cap;
+}
+
 /* At least len bytes, 64-byte aligned; NULL without memory. *ret_cap is what the block really has and
  * what it is given back with. pool may be NULL. */
 void *bm_pool_get(struct bm_pool *pool, size_t len, uint32_t *ret_cap);

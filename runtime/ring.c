@@ -30,6 +30,7 @@ enum {
     SLOT_CONNECT = 1,
     SLOT_HELLO,
     SLOT_MSG,
+    SLOT_SMALL, /* a message and what describes it: its first line need not come along */
     SLOT_BODY,
     SLOT_END,
     SLOT_CREDIT,
@@ -42,6 +43,8 @@ enum {
 /* Words of a slot: 0 the receiving end, 1 the channel; the rest by kind. */
 #define BODY_LEN_MAX 40u
 #define BODY_WORD 2
+#define SMALL_WORD 6
+#define NO_HOME UINT16_MAX
 
 struct ring_session {
     beam_session session;
@@ -149,6 +152,15 @@ static bool ring_put_hello(beam_session *session)
     return true;
 }
 
+/* false: it comes from another runtime's. Without a look into the core, whose lines may be elsewhere. */
+static bool home_index(const beam_runtime *runtime, const beam_message *message, uint16_t *ret)
+{
+    if (message->home && !bm_runtime_has_core(runtime, message->home))
+        return false;
+    *ret = message->home ? (uint16_t)(message->home - runtime->cores) : NO_HOME;
+    return true;
+}
+
 static int ring_put_message(beam_session *session, beam_channel *channel, beam_message *message)
 {
     struct ring_session *rs = ring_of(session);
@@ -171,6 +183,11 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     struct bm_spsc_slot from = fill(rs, SLOT_MSG, flags);
     from.word[1] = channel->id;
     from.word[2] = (uintptr_t)message;
+    if (bm_message_is_small(message) && home_index(session->core->runtime, message, &from.len)) {
+        struct bm_small small = bm_message_describe(message);
+        from.kind = SLOT_SMALL;
+        memcpy(&from.word[SMALL_WORD], &small, sizeof(small));
+    }
     if (opening) {
         from.word[3] = (uintptr_t)bm_services_find(bm_runtime_services(session->core->runtime),
                                                    channel->name, channel->name_len);
@@ -445,9 +462,9 @@ static void on_close_slot(struct ring_session *rs)
                     orderly ? "closed" : "the other end has closed the session");
 }
 
-static void on_message_slot(beam_session *session, const struct bm_spsc_slot *slot)
+static void on_message_slot(beam_session *session, const struct bm_spsc_slot *slot,
+                            beam_message *message)
 {
-    beam_message *message = (beam_message *)(uintptr_t)slot->word[2];
     uint64_t id = slot->word[1];
     bool open = slot->flags & BM_MSG_OPEN;
     if (message->attachments)
@@ -475,6 +492,17 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
     (void)bm_incoming_message(session, &in, message);
 }
 
+static void on_small_slot(beam_session *session, const struct bm_spsc_slot *slot)
+{
+    struct bm_core *cores = session->core->runtime->cores;
+    struct bm_small small;
+    beam_message view;
+    memcpy(&small, &slot->word[SMALL_WORD], sizeof(small));
+    bm_message_show(&view, (beam_message *)(uintptr_t)slot->word[2], small,
+                    slot->len == NO_HOME ? NULL : &cores[slot->len]);
+    on_message_slot(session, slot, &view);
+}
+
 static void take_home(struct bm_core *core, const struct bm_spsc_slot *slot);
 
 static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_slot *slot)
@@ -495,7 +523,10 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
     bool open = session->state == BM_SESSION_OPEN;
     switch (slot->kind) {
     case SLOT_MSG:
-        on_message_slot(session, slot);
+        on_message_slot(session, slot, (beam_message *)(uintptr_t)slot->word[2]);
+        break;
+    case SLOT_SMALL:
+        on_small_slot(session, slot);
         break;
     case SLOT_BODY:
         if (open)
@@ -566,26 +597,35 @@ static void offer_room(struct bm_core *core, unsigned from, struct bm_path *path
         bm_reactor_wake_soon(core->reactor, core->runtime->cores[from].reactor);
 }
 
-/* The first line of a message that is two slots away is on its way while this one is dealt with. */
+static void prefetch_body(const struct bm_spsc_slot *slot)
+{
+    __builtin_prefetch(((const beam_message *)(uintptr_t)slot->word[2])->body_inline);
+}
+
+/* The line of a message that its receiver reads first is on its way while the two slots before it are
+ * dealt with. */
 static void prefetch_ahead(const struct bm_spsc *ring)
 {
     uint32_t index = ring->head + 2;
     const struct bm_spsc_slot *slot = &ring->slots[index % BM_SPSC_SLOTS];
-    if (atomic_load_explicit(&slot->seq, memory_order_acquire) == index + 1 &&
-        slot->kind == SLOT_MSG)
+    if (atomic_load_explicit(&slot->seq, memory_order_acquire) != index + 1)
+        return;
+    if (slot->kind == SLOT_SMALL)
+        prefetch_body(slot);
+    else if (slot->kind == SLOT_MSG)
         __builtin_prefetch((const void *)(uintptr_t)slot->word[2], 1);
 }
 
 static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *path,
                            unsigned budget)
 {
-    struct bm_spsc_slot *next;
+    struct bm_spsc_slot slot;
     unsigned n = 0;
-    while (n < budget && (next = bm_spsc_peek(&path->ring))) {
-        /* A copy, so that the slot is free before a handler runs: what it sends in answer may need
-         * the room, and what it views must not change under it. */
-        struct bm_spsc_slot slot;
-        memcpy((void *)&slot, (const void *)next, sizeof(slot));
+    /* A copy, so that the slot is free before a handler runs: what it sends in answer may need the
+     * room, and what it views must not change under it. */
+    while (n < budget && bm_spsc_take(&path->ring, &slot)) {
+        if (slot.kind == SLOT_SMALL)
+            prefetch_body(&slot);
         bm_spsc_consume(&path->ring);
         n++;
         prefetch_ahead(&path->ring);
@@ -696,6 +736,7 @@ static void dispose(const struct bm_spsc_slot *slot)
         take_home(NULL, slot);
         return;
     case SLOT_MSG:
+    case SLOT_SMALL:
         message = (beam_message *)(uintptr_t)slot->word[2];
         break;
     case SLOT_END:
