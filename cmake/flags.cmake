@@ -40,6 +40,15 @@ target_compile_options(beam_flags INTERFACE
     $<${release}:-U_FORTIFY_SOURCE> $<${release}:-D_FORTIFY_SOURCE=2>)
 add_link_options($<${release}:-Wl,-z,relro,-z,now,-z,noexecstack>)
 
+# A message passes through a dozen small functions of as many files; across files they are inlined only at
+# link time. Fat objects: the archive is for linkers that know nothing of it, too.
+include(CheckIPOSupported)
+check_ipo_supported(RESULT BEAM_HAS_LTO OUTPUT why_not LANGUAGES C)
+if(BEAM_HAS_LTO AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT BEAM_SANITIZE AND NOT BEAM_FUZZ)
+    set(CMAKE_INTERPROCEDURAL_OPTIMIZATION_RELEASE ON)
+    target_compile_options(beam_flags INTERFACE $<${release}:-ffat-lto-objects>)
+endif()
+
 include(CheckPIESupported)
 check_pie_supported(LANGUAGES C)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
