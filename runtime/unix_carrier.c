@@ -280,17 +280,22 @@ static bool end_matters(const struct bm_unix_session *us)
 static void start_send(struct bm_unix_session *us, bool quiet)
 {
     struct bm_unix_packet_head *head = us->packet.head;
-    memset(&head->msg, 0, sizeof(head->msg));
-    head->iov = (struct iovec){us->packet.bytes, us->packet.len};
-    head->msg.msg_iov = &head->iov;
-    head->msg.msg_iovlen = 1;
     if (head->fd_count > 0) {
-        head->msg.msg_control = head->control;
-        head->msg.msg_controllen =
-            bm_unix_control_write_fds(head->fds, head->fd_count, head->control);
+        head->iov = (struct iovec){us->packet.bytes, us->packet.len};
+        head->msg = (struct msghdr){
+            .msg_iov = &head->iov,
+            .msg_iovlen = 1,
+            .msg_control = head->control,
+            .msg_controllen =
+                bm_unix_control_write_fds(head->fds, head->fd_count, head->control),
+        };
+        us->send_op.kind = BM_OP_SENDMSG;
+        us->send_op.addr = &head->msg;
+    } else {
+        us->send_op.kind = BM_OP_SEND;
+        us->send_op.addr = us->packet.bytes;
     }
     us->send_op.fd = us->fd;
-    us->send_op.addr = &head->msg;
     us->send_op.len = us->packet.len;
     us->send_op.quiet = quiet;
     us->send_op.close_fds = head->fds;

@@ -121,7 +121,9 @@ int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns)
         .tv_nsec = (long long)(timeout_ns % BM_NS_PER_S),
     };
     struct io_uring_cqe *cqe;
-    return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1, &ts, NULL);
+    /* A timer that is not needed is not cheap: set up, queued and cancelled with each wait. */
+    return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1,
+                                            timeout_ns == BM_WAIT_FOREVER ? NULL : &ts, NULL);
 }
 
 unsigned bm_kernel_pending(const struct bm_kernel *kernel)

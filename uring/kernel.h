@@ -50,8 +50,9 @@ unsigned bm_kernel_room(const struct bm_kernel *kernel);
 unsigned bm_kernel_queued(const struct bm_kernel *kernel);
 
 /* Enter, in three forms: submit only; submit and run deferred work; submit and wait for one
- * completion. Counts of submissions, or -errno; -ETIME when the wait ran out, -EINTR, and
- * -EAGAIN or -EBUSY when the caller should reap and come again. */
+ * completion, without end for BM_WAIT_FOREVER. Counts of submissions, or -errno; -ETIME when the wait
+ * ran out, -EINTR, and -EAGAIN or -EBUSY when the caller should reap and come again. */
+#define BM_WAIT_FOREVER UINT64_MAX
 int bm_kernel_submit(struct bm_kernel *kernel);
 int bm_kernel_poll(struct bm_kernel *kernel);
 int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns);

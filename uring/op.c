@@ -65,6 +65,15 @@ void bm_op_hurry(struct bm_reactor *reactor, const struct bm_op *op)
     }
 }
 
+static void fill_send(struct io_uring_sqe *sqe, const struct bm_op *op)
+{
+    sqe->msg_flags = op->flags | MSG_NOSIGNAL;
+    if (op->quiet) {
+        sqe->msg_flags |= MSG_DONTWAIT;
+        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    }
+}
+
 static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
 {
     sqe->fd = op->fd;
@@ -88,11 +97,7 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
     case BM_OP_SENDMSG:
         sqe->opcode = IORING_OP_SENDMSG;
         sqe->len = 1;
-        sqe->msg_flags = op->flags | MSG_NOSIGNAL;
-        if (op->quiet) {
-            sqe->msg_flags |= MSG_DONTWAIT;
-            sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
-        }
+        fill_send(sqe, op);
         break;
     case BM_OP_RECVMSG:
         sqe->opcode = IORING_OP_RECVMSG;
@@ -120,7 +125,7 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
     case BM_OP_SEND:
         sqe->opcode = IORING_OP_SEND;
         sqe->len = op->len;
-        sqe->msg_flags = op->flags | MSG_NOSIGNAL;
+        fill_send(sqe, op);
         break;
     case BM_OP_RECV:
         sqe->opcode = IORING_OP_RECV;

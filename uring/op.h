@@ -55,7 +55,7 @@ struct bm_op {
     uint8_t kind;        /* enum bm_op_kind */
     uint8_t state;       /* enum bm_op_state; the reactor's */
     uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
-    bool quiet;          /* SENDMSG: see below */
+    bool quiet;          /* SENDMSG, SEND: see below */
     int fd;
     uint32_t len;
     uint32_t flags;

@@ -27,7 +27,7 @@
 #include "base/clock.h"
 #include "uring/reactor_inner.h"
 
-/* One enter a day by an idle reactor; far below what the kernel's arithmetic can hold. */
+/* For the latest timers: far below what the kernel's arithmetic can hold. */
 #define SLEEP_MAX_NS (24 * 3600 * BM_NS_PER_S)
 
 bool bm_sleep_begin(struct bm_reactor *reactor)
@@ -53,14 +53,24 @@ void bm_reactor_sleep(struct bm_reactor *reactor)
         return;
     }
 
-    uint64_t start_ns = bm_clock_now_ns();
+    reactor->stats.sleeps++;
     uint64_t next_ns = bm_wheel_next_ns(&reactor->wheel);
+    if (next_ns == BM_WHEEL_NEVER && !reactor->spinner.adaptive) {
+        /* Nobody asks how late it is or how long it took. */
+        reactor->slept_at_ns = 0;
+        (void)bm_reactor_wait(reactor, BM_WAIT_FOREVER);
+        bm_sleep_end(reactor);
+        return;
+    }
+
+    uint64_t start_ns = bm_clock_now_ns();
     uint64_t timeout_ns = next_ns > start_ns ? next_ns - start_ns : 0;
-    if (timeout_ns > SLEEP_MAX_NS)
+    if (next_ns == BM_WHEEL_NEVER)
+        timeout_ns = BM_WAIT_FOREVER;
+    else if (timeout_ns > SLEEP_MAX_NS)
         timeout_ns = SLEEP_MAX_NS;
     bool pure = bm_kernel_queued(reactor->kernel) == 0;
 
-    reactor->stats.sleeps++;
     reactor->slept_at_ns = start_ns;
     int r = bm_reactor_wait(reactor, timeout_ns);
     bm_sleep_end(reactor);
