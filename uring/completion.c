@@ -4,6 +4,11 @@
  * user_data. Here faults are injected, memory that the kernel wrote is declared defined, buffers
  * change hands, and counters are kept; nowhere else does anybody look at a completion.
  *
+ * Quiet ops. When the kernel has taken one, whatever it has to say of it stands in the ring already, or
+ * in the overflow behind it. So its place in the stream of completions is noted then (news_until), and
+ * once the reactor has got that far without having met the op, it ended well. A reactor that never
+ * comes to the end of its completions gets that far all the same.
+ *
  * Invariants: an op's last completion makes it IDLE before its callback runs, which may therefore
  * restart or free it; nothing of the op is touched after the callback. Callbacks run from the copy,
  * so they may submit, and the ring may fill again, without confusing the dispatch. */
@@ -24,6 +29,8 @@ struct bm_held {
     int res;
     uint32_t flags;
 };
+
+#define NEWS_UNKNOWN UINT64_MAX /* completions have overflowed: how many come first, nobody knows */
 
 struct bm_completion_hook bm_completion_hook;
 
@@ -62,6 +69,10 @@ static void deliver(struct bm_reactor *reactor, struct bm_op *op, int res, uint3
         op->state = BM_OP_IDLE;
         bm_assert(reactor->inflight > 0);
         reactor->inflight--;
+        if (op->hurried) {
+            op->hurried = false;
+            reactor->hurried--;
+        }
     }
     op->fn(op, res, flags);
 }
@@ -149,23 +160,41 @@ static void run_ended(struct bm_reactor *reactor, unsigned max)
     }
 }
 
-/* Quiet ops that have left and of which no completion came have ended well. To be asked after all
- * completions have been looked at. */
+static uint64_t news_end(const struct bm_reactor *reactor)
+{
+    if (bm_kernel_pending(reactor->kernel) & BM_PENDING_OVERFLOW)
+        return NEWS_UNKNOWN;
+    return reactor->reaped + bm_kernel_reapable(reactor->kernel);
+}
+
+void bm_completions_taken(struct bm_reactor *reactor)
+{
+    struct bm_list *node;
+    for (node = reactor->quiet.next; node != &reactor->quiet; node = node->next)
+        bm_list_entry(node, struct bm_op, node)->news_until = news_end(reactor);
+    bm_list_splice_back(&reactor->left, &reactor->quiet);
+}
+
+/* Whether all that could be news of a quiet op has been looked at. */
+static bool past_news(const struct bm_reactor *reactor, struct bm_op *op)
+{
+    if (op->news_until == NEWS_UNKNOWN)
+        op->news_until = news_end(reactor); /* the overflow is in the ring now, or still is not */
+    return op->news_until <= reactor->reaped;
+}
+
+/* Ends the quiet ops that have ended well. What has been reaped must have been dispatched. */
 static void settle(struct bm_reactor *reactor)
 {
     struct bm_list done;
     struct bm_list *node;
-    if (bm_list_empty(&reactor->left)) {
-        /* What somebody waits for may still stand in line. */
-        if (bm_list_empty(&reactor->queued) && bm_list_empty(&reactor->quiet))
-            reactor->settle_due = false;
-        return;
-    }
-    if (bm_kernel_pending(reactor->kernel) & (BM_PENDING_OVERFLOW | BM_PENDING_CQE))
-        return;
-    reactor->settle_due = !bm_list_empty(&reactor->quiet);
     bm_list_init(&done);
-    bm_list_splice_back(&done, &reactor->left);
+    while ((node = bm_list_front(&reactor->left))) {
+        if (!past_news(reactor, bm_list_entry(node, struct bm_op, node)))
+            break; /* those behind it left later */
+        bm_list_unlink(node);
+        bm_list_push_back(&done, node);
+    }
     while ((node = bm_list_front(&done))) {
         struct bm_op *op = bm_list_entry(node, struct bm_op, node);
         struct bm_cqe cqe = {.user_data = (uint64_t)(uintptr_t)op, .res = (int)op->len};
@@ -191,18 +220,19 @@ bool bm_completions_run(struct bm_reactor *reactor)
     run_ended(reactor, BM_TURN_CQES);
 
     struct bm_cqe batch[BM_BATCH_CQES];
-    for (unsigned done = 0;;) {
+    bool left = false;
+    for (unsigned done = 0; !left;) {
         unsigned n = bm_kernel_reap(reactor->kernel, batch, BM_BATCH_CQES);
+        reactor->reaped += n;
         for (unsigned i = 0; i < n; i++)
             bm_completion_enter(reactor, &batch[i]);
         if (n < BM_BATCH_CQES)
             break;
         done += n;
-        if (done >= BM_TURN_CQES || turn_is_long(reactor))
-            return true;
+        left = done >= BM_TURN_CQES || turn_is_long(reactor);
     }
     settle(reactor);
-    return reactor->held_len > 0 || !bm_list_empty(&reactor->ended);
+    return left || reactor->held_len > 0 || !bm_list_empty(&reactor->ended);
 }
 
 void bm_completions_deinit(struct bm_reactor *reactor)

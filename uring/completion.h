@@ -38,6 +38,9 @@ void bm_completion_enter(struct bm_reactor *reactor, const struct bm_cqe *cqe);
 /* Dispatches what is there within the turn's budget; true when more is left. */
 bool bm_completions_run(struct bm_reactor *reactor);
 
+/* The kernel has taken all submissions, quiet ones among them. */
+void bm_completions_taken(struct bm_reactor *reactor);
+
 void bm_completions_deinit(struct bm_reactor *reactor);
 
 #endif

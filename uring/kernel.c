@@ -134,6 +134,11 @@ unsigned bm_kernel_pending(const struct bm_kernel *kernel)
            (flags & IORING_SQ_CQ_OVERFLOW ? BM_PENDING_OVERFLOW : 0u);
 }
 
+unsigned bm_kernel_reapable(const struct bm_kernel *kernel)
+{
+    return io_uring_cq_ready(&kernel->ring);
+}
+
 unsigned bm_kernel_reap(struct bm_kernel *kernel, struct bm_cqe *ret, unsigned max)
 {
     struct io_uring_cqe *cqe;

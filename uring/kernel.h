@@ -59,6 +59,7 @@ int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns);
 
 /* Without a system call. */
 unsigned bm_kernel_pending(const struct bm_kernel *kernel);
+unsigned bm_kernel_reapable(const struct bm_kernel *kernel); /* what is in the ring */
 unsigned bm_kernel_reap(struct bm_kernel *kernel, struct bm_cqe *ret, unsigned max);
 
 /* The eventfd that says "there is something", for a foreign loop; and its switch. Switching it on

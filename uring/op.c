@@ -57,12 +57,13 @@ void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op)
     bm_embed_kick(reactor);
 }
 
-void bm_op_hurry(struct bm_reactor *reactor, const struct bm_op *op)
+void bm_op_hurry(struct bm_reactor *reactor, struct bm_op *op)
 {
-    if (op->state != BM_OP_IDLE && op->quiet) {
-        reactor->settle_due = true;
-        bm_embed_kick(reactor);
-    }
+    if (op->state == BM_OP_IDLE || !op->quiet || op->hurried)
+        return;
+    op->hurried = true;
+    reactor->hurried++;
+    bm_embed_kick(reactor);
 }
 
 static void fill_send(struct io_uring_sqe *sqe, const struct bm_op *op)

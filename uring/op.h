@@ -56,11 +56,13 @@ struct bm_op {
     uint8_t state;       /* enum bm_op_state; the reactor's */
     uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
     bool quiet;          /* SENDMSG, SEND: see below */
+    bool hurried;        /* quiet, and somebody waits for its end; the reactor's */
     int fd;
     uint32_t len;
     uint32_t flags;
     const void *addr;
     uint64_t offset;
+    uint64_t news_until;  /* quiet, and taken by the kernel: see completion.c; the reactor's */
     const int *close_fds; /* SENDMSG: close_count fds to be closed by the kernel once it has sent */
     uint16_t close_count;
     bool closes_linked; /* ... and it was asked to: with res > 0 they are no longer the caller's */
@@ -97,7 +99,7 @@ void bm_op_start(struct bm_reactor *reactor, struct bm_op *op);
 void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op);
 
 /* Somebody waits for the end of a quiet op after all: it comes in the next turn, at once. */
-void bm_op_hurry(struct bm_reactor *reactor, const struct bm_op *op);
+void bm_op_hurry(struct bm_reactor *reactor, struct bm_op *op);
 
 /* More callbacks will follow this one. */
 bool bm_op_more(uint32_t flags);

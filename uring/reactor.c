@@ -281,7 +281,7 @@ bool bm_reactor_once(struct bm_reactor *reactor)
 bool bm_reactor_anything(struct bm_reactor *reactor)
 {
     if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
-        reactor->settle_due)
+        reactor->hurried > 0)
         return true;
     struct bm_list *node;
     for (node = reactor->sources.next; node != &reactor->sources; node = node->next) {
@@ -296,7 +296,7 @@ bool bm_reactor_anything(struct bm_reactor *reactor)
 enum bm_look bm_reactor_look(struct bm_reactor *reactor)
 {
     if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
-        reactor->settle_due)
+        reactor->hurried > 0)
         return BM_LOOK_TURN;
     /* Relaxed, as in bm_reactor_anything(). */
     if (atomic_load_explicit(&reactor->stopping, memory_order_relaxed))
@@ -335,7 +335,7 @@ void bm_reactor_entered(struct bm_reactor *reactor, unsigned queued, int r)
     reactor->stats.enters++;
     reactor->stats.sqes += queued - bm_kernel_queued(reactor->kernel);
     if (bm_kernel_queued(reactor->kernel) == 0)
-        bm_list_splice_back(&reactor->left, &reactor->quiet);
+        bm_completions_taken(reactor);
     reactor->unclocked = BM_TURNS_UNCLOCKED;
 }
 

@@ -61,9 +61,9 @@ struct bm_reactor {
     uint8_t unclocked; /* turns since the clock was read for the timers */
     bool timeout_armed;
     bool overflowing;
-    bool settle_due; /* somebody waits for a quiet op */
 
     unsigned inflight; /* ops not IDLE */
+    unsigned hurried;  /* quiet ops somebody waits for */
     unsigned closing;  /* BM_TAG_CLOSE in flight */
     uint64_t now_ns;
     uint64_t turn_start_ns; /* 0: not asked yet */
@@ -73,6 +73,7 @@ struct bm_reactor {
     struct bm_list running; /* ops the kernel has: INFLIGHT, or CANCELLING and asked for */
     struct bm_list quiet;   /* quiet ops in the submission queue */
     struct bm_list left;    /* ... that the kernel has taken: no news of one is good news */
+    uint64_t reaped;        /* completions copied out of the ring, ever */
     struct bm_list ended;   /* ops that end without the kernel */
     struct bm_list tasks;
     struct bm_list sources;

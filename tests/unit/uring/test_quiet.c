@@ -217,7 +217,7 @@ TEST(quiet_send_somebody_waits_for_is_told_at_once)
     open_all();
     packet_init(&packet, pair[0]);
     bm_op_hurry(rig.reactor, &packet.probe.op); /* not started: nothing */
-    CHECK(!rig.reactor->settle_due);
+    CHECK_UINT(rig.reactor->hurried, 0);
     bm_op_start(rig.reactor, &packet.probe.op);
     bm_op_hurry(rig.reactor, &packet.probe.op); /* in line */
     CHECK_INT(packet.probe.calls, 0);
@@ -233,6 +233,34 @@ TEST(quiet_send_somebody_waits_for_is_told_at_once)
     CHECK_INT(packet.probe.calls, 2);
 
     CHECK(send_and_count_sleeps(&packet) > 0); /* afterwards the reactor sleeps again */
+    close_all();
+}
+
+static struct packet awaited;
+
+static void start_and_hurry(struct bm_task *task)
+{
+    (void)task;
+    bm_op_start(rig.reactor, &awaited.probe.op);
+    bm_op_hurry(rig.reactor, &awaited.probe.op);
+    bm_op_hurry(rig.reactor, &awaited.probe.op);
+}
+
+TEST(quiet_send_somebody_waits_for_is_told_at_once_also_when_another_settles_meanwhile)
+{
+    struct packet before;
+    struct bm_task task = {.fn = start_and_hurry};
+    open_all();
+    packet_init(&before, pair[0]);
+    packet_init(&awaited, pair[0]);
+    bm_op_start(rig.reactor, &before.probe.op);
+    bm_reactor_turn(rig.reactor);
+    CHECK_INT(before.probe.calls, 0); /* it has left, and nobody waits for it */
+    bm_task_queue(rig.reactor, &task);
+    CHECK_UINT(run_and_count_sleeps(&awaited), 0);
+    CHECK_INT(before.probe.calls, 1);
+    CHECK_INT(awaited.probe.res, TEXT_LEN);
+    CHECK_UINT(rig.reactor->hurried, 0);
     close_all();
 }
 
@@ -429,6 +457,61 @@ TEST(quiet_send_that_failed_is_not_called_sent_while_its_completion_stands_in_li
 TEST(quiet_send_that_failed_is_not_called_sent_while_its_completion_has_overflowed)
 {
     fail_behind((int)BM_CQ_LEN + 2000);
+}
+
+static bool goes_round;
+
+static void go_round(struct bm_op *op, int res, uint32_t flags)
+{
+    (void)res;
+    (void)flags;
+    if (goes_round)
+        bm_op_start(rig.reactor, op);
+}
+
+static uint64_t slow_now(void *arg)
+{
+    static uint64_t now_ns = BM_NS_PER_S;
+    (void)arg;
+    return now_ns += 2 * BM_TURN_NS;
+}
+
+/* The turns are long, and none comes to the end of the completions. */
+TEST(quiet_send_is_told_its_true_result_while_others_keep_the_reactor_busy)
+{
+    enum { BUSY = 1000, TURNS = 60 };
+    static const struct bm_clock slow = {.now_ns = slow_now};
+    static struct bm_op busy[BUSY];
+    int full[2];
+    struct packet went, failed;
+    open_all();
+    socket_pair(SOCK_SEQPACKET, full);
+    fill(full[0]);
+    goes_round = true;
+    for (int i = 0; i < BUSY; i++) {
+        bm_op_init(&busy[i], BM_OP_NOP, go_round);
+        bm_op_start(rig.reactor, &busy[i]);
+    }
+    for (int i = 0; i < 10; i++)
+        bm_reactor_turn(rig.reactor);
+    packet_init(&went, pair[0]);
+    packet_init(&failed, full[0]);
+    bm_op_start(rig.reactor, &went.probe.op);
+    bm_op_start(rig.reactor, &failed.probe.op);
+    bm_clock_set(&slow);
+    for (int i = 0; i < TURNS; i++) {
+        bm_reactor_turn(rig.reactor);
+        CHECK(bm_kernel_pending(rig.reactor->kernel) & BM_PENDING_CQE);
+    }
+    bm_clock_set(NULL);
+    CHECK_INT(went.probe.calls, 1);
+    CHECK_INT(went.probe.res, TEXT_LEN);
+    CHECK_INT(failed.probe.calls, 1);
+    CHECK_INT(failed.probe.res, -EAGAIN);
+    goes_round = false;
+    rig_settle(&rig);
+    close_pair(full);
+    close_all();
 }
 
 static struct rig sleepy;
