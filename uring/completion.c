@@ -91,6 +91,11 @@ static void hold(struct bm_reactor *reactor, struct bm_op *op, int res, uint32_t
         reactor->held = bm_alloc(&reactor->account, sizeof(*reactor->held) * BM_HELD_MAX);
     bm_assert(reactor->held);
     bm_assert(reactor->held_len < BM_HELD_MAX);
+    /* There is news of a quiet one: its silence means nothing any more. */
+    if (op->quiet && op->state == BM_OP_INFLIGHT) {
+        bm_list_unlink(&op->node);
+        bm_list_push_back(&reactor->running, &op->node);
+    }
     reactor->held[reactor->held_len++] = (struct bm_held){op, res, flags};
 }
 

@@ -766,6 +766,23 @@ TEST(quiet_send_that_a_hook_holds_back_comes_once_and_later)
     close_all();
 }
 
+TEST(quiet_send_whose_failure_a_hook_holds_back_has_not_gone)
+{
+    struct packet packet;
+    struct script script = {.hold = 3};
+    open_all();
+    fill(pair[0]);
+    hook(&script);
+    packet_init(&packet, pair[0]);
+    bm_op_start(rig.reactor, &packet.probe.op);
+    rig_settle(&rig);
+    CHECK_INT(packet.probe.calls, 1);
+    CHECK_INT(packet.probe.res, -EAGAIN);
+    CHECK_INT(script.asked, 4);
+    hook(NULL);
+    close_all();
+}
+
 /* --- callbacks and ends ---------------------------------------------------------------------- */
 
 TEST(quiet_send_may_be_started_again_in_a_callback)
