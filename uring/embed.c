@@ -38,15 +38,16 @@ void bm_embed_kick(struct bm_reactor *reactor)
     bm_doorbell_eventfd(reactor);
 }
 
-static void set_timeout(struct bm_reactor *reactor)
+/* False when it has to be tried again: the queue is full. */
+static bool set_timeout(struct bm_reactor *reactor)
 {
     uint64_t next_ns = bm_wheel_next_ns(&reactor->wheel);
     /* One that is too early is only a turn too many; a cancelled timer is not worth an op. */
     if (next_ns == BM_WHEEL_NEVER || (reactor->timeout_armed && reactor->timeout_at_ns <= next_ns))
-        return;
+        return true;
     struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
     if (!sqe)
-        return; /* then the line of ops is not empty either, and another turn follows */
+        return false;
 
     uint64_t now_ns = bm_clock_now_ns();
     uint64_t in_ns = next_ns > now_ns ? next_ns - now_ns : 1;
@@ -71,6 +72,7 @@ static void set_timeout(struct bm_reactor *reactor)
     }
     reactor->timeout_armed = true;
     reactor->timeout_at_ns = next_ns;
+    return true;
 }
 
 static void clear_eventfd(struct bm_reactor *reactor)
@@ -91,8 +93,9 @@ void bm_embed_turn(struct bm_reactor *reactor)
     unsigned passes = 0;
     do {
         left = bm_reactor_once(reactor);
-        set_timeout(reactor);
+        left |= !set_timeout(reactor);
         bm_reactor_poll(reactor);
+        left |= bm_kernel_queued(reactor->kernel) > 0; /* it took none, or not all: nobody waits */
     } while (!left && ++passes < PASSES_MAX &&
              (bm_kernel_pending(reactor->kernel) & BM_PENDING_CQE));
 

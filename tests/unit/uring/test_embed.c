@@ -310,6 +310,31 @@ TEST(embed_timer_that_moves_to_earlier_is_not_late)
     close_host();
 }
 
+TEST(embed_timer_comes_also_when_ops_have_filled_the_queue)
+{
+    static struct bm_op ops[BM_SQ_LEN];
+    struct bm_timer timer;
+    int fds[2];
+    char byte;
+    socket_pair(SOCK_STREAM, fds);
+    open_host();
+    quiesce();
+    for (unsigned i = 0; i < BM_SQ_LEN; i++) {
+        bm_op_init(&ops[i], BM_OP_RECV, op_done);
+        ops[i].fd = fds[0];
+        ops[i].addr = &byte;
+        ops[i].len = 1;
+        bm_op_start(rig.reactor, &ops[i]);
+    }
+    done = 0;
+    bm_timer_init(&timer, fire);
+    bm_timer_arm(rig.reactor, &timer, bm_clock_now_ns() + 2 * BM_NS_PER_MS);
+    CHECK(host_until(1) < 15);
+    CHECK(!bm_timer_armed(&timer));
+    close_host();
+    close_pair(fds);
+}
+
 /* What the host itself starts between two turns. */
 static void run_task(struct bm_task *task)
 {

@@ -29,6 +29,7 @@
 #include <beam/error.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 
 #include "tests/unit/uring/rig.h"
@@ -111,6 +112,33 @@ TEST(kernel_enter_that_fails_loses_no_op)
         enters_failing = 5;
         CHECK_INT(probe_run(&rig, &nop), 0);
         CHECK_INT(enters_failing, 0);
+        rig_close(&rig);
+    }
+}
+
+/* As a host does it: a turn only when the descriptor says so. */
+static void host_turns(const struct probe *until, int turns_max)
+{
+    struct pollfd poll_fd = {.fd = bm_reactor_fd(rig.reactor), .events = POLLIN};
+    for (int i = 0; i < turns_max && until->calls == 0 && poll(&poll_fd, 1, 0) == 1; i++)
+        bm_reactor_turn(rig.reactor);
+}
+
+TEST(kernel_that_takes_nothing_yet_has_an_embedded_reactor_call_its_host_again)
+{
+    static const int errors[] = {-EAGAIN, -EBUSY, -EINTR, -ENOMEM};
+    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+        struct probe nop;
+        test_note("error %d", errors[i]);
+        rig_open_with(&rig, (struct bm_reactor_options){.embedded = true});
+        bm_reactor_turn(rig.reactor);
+        probe_init(&nop, BM_OP_NOP);
+        bm_op_start(rig.reactor, &nop.op);
+        enter_error = errors[i];
+        enters_failing = 3;
+        host_turns(&nop, 20);
+        CHECK_INT(enters_failing, 0);
+        CHECK_INT(nop.calls, 1);
         rig_close(&rig);
     }
 }
