@@ -295,8 +295,9 @@ bool bm_reactor_anything(struct bm_reactor *reactor)
 
 enum bm_look bm_reactor_look(struct bm_reactor *reactor)
 {
-    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
-        reactor->hurried > 0)
+    /* Queued: by a descriptor given back in the look before, or left by an enter that failed. */
+    if (bm_kernel_pending(reactor->kernel) || bm_kernel_queued(reactor->kernel) > 0 ||
+        bm_mailbox_ready(&reactor->mailbox) || reactor->hurried > 0)
         return BM_LOOK_TURN;
     /* Relaxed, as in bm_reactor_anything(). */
     if (atomic_load_explicit(&reactor->stopping, memory_order_relaxed))

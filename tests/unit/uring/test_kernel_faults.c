@@ -143,6 +143,23 @@ TEST(kernel_that_takes_nothing_yet_has_an_embedded_reactor_call_its_host_again)
     }
 }
 
+TEST(kernel_that_takes_nothing_yet_is_asked_again_by_a_spinning_reactor)
+{
+    struct probe nop;
+    rig_open_with(&rig, (struct bm_reactor_options){.spin = BM_SPIN_ALWAYS, .may_spin = true});
+    bm_reactor_turn(rig.reactor);
+    CHECK_INT(bm_reactor_look(rig.reactor), BM_LOOK_NOTHING);
+    probe_init(&nop, BM_OP_NOP);
+    bm_op_start(rig.reactor, &nop.op);
+    enter_error = -EAGAIN;
+    enters_failing = 1;
+    bm_reactor_turn(rig.reactor);
+    CHECK_INT(enters_failing, 0);
+    CHECK_INT(bm_reactor_look(rig.reactor), BM_LOOK_TURN);
+    rig_settle(&rig);
+    rig_close(&rig);
+}
+
 TEST(kernel_without_room_lets_ops_wait_and_closes_at_once)
 {
     struct probe nop;

@@ -289,6 +289,49 @@ TEST(close_fd_in_crowds_and_at_the_end_of_the_reactor)
     CHECK_INT(fcntl(last, F_GETFD), -1);
 }
 
+/* A message that is dealt with in the spin and gives a descriptor back. */
+struct parcel {
+    struct bm_source source;
+    int fd;
+};
+
+static bool parcel_ready(struct bm_source *source)
+{
+    return bm_container_of(source, struct parcel, source)->fd >= 0;
+}
+
+static unsigned parcel_drain(struct bm_source *source, unsigned budget)
+{
+    struct parcel *parcel = bm_container_of(source, struct parcel, source);
+    (void)budget;
+    if (parcel->fd < 0)
+        return 0;
+    bm_reactor_close_fd(rig.reactor, &parcel->fd);
+    return 1;
+}
+
+TEST(close_fd_while_spinning_does_not_wait_for_the_end_of_the_spin)
+{
+    int fds[2], looks = 0;
+    char byte;
+    struct parcel parcel = {.source = {.ready = parcel_ready, .drain = parcel_drain}};
+    socket_pair(SOCK_STREAM, fds);
+    rig_open_with(&rig, (struct bm_reactor_options){.spin = BM_SPIN_ALWAYS, .may_spin = true});
+    bm_reactor_turn(rig.reactor);
+    parcel.fd = fds[0];
+    bm_source_add(rig.reactor, &parcel.source);
+    CHECK_INT(bm_reactor_look(rig.reactor), BM_LOOK_DRAINED);
+    while (BM_KERNEL_CLOSES && looks < 100 && bm_reactor_look(rig.reactor) != BM_LOOK_TURN)
+        looks++;
+    CHECK(looks < 100);
+    bm_reactor_turn(rig.reactor);
+    CHECK_INT(recv(fds[1], &byte, 1, MSG_DONTWAIT), 0);
+    CHECK_INT(bm_reactor_look(rig.reactor), BM_LOOK_NOTHING);
+    bm_source_remove(rig.reactor, &parcel.source);
+    rig_close(&rig);
+    close(fds[1]);
+}
+
 static void start_again(struct bm_op *op, int res, uint32_t flags)
 {
     struct probe *probe = bm_container_of(op, struct probe, op);
