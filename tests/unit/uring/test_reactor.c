@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "tests/unit/uring/rig.h"
@@ -360,6 +361,45 @@ TEST(free_ends_ops_that_are_started_while_it_runs)
     CHECK_INT(probe.calls, 5);
     CHECK_INT(probe.res, -ECANCELED);
     close_pair(fds);
+}
+
+static uint64_t lost_ns;
+static unsigned looks_left;
+
+static uint64_t jumping_now(void *arg)
+{
+    (void)arg;
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    if (looks_left > 0 && --looks_left == 0)
+        lost_ns += 3600 * BM_NS_PER_S;
+    return (uint64_t)ts.tv_sec * BM_NS_PER_S + (uint64_t)ts.tv_nsec + lost_ns;
+}
+
+TEST(free_is_not_hurried_by_the_time_a_process_stood_still)
+{
+    static const struct bm_clock jumping = {.now_ns = jumping_now};
+    for (unsigned look = 1; look <= 8; look++) {
+        int fds[2];
+        char byte;
+        struct probe probe;
+        test_note("look %u", look);
+        socket_pair(SOCK_STREAM, fds);
+        rig_open(&rig);
+        probe_init(&probe, BM_OP_RECV);
+        probe.op.fn = start_again;
+        probe.op.fd = fds[0];
+        probe.op.addr = &byte;
+        probe.op.len = 1;
+        bm_op_start(rig.reactor, &probe.op);
+        bm_reactor_turn(rig.reactor);
+        looks_left = look;
+        bm_clock_set(&jumping);
+        rig_close(&rig);
+        bm_clock_set(NULL);
+        CHECK_INT(probe.calls, 5);
+        close_pair(fds);
+    }
 }
 
 static struct probe parting, closing;
