@@ -120,7 +120,7 @@ void bm_features_refused(int error)
 
     pthread_mutex_lock(&why_lock);
     snprintf(why, sizeof(why),
-             "io_uring is not available: io_uring_setup failed with %s (%s); "
+             "io_uring is not available: the kernel refused it with %s (%s); "
              "kernel %.64s, kernel.io_uring_disabled: %s, Seccomp: %s. Remedy: %s.",
              strerrorname_np(-error), strerrordesc_np(-error), release, disabled_text, seccomp_text,
              remedy(error, disabled, seccomp));

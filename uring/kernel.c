@@ -35,6 +35,26 @@ static const unsigned setup_flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DE
                                     IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
                                     IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
 
+/* A filter of system calls may let a ring be set up and forbid its use. */
+static bool is_refusal(int r)
+{
+    return r == -EPERM || r == -ENOSYS || r == -EACCES;
+}
+
+static int try_out(struct io_uring *ring)
+{
+    /* The child has no use for the mappings; without this it could write into our ring. */
+    int r = io_uring_ring_dontfork(ring);
+    if (r < 0)
+        return r;
+    /* Saves the look-up of the descriptor in every enter; a ring without it works as well. */
+    r = io_uring_register_ring_fd(ring);
+    if (is_refusal(r))
+        return r;
+    r = io_uring_get_events(ring);
+    return is_refusal(r) ? r : 0;
+}
+
 int bm_kernel_new(struct bm_account *account, unsigned sq_len, unsigned cq_len,
                   struct bm_kernel **ret, uint32_t *ret_features)
 {
@@ -51,15 +71,12 @@ int bm_kernel_new(struct bm_account *account, unsigned sq_len, unsigned cq_len,
     /* Written by a library that the memory sanitizer did not see. */
     bm_sanitize_defined(&kernel->ring, sizeof(kernel->ring));
 
-    /* The child has no use for the mappings; without this it could write into our ring. */
-    r = io_uring_ring_dontfork(&kernel->ring);
+    r = try_out(&kernel->ring);
     if (r < 0) {
         io_uring_queue_exit(&kernel->ring);
         bm_free(account, kernel, sizeof(*kernel));
         return r;
     }
-    /* Saves the look-up of the descriptor in every enter; a ring without it works as well. */
-    (void)io_uring_register_ring_fd(&kernel->ring);
     bm_sanitize_defined(&kernel->ring, sizeof(kernel->ring));
 
     *ret = kernel;

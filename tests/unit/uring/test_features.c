@@ -20,12 +20,12 @@ TEST(features_name_the_kernel_and_the_library)
     CHECK_PTR(bm_features_get(), features);
 }
 
-/* As a container engine does it: the filter answers io_uring_setup with an error of its choice. */
-static void refuse_setup(uint32_t error)
+/* As a container engine does it: the filter answers a system call with an error of its choice. */
+static void refuse(uint32_t call, uint32_t error)
 {
     struct sock_filter program[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -40,7 +40,7 @@ struct refusal {
     char why[1024];
 };
 
-static struct refusal refused_in_child(int error)
+static struct refusal refused_in_child(uint32_t call, int error)
 {
     struct refusal refusal = {.result = 12345};
     int pipe_fds[2];
@@ -50,7 +50,7 @@ static struct refusal refused_in_child(int error)
     if (pid == 0) {
         struct bm_reactor_options options = {.spin = BM_SPIN_NEVER};
         struct bm_reactor *reactor = NULL;
-        refuse_setup((uint32_t)error);
+        refuse(call, (uint32_t)error);
         refusal.result = bm_reactor_new(&options, &reactor);
         strncpy(refusal.why, bm_reactor_why(), sizeof(refusal.why) - 1);
         _exit(write(pipe_fds[1], &refusal, sizeof(refusal)) == sizeof(refusal) ? 0 : 1);
@@ -71,7 +71,7 @@ TEST(no_io_uring_is_one_error_with_the_cause_and_the_cure)
         const char *name;
     } rows[] = {{EPERM, "EPERM"}, {ENOSYS, "ENOSYS"}, {EACCES, "EACCES"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct refusal refusal = refused_in_child(rows[i].error);
+        struct refusal refusal = refused_in_child(__NR_io_uring_setup, rows[i].error);
         test_note("%s: %s", rows[i].name, refusal.why);
         CHECK_INT(refusal.result, -BEAM_ENO_IO_URING);
         CHECK(strstr(refusal.why, rows[i].name) != NULL);
@@ -82,15 +82,29 @@ TEST(no_io_uring_is_one_error_with_the_cause_and_the_cure)
     }
 }
 
+/* A profile that was opened by halves. */
+TEST(io_uring_that_may_be_set_up_but_not_used_is_none)
+{
+    static const uint32_t calls[] = {__NR_io_uring_enter, __NR_io_uring_register};
+    static const int errors[] = {EPERM, ENOSYS, EACCES};
+    for (size_t i = 0; i < 6; i++) {
+        struct refusal refusal = refused_in_child(calls[i % 2], errors[i / 2]);
+        test_note("call %u, error %d: %s", calls[i % 2], errors[i / 2], refusal.why);
+        CHECK_INT(refusal.result, -BEAM_ENO_IO_URING);
+        CHECK(strstr(refusal.why, "Seccomp: 2") != NULL);
+        CHECK(strstr(refusal.why, "io_uring_enter") != NULL);
+    }
+}
+
 TEST(too_old_a_kernel_is_named_as_such)
 {
-    struct refusal refusal = refused_in_child(EINVAL);
+    struct refusal refusal = refused_in_child(__NR_io_uring_setup, EINVAL);
     CHECK_INT(refusal.result, -BEAM_ENO_IO_URING);
     CHECK(strstr(refusal.why, "6.1") != NULL);
 }
 
 TEST(other_failures_of_setup_are_passed_on)
 {
-    CHECK_INT(refused_in_child(ENOMEM).result, -ENOMEM);
-    CHECK_INT(refused_in_child(EMFILE).result, -EMFILE);
+    CHECK_INT(refused_in_child(__NR_io_uring_setup, ENOMEM).result, -ENOMEM);
+    CHECK_INT(refused_in_child(__NR_io_uring_setup, EMFILE).result, -EMFILE);
 }
