@@ -124,6 +124,37 @@ TEST(buffers_multishot_delivers_every_packet_and_the_end)
     close(fds[0]);
 }
 
+TEST(buffers_go_round_beyond_the_end_of_their_counter)
+{
+    enum { STEP = COUNT - 1, PACKETS = 35000 * STEP }; /* the ring's tail has 16 bits */
+    int fds[2];
+    struct receiver receiver;
+    struct bm_buffers *buffers = NULL;
+    socket_pair(SOCK_SEQPACKET, fds);
+    rig_open(&rig);
+    REQUIRE_INT(bm_buffers_new(rig.reactor, GROUP, SIZE, COUNT, &buffers), 0);
+    receiver_start(&receiver, fds[0], buffers);
+    for (int i = 0; i < PACKETS && receiver.packets == i; i += STEP) {
+        send_numbers(fds[1], i, i + STEP);
+        until_packets(&receiver, i + STEP);
+    }
+    CHECK_INT(receiver.packets, PACKETS);
+    CHECK_INT(receiver.wrong, 0);
+    CHECK_INT(receiver.enobufs, 0);
+    receiver.keep = true; /* both sides still agree on how many there are */
+    send_numbers(fds[1], PACKETS, PACKETS + COUNT + 2);
+    until_packets(&receiver, PACKETS + COUNT);
+    turns(5);
+    CHECK_INT(receiver.packets, PACKETS + COUNT);
+    CHECK_INT(receiver.enobufs, 1);
+    bm_op_cancel(rig.reactor, &receiver.op);
+    rig_settle(&rig);
+    bm_buffers_unwait(buffers, &receiver.waiter);
+    bm_buffers_free(buffers);
+    rig_close(&rig);
+    close_pair(fds);
+}
+
 TEST(buffers_used_up_end_the_multishot_and_a_returned_one_starts_it_again)
 {
     int fds[2];
