@@ -256,6 +256,34 @@ TEST(buffers_multishot_ended_by_an_overflowing_ring_is_started_again)
     close_pair(fds);
 }
 
+/* A receive that the kernel has more for than it takes at once is neither waiting nor done. */
+TEST(buffers_multishot_cancelled_between_two_of_its_states_ends)
+{
+    enum { MANY = 128, PACKETS = 100 };
+    for (int turns_before = 0; turns_before < 3; turns_before++) {
+        int fds[2];
+        struct receiver receiver;
+        struct bm_buffers *buffers = NULL;
+        test_note("%d turns before", turns_before);
+        socket_pair(SOCK_SEQPACKET, fds);
+        rig_open(&rig);
+        REQUIRE_INT(bm_buffers_new(rig.reactor, GROUP, SIZE, MANY, &buffers), 0);
+        turns(2);
+        send_numbers(fds[1], 0, PACKETS);
+        receiver_start(&receiver, fds[0], buffers);
+        if (turns_before == 0)
+            bm_ops_submit(rig.reactor); /* it goes together with its cancellation */
+        turns(turns_before);
+        bm_op_cancel(rig.reactor, &receiver.op);
+        rig_settle(&rig);
+        CHECK_INT(receiver.ended, 1);
+        CHECK_INT(receiver.wrong, 0);
+        bm_buffers_free(buffers);
+        rig_close(&rig);
+        close_pair(fds);
+    }
+}
+
 static enum bm_completion_verdict hold_some(struct bm_op *op, int *res, uint32_t *flags, void *arg)
 {
     int *asked = arg;

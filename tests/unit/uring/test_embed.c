@@ -359,6 +359,36 @@ TEST(embed_work_queued_between_turns_makes_the_fd_readable)
     bm_op_start(rig.reactor, &op);
     CHECK(is_readable());
     CHECK_INT(host_until(1), 1); /* what is done at once takes no second round */
+    CHECK(!is_readable());       /* nor does what the turn has looked at call the host */
+
+    quiesce();
+    struct bm_source source = {.ready = ring_ready, .drain = ring_drain};
+    ring = aligned_alloc(64, sizeof(*ring));
+    bm_spsc_init(ring, 0);
+    bm_spsc_publish(ring, bm_spsc_reserve(ring)); /* it has something already, and nobody rings */
+    done = 0;
+    wanted = 1;
+    bm_source_add(rig.reactor, &source);
+    CHECK(is_readable());
+    CHECK_INT(host_until(1), 1);
+    bm_source_remove(rig.reactor, &source);
+    free(ring);
+
+    int fds[2];
+    char byte;
+    socket_pair(SOCK_STREAM, fds);
+    bm_op_init(&op, BM_OP_RECV, op_done);
+    op.fd = fds[0];
+    op.addr = &byte;
+    op.len = 1;
+    bm_op_start(rig.reactor, &op);
+    bm_reactor_turn(rig.reactor);
+    quiesce();
+    done = 0;
+    bm_op_cancel(rig.reactor, &op);
+    CHECK(is_readable());
+    CHECK(host_until(1) <= 2);
+    close_pair(fds);
 
     quiesce();
     int fd = dup(epoll);

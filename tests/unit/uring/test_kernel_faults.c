@@ -31,6 +31,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "tests/unit/uring/rig.h"
 #include "uring/reactor_inner.h"
@@ -39,6 +41,7 @@ static struct rig rig;
 
 /* What is to fail. */
 static int setup_error, eventfd_error, buffers_error;
+static uint32_t features_missing;
 static bool no_room;    /* no submission is to be had */
 static int enter_error; /* of the next enters_failing enters */
 static int enters_failing;
@@ -57,7 +60,12 @@ static int enter_fails(void)
 int bm_kernel_new(struct bm_account *account, unsigned sq_len, unsigned cq_len,
                   struct bm_kernel **ret, uint32_t *ret_features)
 {
-    return setup_error ? setup_error : real_new(account, sq_len, cq_len, ret, ret_features);
+    if (setup_error)
+        return setup_error;
+    int r = real_new(account, sq_len, cq_len, ret, ret_features);
+    if (r == 0)
+        *ret_features &= ~features_missing;
+    return r;
 }
 
 struct io_uring_sqe *bm_kernel_sqe(struct bm_kernel *kernel)
@@ -114,6 +122,37 @@ TEST(kernel_enter_that_fails_loses_no_op)
         CHECK_INT(enters_failing, 0);
         rig_close(&rig);
     }
+}
+
+TEST(kernel_that_has_not_taken_a_quiet_send_has_not_sent_it)
+{
+    int fds[2];
+    char byte;
+    struct probe sending;
+    struct iovec part = {(char[]){"x"}, 1};
+    struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+    socket_pair(SOCK_SEQPACKET, fds);
+    rig_open(&rig);
+    bm_reactor_turn(rig.reactor);
+    probe_init(&sending, BM_OP_SENDMSG);
+    sending.op.fd = fds[0];
+    sending.op.addr = &msg;
+    sending.op.len = 1;
+    sending.op.quiet = true;
+    bm_op_start(rig.reactor, &sending.op);
+    enter_error = -EAGAIN;
+    enters_failing = 3;
+    for (int i = 0; i < 3; i++)
+        bm_reactor_turn(rig.reactor);
+    CHECK_INT(enters_failing, 0);
+    CHECK_INT(recv(fds[1], &byte, 1, MSG_DONTWAIT), -1);
+    CHECK_INT(sending.calls, 0);
+    rig_settle(&rig);
+    CHECK_INT(sending.calls, 1);
+    CHECK_INT(sending.res, 1);
+    CHECK_INT(recv(fds[1], &byte, 1, MSG_DONTWAIT), 1);
+    rig_close(&rig);
+    close_pair(fds);
 }
 
 /* As a host does it: a turn only when the descriptor says so. */
@@ -219,12 +258,40 @@ TEST(kernel_that_refuses_a_part_of_a_reactor_leaves_nothing_behind)
     setup_error = -ENOMEM;
     CHECK_INT(bm_reactor_new(&options, &reactor), -ENOMEM);
     setup_error = 0;
+    static const uint32_t needed[] = {IORING_FEAT_NODROP, IORING_FEAT_EXT_ARG};
+    for (int i = 0; i < 2; i++) {
+        features_missing = needed[i];
+        CHECK_INT(bm_reactor_new(&options, &reactor), -BEAM_ENO_IO_URING);
+    }
+    features_missing = 0;
     CHECK_PTR(reactor, NULL);
     rig_open(&rig);
     buffers_error = -EINVAL;
     CHECK_INT(bm_buffers_new(rig.reactor, 1, 64, 4, &buffers), -EINVAL);
     buffers_error = 0;
     CHECK_PTR(buffers, NULL);
+    rig_close(&rig);
+}
+
+/* msync(2) says whether there is a page. */
+static bool is_mapped(const void *at)
+{
+    uintptr_t page = (uintptr_t)at & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1);
+    return msync((void *)page, 1, MS_ASYNC) == 0;
+}
+
+TEST(kernel_rings_are_not_there_in_a_child)
+{
+    rig_open(&rig);
+    const struct io_uring *ring = &rig.reactor->kernel->ring;
+    CHECK(is_mapped(ring->sq.khead) && is_mapped(ring->sq.sqes));
+    int status;
+    pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0)
+        _exit(is_mapped(ring->sq.khead) || is_mapped(ring->sq.sqes));
+    REQUIRE_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(status, 0);
     rig_close(&rig);
 }
 

@@ -29,6 +29,32 @@ TEST(mailbox_runs_what_the_owner_posts_in_order_and_not_from_inside)
     rig_close(&rig);
 }
 
+static void stop_rig(void *arg)
+{
+    (void)arg;
+    ran++;
+    bm_reactor_stop(rig.reactor);
+}
+
+static void post_to_ourselves(struct bm_task *task)
+{
+    (void)task;
+    CHECK_INT(bm_mailbox_post(rig.reactor, stop_rig, NULL), 0);
+}
+
+/* As another thread may in that moment: the reactor is awake, so that nobody rings. */
+TEST(mailbox_filled_late_in_a_turn_is_looked_at_before_the_reactor_sleeps)
+{
+    struct bm_task task = {.fn = post_to_ourselves};
+    rig_open(&rig);
+    ran = 0;
+    bm_task_queue(rig.reactor, &task);
+    rig_run(&rig);
+    CHECK_INT(ran, 1);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->sleeps, 0);
+    rig_close(&rig);
+}
+
 TEST(mailbox_full_says_so_and_a_reactor_may_not_wait)
 {
     rig_open(&rig);
@@ -215,10 +241,47 @@ TEST(mailbox_loses_no_call_when_the_reactor_ends_under_fire)
             REQUIRE_INT(pthread_create(&threads[i], NULL, post_until_refused, NULL), 0);
         while (!racing || round > ran)
             bm_reactor_turn(rig.reactor);
-        bm_reactor_shut(rig.reactor);
+        if (round % 2)
+            bm_reactor_shut(rig.reactor);
+        else
+            bm_reactor_close(rig.reactor);
         for (int i = 0; i < 3; i++)
             pthread_join(threads[i], NULL);
         rig_close(&rig);
         CHECK_INT(ran, accepted);
     }
+}
+
+/* A thread that was stopped in the middle of its post. */
+static _Atomic bool closed;
+
+static void *finish_post(void *arg)
+{
+    struct bm_mailbox *box = &rig.reactor->mailbox;
+    (void)arg;
+    while (!atomic_load(&box->shut))
+        sched_yield();
+    for (int i = 0; i < 1000; i++)
+        sched_yield();
+    CHECK(!closed);
+    box->slots[0].fn = count;
+    atomic_store(&box->slots[0].seq, 1);
+    atomic_fetch_sub(&box->inside, 1);
+    return NULL;
+}
+
+TEST(mailbox_post_under_way_is_waited_for_by_the_end_of_the_reactor)
+{
+    pthread_t thread;
+    rig_open(&rig);
+    ran = 0;
+    closed = false;
+    atomic_fetch_add(&rig.reactor->mailbox.inside, 1);
+    atomic_fetch_add(&rig.reactor->mailbox.tail, 1);
+    REQUIRE_INT(pthread_create(&thread, NULL, finish_post, NULL), 0);
+    bm_reactor_close(rig.reactor);
+    closed = true;
+    pthread_join(thread, NULL);
+    CHECK_INT(ran, 1);
+    rig_close(&rig);
 }

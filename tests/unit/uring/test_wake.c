@@ -327,6 +327,47 @@ TEST(wake_soon_makes_sure_at_the_end_of_the_turn)
     rig_close(&sleepy);
 }
 
+/* More peers than the list takes; nothing is known of them but whether they sleep. */
+enum { PEERS = BM_DIRTY_MAX + 6 };
+static struct bm_reactor peers[PEERS];
+
+static void greet_everybody(struct bm_task *task)
+{
+    (void)task;
+    for (unsigned i = 0; i < PEERS; i++)
+        bm_reactor_wake_soon(rig.reactor, &peers[i]);
+    CHECK_UINT(rig.reactor->dirty_len, BM_DIRTY_MAX);
+}
+
+TEST(wake_soon_of_more_peers_than_are_kept_is_done_at_once)
+{
+    struct bm_task task = {.fn = greet_everybody};
+    rig_open(&rig);
+    bm_task_queue(rig.reactor, &task);
+    bm_reactor_turn(rig.reactor);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->wakes_skipped, PEERS);
+    CHECK_UINT(rig.reactor->dirty_len, 0);
+    rig_close(&rig);
+}
+
+TEST(wake_in_a_signal_handler_of_a_reactors_thread_submits_nothing)
+{
+    rig_open(&sleepy);
+    rig_open(&rig);
+    bm_reactor_turn(sleepy.reactor); /* from now on it reads its eventfd */
+    bm_reactor_turn(rig.reactor);
+    uint64_t enters = bm_reactor_stats(rig.reactor)->enters;
+    atomic_store(&sleepy.reactor->sleeping, 1);
+    bm_reactor_wake_signal(sleepy.reactor);
+    CHECK_UINT(atomic_load(&sleepy.reactor->sleeping), 0);
+    CHECK_UINT(bm_reactor_stats(rig.reactor)->enters, enters);
+    for (int i = 0; i < 3; i++)
+        bm_reactor_turn(sleepy.reactor);
+    CHECK_UINT(bm_reactor_stats(sleepy.reactor)->wakes_taken, 1);
+    rig_close(&rig);
+    rig_close(&sleepy);
+}
+
 TEST(wake_takes_the_flag_and_the_second_one_need_not_ring)
 {
     rig_open(&sleepy);
