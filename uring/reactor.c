@@ -428,6 +428,8 @@ int bm_reactor_turn(struct bm_reactor *reactor)
 {
     if (forked(reactor))
         return -BEAM_EFORKED;
+    if (reactor->in_turn)
+        return -EDEADLK;
     if (reactor->embedded)
         bm_embed_turn(reactor);
     else

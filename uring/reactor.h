@@ -100,7 +100,8 @@ const struct bm_features *bm_features_get(void);
 int bm_reactor_run(struct bm_reactor *reactor);
 void bm_reactor_stop(struct bm_reactor *reactor); /* any thread, async-signal-safe */
 
-/* Embedded: a pollable fd (level-triggered; borrowed) and one non-blocking turn. */
+/* Embedded: a pollable fd (level-triggered; borrowed) and one non-blocking turn (-EDEADLK from a
+ * callback, which is inside one). */
 int bm_reactor_fd(struct bm_reactor *reactor);
 int bm_reactor_turn(struct bm_reactor *reactor);
 

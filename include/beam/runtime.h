@@ -116,7 +116,8 @@ BEAM_EXPORT void beam_runtime_stop(beam_runtime *runtime);
 
 /* Embedded: an fd that is readable (level-triggered) whenever beam_runtime_turn has work; borrowed.
  * Poll it for reading in any loop and call beam_runtime_turn when it fires; no return value to obey,
- * no time-out to honour. -EINVAL when the runtime is not embedded. */
+ * no time-out to honour. -EINVAL when the runtime is not embedded; -EDEADLK from a callback, which is
+ * inside a turn. */
 BEAM_EXPORT int beam_runtime_fd(beam_runtime *runtime);
 BEAM_EXPORT int beam_runtime_turn(beam_runtime *runtime);
 

@@ -408,6 +408,24 @@ TEST(embed_turn_without_a_reason_is_harmless)
     close_host();
 }
 
+static void turn_again(struct bm_task *task)
+{
+    (void)task;
+    CHECK_INT(bm_reactor_turn(rig.reactor), -EDEADLK);
+    done++;
+}
+
+TEST(embed_turn_inside_a_turn_is_refused)
+{
+    struct bm_task task = {.fn = turn_again};
+    open_host();
+    quiesce();
+    done = 0;
+    bm_task_queue(rig.reactor, &task);
+    CHECK_INT(host_until(1), 1);
+    close_host();
+}
+
 /* A thread sends as fast as it can while the host goes back to sleep after every turn. */
 enum { FLOOD = 20000 };
 
