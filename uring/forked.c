@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 static _Atomic uint64_t *page;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -32,10 +34,18 @@ uint64_t bm_fork_epoch(void)
     pthread_once(&once, map_page);
     if (!page)
         return 0;
-    /* Relaxed: every thread would write the same number. */
-    if (atomic_load_explicit(page, memory_order_relaxed) == 0)
-        atomic_store_explicit(page, (uint64_t)getpid(), memory_order_relaxed);
-    return atomic_load_explicit(page, memory_order_relaxed);
+    /* The number alone would not do: the first process of each pid namespace has the same. Relaxed: the
+     * word publishes nothing but itself, and the first of several threads decides. */
+    uint64_t epoch = atomic_load_explicit(page, memory_order_relaxed);
+    if (epoch == 0) {
+        uint32_t luck = 0;
+        bm_random(&luck, sizeof(luck));
+        uint64_t fresh = (uint64_t)getpid() << 32 | luck;
+        if (atomic_compare_exchange_strong_explicit(page, &epoch, fresh, memory_order_relaxed,
+                                                    memory_order_relaxed))
+            epoch = fresh;
+    }
+    return epoch;
 }
 
 uint64_t bm_fork_epoch_seen(void)

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "tests/unit/uring/rig.h"
+#include "uring/forked.h"
 #include "uring/reactor_inner.h"
 #include "uring/sanitize.h"
 
@@ -505,6 +507,7 @@ static int in_child(int (*fn)(void))
 
 static int use_in_child(void)
 {
+    bm_fork_epoch(); /* as a reactor of the child's own would */
     if (bm_reactor_run(rig.reactor) != -BEAM_EFORKED)
         return 1;
     if (bm_reactor_turn(rig.reactor) != -BEAM_EFORKED)
@@ -543,6 +546,48 @@ TEST(fork_leaves_the_child_without_the_reactor_and_the_parent_with_it)
     CHECK_INT(receiving.res, 1);
     rig_close(&rig);
     close_pair(fds);
+}
+
+/* Each process that a container starts first has the number 1. */
+static int in_first_of_its_namespace(int (*fn)(void))
+{
+    if (unshare(CLONE_NEWPID) < 0)
+        return 77;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(getpid() == 1 ? fn() : 78);
+    int status;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        return 79;
+    return WEXITSTATUS(status);
+}
+
+static int use_of_same_number(void)
+{
+    return in_first_of_its_namespace(use_in_child);
+}
+
+static int make_and_pass_on(void)
+{
+    struct bm_reactor_options options = {.spin = BM_SPIN_NEVER};
+    if (bm_reactor_new(&options, &rig.reactor) != 0)
+        return 80;
+    int r = in_child(use_of_same_number);
+    bm_reactor_free(rig.reactor);
+    return r;
+}
+
+static int first_of_a_namespace(void)
+{
+    return in_first_of_its_namespace(make_and_pass_on);
+}
+
+TEST(fork_into_another_namespace_with_the_same_process_id_is_a_fork)
+{
+    int r = in_child(first_of_a_namespace);
+    if (r == 77)
+        SKIP("no right to make a pid namespace");
+    CHECK_INT(r, 0);
 }
 
 /* The k-th allocation fails, for every k. */
