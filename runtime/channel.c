@@ -375,7 +375,7 @@ static void message_lets_go(beam_message *message)
 {
     beam_channel *channel = message->payer;
     if ((message->flags & BM_MESSAGE_CHARGED) && channel->holds_of)
-        channel->holds_of->large_held -= message->body_len;
+        channel->holds_of->large_held -= bm_message_body_len_received(message);
     message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
     if (--channel->holds > 0)
         return;
@@ -391,7 +391,8 @@ void bm_channel_message_done(beam_message *message)
     if (message->flags & BM_MESSAGE_HOLDS)
         message_lets_go(message);
     message->payer = NULL;
-    bm_channel_return_credit(channel, bm_message_cost(message));
+    bm_channel_return_credit(channel, bm_message_cost_received(message));
+    message->flags &= (uint16_t)~BM_MESSAGE_CHANGED;
     bm_channel_unref(channel);
 }
 

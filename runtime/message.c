@@ -105,6 +105,7 @@ void *beam_message_reserve_body(beam_message *message, size_t len)
         bm_message_fail(message, -EMSGSIZE);
         return NULL;
     }
+    bm_message_will_change(message);
     uint8_t *room = bm_message_body_room(message, (uint32_t)len);
     if (!room)
         bm_message_fail(message, -ENOMEM);
@@ -227,8 +228,7 @@ static void free_shown(const beam_message *view)
     if (view->home && view->home != core)
         bm_ring_return(core, view->home, view->shown);
     else
-        bm_pool_put(bm_core_pool(view->home), view->shown,
-                    bm_pool_cap(sizeof(beam_message)));
+        bm_pool_put(bm_core_pool(view->home), view->shown, bm_pool_cap(sizeof(beam_message)));
 }
 
 void bm_message_take_home(struct bm_core *core, beam_message *message)

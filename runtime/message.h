@@ -40,6 +40,8 @@ enum {
     BM_MESSAGE_OPENED = 1 << 11, /* packed with OPEN */
     BM_MESSAGE_HOLDS = 1 << 12,  /* received: counted in the holds of its payer */
     BM_MESSAGE_CHARGED = 1 << 9, /* a large one in the receiving session's budget */
+    BM_MESSAGE_CHANGED =
+        1 << 13, /* received, then built upon: came_* say what it cost its sender */
 };
 
 struct bm_attached_channel {
@@ -87,6 +89,7 @@ struct beam_message {
     uint32_t packed;       /* bytes of the body that have left, of a large one */
     uint32_t frame_offset; /* where its frame stands in the packet, while that is retained */
     uint32_t keys;
+    uint32_t came_body_len, came_metadata_len; /* CHANGED */
     beam_kv_writer writer;
 
     _Alignas(64) uint8_t metadata_inline[BM_MESSAGE_METADATA_INLINE];
@@ -101,6 +104,19 @@ static inline uint64_t bm_message_len(const beam_message *message)
 static inline int64_t bm_message_cost(const beam_message *message)
 {
     return (int64_t)bm_message_len(message) + BM_MESSAGE_COST;
+}
+
+/* What its sender was charged for a message that was received, whatever it was made into since. */
+static inline int64_t bm_message_cost_received(const beam_message *message)
+{
+    return message->flags & BM_MESSAGE_CHANGED
+               ? (int64_t)message->came_body_len + message->came_metadata_len + BM_MESSAGE_COST
+               : bm_message_cost(message);
+}
+
+static inline uint32_t bm_message_body_len_received(const beam_message *message)
+{
+    return message->flags & BM_MESSAGE_CHANGED ? message->came_body_len : message->body_len;
 }
 
 static inline unsigned bm_message_fds(const beam_message *message)
@@ -169,6 +185,16 @@ beam_message *bm_message_new(struct bm_core *core);
 
 /* Makes an error stick, unless one does already. */
 void bm_message_fail(beam_message *message, int error);
+
+/* Before the owner of a message changes its body or metadata: what it owes stays what it was. */
+static inline void bm_message_will_change(beam_message *message)
+{
+    if (!message->payer || (message->flags & BM_MESSAGE_CHANGED))
+        return;
+    message->came_body_len = message->body_len;
+    message->came_metadata_len = message->metadata_len;
+    message->flags |= BM_MESSAGE_CHANGED;
+}
 
 /* Ends the metadata; returns the sticky error. Sending starts with it. */
 int bm_message_seal(beam_message *message);

@@ -44,6 +44,7 @@ static bool begin_put(beam_message *message, const char *key)
         return false;
     }
     if (!(message->flags & BM_MESSAGE_WRITING)) {
+        bm_message_will_change(message);
         beam_kv_writer_init(&message->writer, message->metadata_inline, BM_MESSAGE_METADATA_INLINE);
         beam_kv_begin_map(&message->writer, NULL);
         message->metadata = message->metadata_inline;
