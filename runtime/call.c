@@ -45,7 +45,8 @@ static int may_open(beam_session *session, const beam_message *message)
     unsigned channels = 1 + bm_message_channels(message);
     if (session->state == BM_SESSION_CLOSED || session->draining || session->peer_draining)
         return -ESHUTDOWN;
-    int r = bm_session_may_take(session, bm_message_len(message), bm_message_fds_left(message));
+    int r =
+        bm_session_may_take(session, bm_message_len(message), bm_message_fds_left(message), false);
     if (r == 0 && session->opened_here + channels > session->peer_channels_max)
         r = -EAGAIN;
     if (r == -EAGAIN)

@@ -299,7 +299,9 @@ int bm_channel_may_send(beam_channel *channel, uint64_t len, unsigned fds)
     if (channel->local_ended || channel->gone)
         return -EPIPE;
     if (session) {
-        int r = bm_session_may_take(session, len, fds);
+        /* M5: the peer's limit for messages is none for the frames of a stream. */
+        bool stream = channel->mode == BM_MODE_BYTES;
+        int r = bm_session_may_take(session, len, fds, stream);
         if (r < 0)
             return r == -EAGAIN ? refuse(channel, fds) : r;
     } else if (fds > 0) {

@@ -180,11 +180,11 @@ static void on_fds_timer(struct bm_timer *timer)
                      bm_reactor_now_ns(session->core->reactor) + FDS_RETRY_NS);
 }
 
-int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds)
+int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds, bool stream)
 {
     if (session->state == BM_SESSION_CLOSED)
         return -EPIPE;
-    if (len > session->peer_message_len_max)
+    if (!stream && len > session->peer_message_len_max)
         return session->hello_received ? -EMSGSIZE : -EAGAIN;
     if (fds > 0 && session->hello_received && session->fds_refused)
         return -EPERM;

@@ -179,9 +179,9 @@ void bm_session_fail(beam_session *session, int error);
 /* Ends the carrier when draining and nothing is left. */
 void bm_session_check_drained(beam_session *session);
 
-/* Whether the session can take a message of this length: 0, -EAGAIN, -EMSGSIZE (over the peer's
- * limit), -EPERM (it takes no fds), -EPIPE. Credit of the channel is not looked at. */
-int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds);
+/* Whether the session can take a message, or bytes of a stream, of this length: 0, -EAGAIN, -EMSGSIZE
+ * (over the peer's limit), -EPERM (it takes no fds), -EPIPE. Credit of the channel is not looked at. */
+int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds, bool stream);
 
 /* Bytes left the queue, or an fd credit came: whoever was refused may try again. */
 void bm_session_unblock(beam_session *session);

@@ -532,12 +532,12 @@ static void free_streamed(beam_request *request, void *arg)
     streamed = beam_stream_free(streamed);
 }
 
-FLOW_TEST(stream_carries_ten_mebibytes_each_way_and_ends_each_way)
+static void carry_stream(const struct flow_options *options)
 {
     struct pump *there = flow_share(sizeof(*there));
     struct pump here = {0};
     flow_serve("stream", on_stream, there);
-    flow_start(NULL);
+    flow_start(options);
     beam_message *message = beam_message_new();
     beam_stream *stream = beam_message_attach_stream(message);
     REQUIRE(stream != NULL);
@@ -557,6 +557,17 @@ FLOW_TEST(stream_carries_ten_mebibytes_each_way_and_ends_each_way)
     beam_stream_free(stream);
     flow_at_server(free_streamed, NULL);
     flow_answer_clear(&answer);
+}
+
+FLOW_TEST(stream_carries_ten_mebibytes_each_way_and_ends_each_way)
+{
+    carry_stream(NULL);
+}
+
+FLOW_TEST(stream_knows_no_limit_for_messages)
+{
+    const struct beam_limits short_messages = {.message_len_max = 1000};
+    carry_stream(&(struct flow_options){.client = short_messages, .server = short_messages});
 }
 
 struct held {
