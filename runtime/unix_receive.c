@@ -28,16 +28,23 @@ static void close_rest(struct bm_core *core, struct fds *fds)
         bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
 }
 
+/* W7: what was sent was paid for, be it there or not. false: it was not, and the session has ended. */
+static bool charge_fds(beam_session *session, unsigned count)
+{
+    session->fds_recv_credit -= count;
+    if (count == 0 || session->fds_recv_credit >= 0)
+        return true;
+    bm_session_fail(session, -BEAM_EFLOW_CONTROL);
+    return false;
+}
+
 /* The fds of a frame that nobody will see: they cost credit, and give it back. */
 static bool discard_fds(beam_session *session, unsigned count, struct fds *fds)
 {
     for (unsigned i = 0; i < count && fds->next < fds->control.fd_count; i++)
         bm_reactor_close_fd(session->core->reactor, &fds->control.fds[fds->next++]);
-    session->fds_recv_credit -= count;
-    if (session->fds_recv_credit < 0) {
-        bm_session_fail(session, -BEAM_EFLOW_CONTROL);
+    if (!charge_fds(session, count))
         return false;
-    }
     bm_session_return_fds(session, count);
     return true;
 }
@@ -163,8 +170,8 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
         in.deadline_ns = UINT64_MAX;
     if (frame->fds > 0) {
         in.fds_missing = !take_fds(core, frame->fds, fds, &view);
-        if (in.fds_missing)
-            session->fds_recv_credit -= frame->fds;
+        if (in.fds_missing && !charge_fds(session, frame->fds))
+            return false;
     }
     if (head.attached > 0) {
         r = take_attached(session, &head, &view);

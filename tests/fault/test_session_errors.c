@@ -428,6 +428,20 @@ TEST(fds_without_fd_credit_end_the_session)
     served_stop(served);
 }
 
+TEST(more_fds_than_a_message_may_have_cost_credit_as_well)
+{
+    struct served *served =
+        served_start(&BEAM_RUNTIME_OPTIONS(.limits.fds_max = 16, .name = "served"));
+    raw_open_session(&bad, served->name);
+    raw_clear(&packet);
+    put_fds(1, "take", 17, 17);
+    raw_send(&bad, &packet);
+    raw_expect_goaway(&bad, "FLOW_CONTROL");
+    raw_close(&bad);
+    served_check_clean(served);
+    served_stop(served);
+}
+
 TEST(fds_for_one_that_takes_none_end_the_session_or_do_not_arrive)
 {
     struct served *served =
