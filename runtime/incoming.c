@@ -97,11 +97,12 @@ bool bm_incoming_ping(beam_session *session, uint8_t flags, uint64_t token)
 }
 
 /* P2: what we opened by name above that id was surely not run. Losing one channel can end others, those
- * attached to its messages: they are moved to a list of their own first. */
-static void lose_unserved(beam_session *session, uint64_t last_id)
+ * attached to its messages: they are moved to a list of their own first. Returns the highest id left. */
+static uint64_t lose_unserved(beam_session *session, uint64_t last_id)
 {
     struct bm_list lost;
     struct bm_list *node = session->channels.next;
+    uint64_t highest = 0;
     bm_list_init(&lost);
     while (node != &session->channels) {
         beam_channel *channel = bm_list_entry(node, beam_channel, session_node);
@@ -113,11 +114,14 @@ static void lose_unserved(beam_session *session, uint64_t last_id)
             channel->never_left = true;
             bm_list_unlink(&channel->session_node);
             bm_list_push_back(&lost, &channel->session_node);
+        } else if (by_name && channel->id > highest) {
+            highest = channel->id;
         }
     }
     while ((node = bm_list_pop_front(&lost)))
         bm_channel_lost(bm_list_entry(node, beam_channel, session_node), BEAM_UNAVAILABLE,
                         "the peer is draining");
+    return highest;
 }
 
 bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goaway)
@@ -141,12 +145,12 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
                         len > 0 ? reason : "the peer ended the session");
         return false;
     }
-    /* Each costs a walk over all channels: one that refuses no more than the last did is no news. */
+    /* Each costs a walk over all channels: one that refuses none of those we have left is no news, and
+     * there will be no more of them. */
     if (session->peer_draining && goaway->last_id >= session->peer_last_id)
         return true;
     session->peer_draining = true;
-    session->peer_last_id = goaway->last_id;
-    lose_unserved(session, goaway->last_id);
+    session->peer_last_id = lose_unserved(session, goaway->last_id);
     bm_session_check_drained(session);
     return alive(session);
 }
@@ -158,8 +162,8 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
         if (amount > (uint64_t)most || session->fd_credit + (int64_t)amount > most)
             return fail(session, -BEAM_ECREDIT_OVERFLOW);
         session->fd_credit += (int64_t)amount;
-        bm_session_unblock(session);
-        return alive(session);
+        bm_session_unblock_later(session);
+        return true;
     }
     beam_channel *channel = bm_incoming_find(session, id);
     if (!channel)

@@ -277,8 +277,21 @@ void bm_session_unblock(beam_session *session)
         notify_session(session); /* handlers do not run from inside a call */
 }
 
+void bm_session_unblock_later(beam_session *session)
+{
+    if (bm_list_empty(&session->blocked) && !session->want_writable)
+        return;
+    session->unblock_due = true;
+    notify_session(session);
+}
+
 void bm_session_run_due(beam_session *session)
 {
+    if (session->unblock_due) {
+        session->unblock_due = false;
+        if (session->state == BM_SESSION_OPEN)
+            bm_session_unblock(session);
+    }
     if (session->writable_due) {
         session->writable_due = false;
         if (session->handle && session->handlers && session->handlers->on_writable &&

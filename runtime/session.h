@@ -75,12 +75,13 @@ struct beam_session {
     bool hello_sent, hello_received;
     bool draining;         /* we have asked for the end */
     bool peer_draining;    /* the peer has */
-    uint64_t peer_last_id; /* ... and serves ours up to here */
+    uint64_t peer_last_id; /* ... and serves ours up to here: the highest there was of them */
     bool handle;           /* somebody holds the result of beam_connect */
     bool want_writable;
     bool want_channels; /* a message was refused for the channels attached to it */
     uint16_t wanted_fds, wanted_channels; /* the least that a refused call needs */
     bool writable_due;
+    bool unblock_due;
     bool open_due;
     bool closed_due;
     bool goaway_due, goaway_sent;
@@ -185,6 +186,8 @@ int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds,
 
 /* Bytes left the queue, or an fd credit came: whoever was refused may try again. */
 void bm_session_unblock(beam_session *session);
+/* The same, once for all frames of this turn: it looks at everybody who was refused. */
+void bm_session_unblock_later(beam_session *session);
 /* The session's own on_writable, if a call of its was refused. */
 void bm_session_writable(beam_session *session);
 /* Runs the callbacks that are due; from the core's notify task, whose reference it drops. */
