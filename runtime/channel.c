@@ -363,14 +363,27 @@ void bm_channel_fd_done(beam_message *message, unsigned count)
         bm_session_return_fds(message->payer->holds_of, count);
 }
 
-void bm_channel_message_holds(beam_message *message, beam_session *session)
+void bm_channel_hold(beam_channel *channel, beam_session *session)
 {
-    beam_channel *channel = message->payer;
-    message->flags |= BM_MESSAGE_HOLDS;
     if (channel->holds++ > 0)
         return;
     channel->holds_of = session;
     bm_list_push_back(&session->holders, &channel->holds_node);
+}
+
+void bm_channel_let_go(beam_channel *channel)
+{
+    bm_assert(channel->holds > 0);
+    if (--channel->holds > 0)
+        return;
+    channel->holds_of = NULL;
+    bm_list_unlink(&channel->holds_node);
+}
+
+void bm_channel_message_holds(beam_message *message, beam_session *session)
+{
+    message->flags |= BM_MESSAGE_HOLDS;
+    bm_channel_hold(message->payer, session);
 }
 
 static void message_lets_go(beam_message *message)
@@ -379,10 +392,7 @@ static void message_lets_go(beam_message *message)
     if ((message->flags & BM_MESSAGE_CHARGED) && channel->holds_of)
         channel->holds_of->large_held -= bm_message_body_len_received(message);
     message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
-    if (--channel->holds > 0)
-        return;
-    channel->holds_of = NULL;
-    bm_list_unlink(&channel->holds_node);
+    bm_channel_let_go(channel);
 }
 
 void bm_channel_message_done(beam_message *message)

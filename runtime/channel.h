@@ -92,7 +92,7 @@ struct beam_channel {
     /* What its messages hold of the session's (fd credit, the budget for large ones) goes back there
      * when the application is done with them, be the channel gone or not. */
     beam_session *holds_of;    /* NULL: nothing held, or the session is lost */
-    uint32_t holds;            /* messages that do */
+    uint32_t holds;            /* messages that do, and those that wait for a taker */
     struct bm_list holds_node; /* session->holders */
     struct bm_timer fd_timer;  /* retry after ETOOMANYREFS */
     uint64_t fd_retry_ns, fd_give_up_ns;
@@ -210,6 +210,9 @@ void bm_channel_make_ready(beam_channel *channel);
 void bm_channel_message_done(beam_message *message);
 /* A received message with fds, or a large one: see holds. Its payer is set. */
 void bm_channel_message_holds(beam_message *message, beam_session *session);
+/* One thing more, or less, of the session's that outlives the channel in it. */
+void bm_channel_hold(beam_channel *channel, beam_session *session);
+void bm_channel_let_go(beam_channel *channel);
 void bm_channel_return_credit(beam_channel *channel, int64_t amount);
 void bm_channel_fd_done(beam_message *message, unsigned count);
 

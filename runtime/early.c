@@ -8,6 +8,7 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/session.h"
 
 bool bm_early_applies(const beam_channel *channel)
 {
@@ -18,14 +19,45 @@ bool bm_early_applies(const beam_channel *channel)
     return channel->kind == BM_CHANNEL_PLAIN && !channel->handle && !channel->end_told;
 }
 
+/* What a message takes here. A small one takes many times the credit it costs, and a large one's body is
+ * charged to a budget of its own. */
+static uint64_t memory_of(const beam_message *message)
+{
+    uint64_t len = message->cap;
+    if ((message->flags & BM_MESSAGE_BODY_BLOCK) && !(message->flags & BM_MESSAGE_CHARGED))
+        len += message->body_cap;
+    if (message->flags & BM_MESSAGE_META_BLOCK)
+        len += message->metadata_cap;
+    return len;
+}
+
+/* docs/spec/session.md section 9: what a session may make us hold is arithmetic. */
+static bool is_too_much(const beam_session *session, const beam_message *message)
+{
+    uint64_t most = (uint64_t)session->limits.channels_max *
+                    ((uint64_t)session->limits.window + BM_FRAME_LEN_MAX);
+    return session->early_held + memory_of(message) > most;
+}
+
+static void refuse(beam_channel *channel, const char *text)
+{
+    bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, text);
+    bm_channel_end_later(channel, BEAM_RESOURCE_EXHAUSTED, text);
+}
+
 void bm_early_put(beam_channel *channel, beam_message *message)
 {
     if (!message) {
-        const char *text = "no memory";
-        bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, text);
-        bm_channel_end_later(channel, BEAM_RESOURCE_EXHAUSTED, text);
+        refuse(channel, "no memory");
         return;
     }
+    if (is_too_much(channel->session, message)) {
+        beam_message_free(message);
+        refuse(channel, "messages of this session that nobody takes fill their limit");
+        return;
+    }
+    channel->session->early_held += memory_of(message);
+    bm_channel_hold(channel, channel->session);
     message->next = NULL;
     *channel->early_tail = message;
     channel->early_tail = &message->next;
@@ -38,6 +70,9 @@ static beam_message *pop_early(beam_channel *channel)
     if (!channel->early_head)
         channel->early_tail = &channel->early_head;
     message->next = NULL;
+    if (channel->holds_of)
+        channel->holds_of->early_held -= memory_of(message);
+    bm_channel_let_go(channel);
     return message;
 }
 

@@ -126,6 +126,7 @@ struct beam_session {
     /* Way in. */
     struct bm_list holders; /* channels with messages that hold something of ours */
     uint64_t large_held;    /* large messages the application is not done with */
+    uint64_t early_held;    /* memory of messages that wait for somebody to take their channel */
     struct bm_list held;    /* requests not yet delivered because the queue out is over its limit */
     double abort_tokens;
     uint64_t abort_refill_ns;

@@ -220,3 +220,50 @@ TEST(requests_opened_and_aborted_behind_a_full_queue_cost_no_memory)
     }
     finish(served);
 }
+
+/* The least of messages costs 64 bytes of credit and takes a block of memory. */
+TEST(small_messages_behind_requests_that_wait_cost_no_more_memory_than_a_session_may)
+{
+    enum { CHANNELS = 100, WINDOW = 65536, MESSAGES = WINDOW / 64 };
+    struct served *served = served_start(&BEAM_RUNTIME_OPTIONS(.limits = {.queue_len_max = QUEUE,
+                                                                          .channels_max = CHANNELS,
+                                                                          .window = WINDOW},
+                                                               .name = "served"));
+    const size_t most = (size_t)CHANNELS * (WINDOW + BM_FRAME_LEN_MAX);
+    unsigned refused = 0;
+    raw_open_session(&bad, served->name);
+    raw_clear(&packet);
+    for (unsigned i = 0; i < FILL; i++) {
+        raw_put_open(&packet, 1 + 2 * i, BM_MSG_END, "echo", body, FILL_BODY);
+        raw_send(&bad, &packet);
+    }
+    size_t before = bm_alloc_totals().live_bytes;
+    for (unsigned i = 0; i < CHANNELS - FILL; i++) {
+        raw_put_open(&packet, BEHIND + 2 * i, 0, "talk", NULL, 0);
+        for (unsigned n = 1; n < MESSAGES; n++)
+            raw_put_message(&packet, BEHIND + 2 * i, n + 1 == MESSAGES ? BM_MSG_END : 0, NULL, 0);
+        raw_send(&bad, &packet);
+    }
+    WAIT_UNTIL(is_read(bad.fd));
+    served_check(served);
+    size_t now = bm_alloc_totals().live_bytes;
+    test_note("%zu bytes before, %zu now, %zu at most", before, now, most);
+    CHECK(now < before + most + (4u << 20));
+
+    /* What was within the limit arrives; the rest is refused by name, on its channel. */
+    for (unsigned n = 0; n < CHANNELS - FILL;) {
+        REQUIRE_INT(raw_next(&bad, RAW_TIMEOUT_MS), 1);
+        if (bad.frame.kind != BM_FRAME_END)
+            continue;
+        if (raw_end_code(&bad) != BEAM_OK) {
+            CHECK_INT(raw_end_code(&bad), BEAM_RESOURCE_EXHAUSTED);
+            refused++;
+        }
+        n++;
+    }
+    CHECK(refused > 0 && refused < CHANNELS - FILL);
+    WAIT_UNTIL(atomic_load(&served->ends) == CHANNELS - FILL - refused);
+    CHECK_UINT(atomic_load(&served->messages), (MESSAGES - 1) * (CHANNELS - FILL - refused));
+    CHECK(raw_echo(&bad, BEHIND + 2 * CHANNELS, "on", 2));
+    finish(served);
+}
