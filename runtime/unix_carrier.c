@@ -25,6 +25,7 @@
 #define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
 #define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
 #define SEND_RETRY_NS (10 * BM_NS_PER_MS)     /* ours: the kernel had no memory for a packet */
+#define LAST_WORDS_NS BM_NS_PER_S /* ours: a peer that closed has its end of file there */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
 
 /* --- packing --------------------------------------------------------------------------------- */
@@ -599,6 +600,16 @@ static bool refuse_fds(struct bm_unix_session *us)
     return true;
 }
 
+/* U5: the peer has closed, and what it said before may lie unread: answers, and a GOAWAY that tells
+ * what was not run. The end of file follows, unless the peer has only shut its way in. Until then the
+ * packet stays, and no other is packed. */
+static void read_last_words(struct bm_unix_session *us)
+{
+    struct bm_reactor *reactor = us->session.core->reactor;
+    us->deserted = true;
+    bm_timer_arm(reactor, &us->retry_timer, bm_reactor_now_ns(reactor) + LAST_WORDS_NS);
+}
+
 static void on_sent(struct bm_op *op, int res, uint32_t flags)
 {
     struct bm_unix_session *us = bm_container_of(op, struct bm_unix_session, send_op);
@@ -620,10 +631,12 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
                      bm_reactor_now_ns(session->core->reactor) + SEND_RETRY_NS);
     } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {
         packet_never_left(us);
-        bm_session_lost(session, BEAM_UNAVAILABLE,
-                        res == -EPIPE || res == -ECONNRESET ? "the peer has gone"
-                                                            : beam_strerror(res));
-        packet_lost(us);
+        if ((res == -EPIPE || res == -ECONNRESET) && us->receiving) {
+            read_last_words(us);
+        } else {
+            bm_session_lost(session, BEAM_UNAVAILABLE, beam_strerror(res));
+            packet_lost(us);
+        }
     }
     if (us->closing)
         bm_unix_session_finish(us);
@@ -633,7 +646,9 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
 static void on_retry(struct bm_timer *timer)
 {
     struct bm_unix_session *us = bm_container_of(timer, struct bm_unix_session, retry_timer);
-    if (us->packet.head)
+    if (us->deserted)
+        bm_session_lost(&us->session, BEAM_UNAVAILABLE, "the peer has gone");
+    else if (us->packet.head)
         start_send(us, false);
     else
         bm_op_start(us->session.core->reactor, &us->connect_op);
@@ -662,7 +677,7 @@ static void unix_farewell(beam_session *session)
 static void unix_shut(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    if (bm_op_idle(&us->send_op) && !us->packet.head) {
+    if (us->deserted || (bm_op_idle(&us->send_op) && !us->packet.head)) {
         bm_session_lost(session, BEAM_OK, "closed");
         return;
     }

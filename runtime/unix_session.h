@@ -21,12 +21,13 @@ struct bm_unix_session {
     bool spoken;     /* a packet has left, and with it HELLO */
     bool lingering;  /* shut: closes once the packet under way has left */
     bool reset_seen; /* ECONNRESET once: what lies before it is read first */
+    bool deserted;   /* the peer takes nothing more: what it has left is read, nothing is sent */
     struct bm_op connect_op, receive_op, send_op;
     struct sockaddr_un address;
     struct msghdr receive_form;
     struct bm_buffers_waiter buffers_waiter;
     struct bm_unix_packet packet;
-    struct bm_timer retry_timer; /* connect: the backlog is full; send: no memory */
+    struct bm_timer retry_timer; /* connect: the backlog is full; send: no memory, or deserted */
     uint64_t retry_ns;
 };
 
