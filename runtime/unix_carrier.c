@@ -24,8 +24,8 @@
 #define LINKED_CLOSES_MAX 2u                  /* ours, measured: docs/adr/0203 */
 #define FD_RETRY_FIRST_NS BM_NS_PER_MS        /* ETOOMANYREFS: again after 1 … 100 ms, */
 #define FD_RETRY_LAST_NS (100 * BM_NS_PER_MS) /* for 5 s or the deadline */
-#define SEND_RETRY_NS (10 * BM_NS_PER_MS)     /* ours: the kernel had no memory for a packet */
-#define LAST_WORDS_NS BM_NS_PER_S /* ours: a peer that closed has its end of file there */
+#define SEND_RETRY_NS (10 * BM_NS_PER_MS) /* ours: no memory for a packet, here or in the kernel */
+#define LAST_WORDS_NS BM_NS_PER_S         /* ours: a peer that closed has its end of file there */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
 
 /* --- packing --------------------------------------------------------------------------------- */
@@ -304,15 +304,24 @@ static void start_send(struct bm_unix_session *us, bool quiet)
     bm_op_start(us->session.core->reactor, &us->send_op);
 }
 
+static void try_later(struct bm_unix_session *us)
+{
+    struct bm_reactor *reactor = us->session.core->reactor;
+    bm_timer_arm(reactor, &us->retry_timer, bm_reactor_now_ns(reactor) + SEND_RETRY_NS);
+}
+
 static void unix_commit(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    if (!us->packet.head)
-        return;
-    if (us->packet.len == 0)
+    if (!us->packet.head) {
+        /* There was no memory for a packet, and nothing that will come to an end would come back here. */
+        if (!us->closing && bm_session_has_output(session))
+            try_later(us);
+    } else if (us->packet.len == 0) {
         bm_unix_packet_clear(&us->packet, session->core);
-    else
+    } else {
         start_send(us, !end_matters(us));
+    }
 }
 
 static void go_on(beam_channel *channel)
@@ -627,8 +636,7 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
     } else if (res == -EINTR || res == -EAGAIN) {
         start_send(us, false);
     } else if (res == -ENOBUFS || res == -ENOMEM) {
-        bm_timer_arm(session->core->reactor, &us->retry_timer,
-                     bm_reactor_now_ns(session->core->reactor) + SEND_RETRY_NS);
+        try_later(us);
     } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {
         packet_never_left(us);
         if ((res == -EPIPE || res == -ECONNRESET) && us->receiving) {
@@ -650,8 +658,10 @@ static void on_retry(struct bm_timer *timer)
         bm_session_lost(&us->session, BEAM_UNAVAILABLE, "the peer has gone");
     else if (us->packet.head)
         start_send(us, false);
-    else
+    else if (us->session.state == BM_SESSION_CONNECTING)
         bm_op_start(us->session.core->reactor, &us->connect_op);
+    else
+        bm_session_want_flush(&us->session);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */
