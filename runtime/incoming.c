@@ -139,6 +139,8 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
             memcpy(reason, text.ptr, len);
         }
         reason[len] = '\0';
+        /* P3: the end of those that got there is not known; the others it has not looked at. */
+        (void)lose_unserved(session, goaway->last_id);
         bm_session_lost(session,
                         goaway->why.code <= BEAM_UNAUTHENTICATED ? (enum beam_code)goaway->why.code
                                                                  : BEAM_UNKNOWN,
