@@ -248,7 +248,8 @@ void bm_channel_gone(beam_channel *channel)
         session->opened_here--;
     } else {
         limited = false;
-        session->opened_there--;
+        if (!channel->uncounted)
+            session->opened_there--;
     }
     channel->session = NULL;
     /* The next event opens a channel of its own, and may be sent at once. */
@@ -263,9 +264,25 @@ void bm_channel_gone(beam_channel *channel)
 
 void bm_channel_check_gone(beam_channel *channel)
 {
-    if (channel->local_ended && channel->remote_ended && !channel->end_due && !channel->abort_due &&
-        !channel->out_head && !channel->unbound && !channel->opening && !channel->held_back)
+    if (!channel->local_ended || !channel->remote_ended || channel->end_due || channel->abort_due ||
+        channel->out_head || channel->unbound || channel->opening)
+        return;
+    if (!channel->held_back) {
         bm_channel_gone(channel);
+    } else if (!channel->ours && !channel->uncounted && channel->session) {
+        /* Its last frame is in the packet under way. The peer may have read that, and opened another
+         * in its place, before we hear that it has left. */
+        channel->uncounted = true;
+        channel->session->opened_there--;
+    }
+}
+
+void bm_channel_count_again(beam_channel *channel)
+{
+    if (!channel->uncounted)
+        return;
+    channel->uncounted = false;
+    channel->session->opened_there++;
 }
 
 void bm_channel_lost(beam_channel *channel, enum beam_code code, const char *text)

@@ -66,6 +66,7 @@ struct beam_channel {
     bool never_left : 1;   /* its opening frame surely never left */
     bool blocked : 1;      /* refused a send; wants on_writable */
     bool held_back : 1;    /* unix: has a retained frame in the packet under way */
+    bool uncounted : 1;    /* the peer's: over for all it can see, so no longer in opened_there */
     bool kept : 1;         /* request: outlives its handler */
     bool answered : 1;     /* request: reply or fail was called */
     bool in_handler : 1;
@@ -191,6 +192,8 @@ void bm_channel_join(beam_channel *channel, beam_session *session);
 void bm_channel_gone(beam_channel *channel);
 /* Gone if nothing is left to be sent or to come. */
 void bm_channel_check_gone(beam_channel *channel);
+/* Its last frame did not leave after all: it counts again. */
+void bm_channel_count_again(beam_channel *channel);
 /* Its core has ended: who still refers to it only frees it. */
 void bm_channel_orphan(beam_channel *channel);
 /* The session is lost. */

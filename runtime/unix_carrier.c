@@ -474,6 +474,7 @@ static void unbind_opened(beam_channel *channel, const beam_message *message)
 /* Puts a message back in front of its channel's queue. */
 static void take_back(beam_channel *channel, beam_message *message)
 {
+    bm_channel_count_again(channel);
     unbind_opened(channel, message);
     message->next = channel->out_head;
     if (!channel->out_head)
