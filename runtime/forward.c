@@ -140,6 +140,21 @@ static bool hop_break(struct hop *hop, enum beam_code code, const char *text)
     return false;
 }
 
+/* Why what was to go on cannot: as an answer that is refused without a hop ends. Not UNAVAILABLE, which
+ * would say that it surely was not run. */
+static enum beam_code code_of(int error)
+{
+    switch (error) {
+    case -EMSGSIZE:
+    case -ENOMEM:
+        return BEAM_RESOURCE_EXHAUSTED;
+    case -EPERM:
+        return BEAM_FAILED_PRECONDITION;
+    default:
+        return BEAM_UNKNOWN;
+    }
+}
+
 /* Sends what waits for `to`; ends it when its time has come. false: the hop is no more. */
 static bool pump(struct hop *hop, struct end *to)
 {
@@ -153,7 +168,7 @@ static bool pump(struct hop *hop, struct end *to)
         if (r == -EAGAIN)
             return true;
         if (r < 0)
-            return hop_break(hop, BEAM_UNAVAILABLE, beam_strerror(r));
+            return hop_break(hop, code_of(r), beam_strerror(r));
         to->head = next;
         if (!next)
             to->tail = &to->head;

@@ -54,6 +54,43 @@ FLOW_TEST(hop_request_runs_on_its_reactor_and_is_answered)
     CHECK_UINT(seen->depth, 0); /* a hop is no nesting */
 }
 
+/* An answer of 2000 bytes, or one with an fd. */
+static void on_answer_too_much(beam_request *request, const beam_message *message, void *arg)
+{
+    struct seen *seen = arg;
+    size_t len;
+    beam_message *answer = beam_message_new();
+    seen->asked++;
+    (void)beam_message_body(message, &len);
+    if (len == 0) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        beam_message_attach_fd(answer, &fd);
+    } else {
+        void *room = beam_message_reserve_body(answer, 2000);
+        REQUIRE(room != NULL);
+        memset(room, 0, 2000);
+    }
+    beam_reply(request, &answer);
+}
+
+/* It ran, so that UNAVAILABLE would be a lie. */
+FLOW_TEST_UNIX(hop_answer_that_its_caller_does_not_take_ends_as_without_a_hop)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_options options = {.client = {.message_len_max = 1000, .fds_refused = true}};
+    flow_serve_at_home("home", on_answer_too_much, seen);
+    flow_serve("here", on_answer_too_much, seen);
+    flow_start(&options);
+    for (unsigned i = 0; i < 4; i++) {
+        test_note("%s", i % 2 ? "with a hop" : "without");
+        struct flow_answer answer =
+            flow_ask(i % 2 ? "home" : "here", i < 2 ? flow_message_of(8, i) : beam_message_new());
+        CHECK_INT(answer.code, i < 2 ? BEAM_RESOURCE_EXHAUSTED : BEAM_FAILED_PRECONDITION);
+        flow_answer_clear(&answer);
+    }
+    CHECK_UINT(seen->asked, 4);
+}
+
 static void on_fail(beam_request *request, const beam_message *message, void *arg)
 {
     beam_fail(request, BEAM_ALREADY_EXISTS, "there is %s", "one");
