@@ -23,7 +23,7 @@ class Session(Carrier):
         super().__init__(sock)
         self.role, self.services, self.events, self.tokens = role, services or {}, events or {}, itertools.count(1)
         self.limits = {"window": 65536, "channels": 1024, "message": 16 << 20, "fds": 64} | limits
-        self.channels, self.streams, self.tasks, self.pongs = {}, {}, set(), set()
+        self.channels, self.streams, self.tasks, self.pong = {}, {}, set(), 0
         self.last_mine, self.last_theirs = -1 if role == "opener" else 0, 0
         self.peer, self.failed = None, None                             # its HELLO; a session error
         self.refuse_above, self.refused_above = None, None              # GOAWAY sent; GOAWAY received
@@ -62,7 +62,7 @@ class Session(Carrier):
     async def ping(self):
         token = next(self.tokens)
         self.push(wire.ping(token))
-        await self.wait(lambda: token in self.pongs)
+        await self.wait(lambda: self.pong >= token)     # one answer may stand for several
 
     def goaway(self):
         """Finish what has been opened, serve no more; the session closes when no channel is left."""
@@ -133,7 +133,7 @@ class Session(Carrier):
             require(content["role"] != self.role, "HELLO_ROLE")
             self.peer, self.fd_credit = content, content["fds"] or 0
         elif kind == PING and flags & ACK:
-            self.pongs.add(content)
+            self.pong = max(self.pong, content)
         elif kind == PING:
             self.push(wire.ping(content, ACK))
         elif kind == GOAWAY:
