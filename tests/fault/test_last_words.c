@@ -18,9 +18,17 @@ static struct asker asker;
 /* Asks for something in the turn in which the peer says its last words and closes: the packet with the
  * call finds nobody, and the words lie unread. */
 struct crossing {
-    struct asked *late;
-    bool shut_only; /* the peer only ceases to read */
+    struct asked *late; /* NULL: nothing is asked */
+    bool shut_only;     /* the peer only ceases to read */
 };
+
+static void on_late(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    struct asked *late = arg;
+    (void)message;
+    atomic_fetch_add(&late->replies, 1);
+    atomic_store(&late->code, (int)status->code);
+}
 
 static void cross(void *arg)
 {
@@ -32,9 +40,11 @@ static void cross(void *arg)
         CHECK_INT(shutdown(asker.peer.fd, SHUT_RD), 0);
     else
         raw_close(&asker.peer);
-    c->late->result =
-        beam_open(asker.session, "late", &message, NULL, NULL, NULL, &c->late->channel);
-    CHECK_INT(c->late->result, 0);
+    if (c->late) {
+        atomic_store(&c->late->code, ASKER_PENDING);
+        c->late->result = beam_call(asker.session, "late", &message, on_late, c->late, NULL);
+        CHECK_INT(c->late->result, 0);
+    }
     beam_message_free(message);
 }
 
@@ -52,16 +62,19 @@ static void begin(struct asked asked[2])
     raw_clear(&packet);
 }
 
+/* The late call surely did not leave. */
 static void finish(struct asked *late)
 {
     WAIT_UNTIL(atomic_load(&asker.closed) != ASKER_PENDING);
-    asker_free_channel(late);
+    WAIT_UNTIL(atomic_load(&late->code) != ASKER_PENDING);
+    CHECK_INT(atomic_load(&late->code), BEAM_UNAVAILABLE);
+    CHECK_UINT(atomic_load(&late->replies), 1);
     asker_stop(&asker);
 }
 
 TEST(answers_that_lie_unread_when_their_peer_has_gone_are_read_first)
 {
-    struct asked asked[2], late = {.asker = &asker};
+    struct asked asked[2], late = {.service = "late"};
     begin(asked);
     raw_put_message(&packet, 1, BM_MSG_END, "an answer", 9);
     served_run(asker.runtime, 0, cross, &(struct crossing){&late, false});
@@ -75,7 +88,7 @@ TEST(answers_that_lie_unread_when_their_peer_has_gone_are_read_first)
 
 TEST(a_goaway_that_lies_unread_when_its_peer_has_gone_says_what_was_not_run)
 {
-    struct asked asked[2], late = {.asker = &asker};
+    struct asked asked[2], late = {.service = "late"};
     begin(asked);
     raw_put_message(&packet, 1, BM_MSG_END, "an answer", 9);
     raw_put_goaway(&packet, 1, BEAM_OK);
@@ -90,7 +103,7 @@ TEST(a_goaway_that_lies_unread_when_its_peer_has_gone_says_what_was_not_run)
 
 TEST(a_peer_that_stays_and_reads_no_more_is_given_up)
 {
-    struct asked asked[2], late = {.asker = &asker};
+    struct asked asked[2], late = {.service = "late"};
     begin(asked);
     raw_put_message(&packet, 1, BM_MSG_END, "an answer", 9);
     served_run(asker.runtime, 0, cross, &(struct crossing){&late, true});
@@ -99,6 +112,25 @@ TEST(a_peer_that_stays_and_reads_no_more_is_given_up)
     WAIT_UNTIL(atomic_load(&asked[1].code) != ASKER_PENDING);
     CHECK_INT(atomic_load(&asked[1].code), BEAM_UNKNOWN);
     finish(&late);
+}
+
+/* U5: something of ours lies unread at the peer when it closes, and the kernel says so first. */
+TEST(answers_and_goaway_lie_behind_a_reset)
+{
+    struct asked asked[2], unread = {.service = "unread"};
+    begin(asked);
+    asker_ask(&asker, &unread);
+    raw_put_message(&packet, 1, BM_MSG_END, "an answer", 9);
+    raw_put_goaway(&packet, 3, BEAM_OK);
+    served_run(asker.runtime, 0, cross, &(struct crossing){NULL, false});
+    WAIT_UNTIL(atomic_load(&asker.closed) != ASKER_PENDING);
+    for (unsigned i = 0; i < 2; i++)
+        WAIT_UNTIL(atomic_load(&asked[i].code) != ASKER_PENDING);
+    CHECK_INT(atomic_load(&asked[0].code), BEAM_OK);
+    CHECK_INT(atomic_load(&asked[1].code), BEAM_UNKNOWN);
+    WAIT_UNTIL(atomic_load(&unread.code) != ASKER_PENDING);
+    CHECK_INT(atomic_load(&unread.code), BEAM_UNAVAILABLE);
+    asker_stop(&asker);
 }
 
 /* P3: a session that fails says how far it got. */

@@ -167,6 +167,34 @@ TEST(sixty_four_channels_may_be_attached_and_no_more)
     served_stop(served);
 }
 
+/* --- what may be sent before the peer's HELLO ------------------------------------------------- */
+
+static void note_credit(void *arg)
+{
+    struct asked *asked = arg;
+    asked->result = (int)beam_channel_credit(asked->channel);
+}
+
+TEST(a_channel_opened_before_hello_gets_the_rest_of_its_window)
+{
+    struct asked asked = {.service = "x", .open = true};
+    const struct bm_hello hello = {
+        .version = BM_PROTOCOL_VERSION,
+        .window = 50000,
+        .channels_max = 16,
+        .message_len_max = 100000,
+    };
+    asker_start(&asker, false);
+    asker_ask(&asker, &asked);
+    served_run(asker.runtime, 0, note_credit, &asked);
+    CHECK_INT(asked.result, BM_WINDOW_MIN - 64);
+    asker_greet(&asker, &hello);
+    served_run(asker.runtime, 0, note_credit, &asked);
+    CHECK_INT(asked.result, 50000 - 64);
+    asker_free_channel(&asked);
+    asker_stop(&asker);
+}
+
 static void attach_too_much(void *arg)
 {
     struct asker *a = arg;
