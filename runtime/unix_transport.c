@@ -147,15 +147,22 @@ static void accept_again(struct unix_listener *ul)
     bm_op_start(ul->listener.core->reactor, &ul->accept_op);
 }
 
-/* Takes one peer off the backlog and closes it, with the fd that was kept for this. */
+/* Takes one peer off the backlog and closes it, with the fd that was kept for this. If there is one for
+ * the reserve besides, there are fds again, and the peer can stay. */
 static void turn_away(struct unix_listener *ul)
 {
     if (ul->reserve_fd < 0)
         return;
     close(ul->reserve_fd);
     int fd = accept4(ul->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0)
-        close(fd);
+    ul->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (ul->reserve_fd >= 0) {
+        deal(ul, fd);
+        return;
+    }
+    close(fd);
     ul->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 

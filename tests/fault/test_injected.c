@@ -417,6 +417,49 @@ TEST(a_listener_that_never_accepts_again_keeps_nobody_busy)
     close(ours);
 }
 
+static struct served *crowded;
+
+/* Two peers at once, of which the first finds no fd. */
+static void connect_both(void *arg)
+{
+    struct raw_peer *peers = arg;
+    for (unsigned i = 0; i < 2; i++)
+        CHECK_INT(raw_try_connect_on(&peers[i], crowded->name), 0);
+    plan.failed = false;
+}
+
+static enum bm_completion_verdict no_fd_once(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)flags;
+    (void)arg;
+    if (op->kind == BM_OP_ACCEPT && *res >= 0 && !plan.failed) {
+        plan.failed = true;
+        close(*res);
+        *res = -EMFILE;
+    }
+    return BM_COMPLETION_PASS;
+}
+
+TEST(a_peer_is_not_turned_away_when_there_are_fds_again)
+{
+    static struct raw_peer peers[2];
+    plan.failed = true;
+    bm_completion_hook.fn = no_fd_once;
+    crowded = served_start(NULL);
+    for (unsigned i = 0; i < 2; i++)
+        raw_socket(&peers[i]);
+    served_run(crowded->runtime, 0, connect_both, peers);
+    CHECK_INT(raw_next(&peers[0], RAW_TIMEOUT_MS), 0);
+    REQUIRE_INT(raw_next(&peers[1], RAW_TIMEOUT_MS), 1);
+    CHECK_INT(peers[1].frame.kind, BM_FRAME_HELLO);
+    CHECK(plan.failed);
+    for (unsigned i = 0; i < 2; i++)
+        raw_close(&peers[i]);
+    served_check_clean(crowded);
+    served_stop(crowded);
+    bm_completion_hook.fn = NULL;
+}
+
 TEST(a_packet_without_memory_in_the_kernel_keeps_nobody_busy)
 {
     static struct raw_peer peer;
