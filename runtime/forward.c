@@ -31,7 +31,8 @@ struct hop {
     struct end near, far;
     struct bm_core *core;
     const struct bm_service *service;
-    beam_message *first; /* opens far; NULL once it has */
+    struct beam_peer peer; /* who asks, for the handler to know */
+    beam_message *first;   /* opens far; NULL once it has */
     struct bm_list waiting_node;
     beam_request *request; /* near is a request of ours to answer; or NULL */
     bool events;           /* near is a sink of events: nothing comes back */
@@ -305,8 +306,10 @@ static int hop_open(struct hop *hop, beam_session *session)
         if (r == 0)
             hop->far.channel->depth = near->depth;
     }
-    if (r == 0)
+    if (r == 0) {
+        hop->far.channel->peer = hop->peer;
         (void)pump(hop, &hop->far);
+    }
     return r;
 }
 
@@ -385,6 +388,7 @@ static struct hop *hop_begin(beam_channel *channel, beam_message *message)
         return NULL;
     hop->core = channel->core;
     hop->service = channel->service;
+    hop->peer = channel->peer;
     hop->first = beam_message_keep(message);
     if (hop->first && (bm_message_channels(hop->first) == 0 || join_attached(hop->first) == 0))
         return hop;

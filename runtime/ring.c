@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "runtime/channel.h"
@@ -161,6 +162,26 @@ static bool home_index(const beam_runtime *runtime, const beam_message *message,
     return true;
 }
 
+/* On whose behalf a hop opens a channel. The word that has its uid is for a small message otherwise. */
+static void write_asker(const struct beam_peer *asker, struct bm_spsc_slot *slot)
+{
+    slot->word[5] |= (uint64_t)(uint32_t)asker->pid << 32 | (uint64_t)asker->kind << 8;
+    slot->word[6] = (uint64_t)asker->uid << 32 | asker->gid;
+}
+
+/* false: we ask ourselves. */
+static bool read_asker(const struct bm_spsc_slot *slot, struct beam_peer *ret)
+{
+    uint8_t kind = (uint8_t)(slot->word[5] >> 8);
+    if (kind == 0)
+        return false;
+    ret->kind = kind;
+    ret->pid = (int32_t)(slot->word[5] >> 32);
+    ret->uid = (uint32_t)(slot->word[6] >> 32);
+    ret->gid = (uint32_t)slot->word[6];
+    return true;
+}
+
 static int ring_put_message(beam_session *session, beam_channel *channel, beam_message *message)
 {
     struct ring_session *rs = ring_of(session);
@@ -183,7 +204,10 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     struct bm_spsc_slot from = fill(rs, SLOT_MSG, flags);
     from.word[1] = channel->id;
     from.word[2] = (uintptr_t)message;
-    if (bm_message_is_small(message) && home_index(session->core->runtime, message, &from.len)) {
+    /* Who asks takes the room of what describes a small message. */
+    bool asked = opening && channel->peer.kind != 0;
+    if (!asked && bm_message_is_small(message) &&
+        home_index(session->core->runtime, message, &from.len)) {
         struct bm_small small = bm_message_describe(message);
         from.kind = SLOT_SMALL;
         memcpy(&from.word[SMALL_WORD], &small, sizeof(small));
@@ -194,6 +218,8 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
         from.word[4] = channel->deadline_ns;
         from.word[5] = channel->depth;
     }
+    if (asked)
+        write_asker(&channel->peer, &from);
     put(rs, slot, &from);
     return BM_PUT_DONE;
 }
@@ -369,7 +395,8 @@ static int new_end(struct bm_core *core, unsigned to, bool opener, struct ring_s
     if (!rs)
         return -ENOMEM;
     bm_session_init(&rs->session, core, &ring_carrier, opener);
-    rs->session.peer.kind = BEAM_PEER_SELF;
+    rs->session.peer = (struct beam_peer){
+        .kind = BEAM_PEER_SELF, .uid = getuid(), .gid = getgid(), .pid = getpid()};
     rs->to = &core->runtime->cores[to];
     rs->out = out;
     *ret = rs;
@@ -467,6 +494,7 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
 {
     uint64_t id = slot->word[1];
     bool open = slot->flags & BM_MSG_OPEN;
+    struct beam_peer asker;
     if (message->attachments)
         message->attachments->sent = true;
     if (session->state != BM_SESSION_OPEN) {
@@ -488,6 +516,7 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
         .depth = open ? (uint8_t)slot->word[5] : 0,
         .service = open ? (const struct bm_service *)(uintptr_t)slot->word[3] : NULL,
         .service_known = open,
+        .asker = open && read_asker(slot, &asker) ? &asker : NULL,
     };
     (void)bm_incoming_message(session, &in, message);
 }

@@ -260,8 +260,9 @@ struct bm_incoming_message {
     beam_str name;
     const struct bm_service *service; /* ring: resolved by the sender; else NULL */
     bool service_known;
-    uint64_t deadline_ns; /* absolute; UINT64_MAX: none */
-    bool fds_missing;     /* MSG_CTRUNC took some of its fds */
+    const struct beam_peer *asker; /* ring: on whose behalf, when a hop passes it on; or NULL */
+    uint64_t deadline_ns;          /* absolute; UINT64_MAX: none */
+    bool fds_missing;              /* MSG_CTRUNC took some of its fds */
 };
 bool bm_incoming_message(beam_session *session, const struct bm_incoming_message *in,
                          beam_message *message);

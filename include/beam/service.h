@@ -19,7 +19,9 @@ typedef void beam_handler(beam_request *request, const beam_message *message, vo
 BEAM_EXPORT int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler,
                            void *arg);
 
-/* On one reactor only; requests that come in on another reactor reach it by one ring hop. */
+/* On one reactor only; requests that come in on another reactor reach it by one ring hop. Their
+ * beam_request_peer is who asked; their beam_request_session leads to the reactor they came in on, not
+ * to the caller: who is to be called back attaches a channel. */
 BEAM_EXPORT int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name,
                               beam_handler *handler, void *arg);
 

@@ -17,7 +17,8 @@ typedef struct beam_request beam_request;
 /* Who is at the other end, as the kernel says, never as the peer says. */
 struct beam_peer {
     enum { BEAM_PEER_SELF = 1, BEAM_PEER_UNIX = 2 } kind;
-    uint32_t uid, gid; /* SCM_CREDENTIALS of the HELLO packet (unix(7)) */
+    uint32_t uid,
+        gid; /* SCM_CREDENTIALS of the HELLO packet (unix(7)); of SELF this process's own */
     int32_t pid;
 };
 

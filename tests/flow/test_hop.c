@@ -117,6 +117,51 @@ FLOW_TEST(hop_request_fails_as_it_would_without)
     flow_answer_clear(&answer);
 }
 
+/* Who a service trusts must not depend on the reactor it runs on. */
+struct asker {
+    _Atomic int kind, pid;
+    _Atomic unsigned uid, gid, count;
+};
+
+static void note_asker(beam_request *request, const beam_message *message, void *arg)
+{
+    struct asker *asker = arg;
+    const struct beam_peer *peer = beam_request_peer(request);
+    asker->kind = (int)peer->kind;
+    asker->pid = peer->pid;
+    asker->uid = peer->uid;
+    asker->gid = peer->gid;
+    asker->count++;
+    beam_reply(request, NULL);
+}
+
+static void check_asker(const struct asker *asker)
+{
+    CHECK_INT(asker->kind, flow.one_runtime ? BEAM_PEER_SELF : BEAM_PEER_UNIX);
+    CHECK_INT(asker->pid, getpid());
+    CHECK_UINT(asker->uid, getuid());
+    CHECK_UINT(asker->gid, getgid());
+}
+
+FLOW_TEST(hop_request_tells_who_asks)
+{
+    struct asker *asker = flow_share(sizeof(*asker));
+    flow_serve_at_home("who", note_asker, asker);
+    flow_serve_at_home("who.event", note_asker, asker);
+    flow_start(NULL);
+    struct flow_answer answer = flow_ask("who", NULL);
+    CHECK_INT(answer.code, BEAM_OK);
+    check_asker(asker);
+    flow_answer_clear(&answer);
+    asker->kind = 0;
+    asker->uid = asker->gid = UINT32_MAX;
+    asker->pid = -1;
+    beam_message *event = beam_message_new();
+    REQUIRE_INT(beam_send_event(flow.session, "who.event", &event), 0);
+    FLOW_WAIT(asker->count == 2);
+    check_asker(asker);
+}
+
 #define MANY 500
 
 static beam_request *kept[MANY];

@@ -554,11 +554,9 @@ FLOW_TEST(handler_knows_who_asks)
     struct flow_answer answer = flow_ask("who", NULL);
     CHECK_INT(answer.code, BEAM_OK);
     CHECK_INT(who->kind, flow.one_runtime ? BEAM_PEER_SELF : BEAM_PEER_UNIX);
-    if (!flow.one_runtime) {
-        CHECK_INT(who->pid, getpid());
-        CHECK_UINT(who->uid, getuid());
-        CHECK_UINT(who->gid, getgid());
-    }
+    CHECK_INT(who->pid, getpid());
+    CHECK_UINT(who->uid, getuid());
+    CHECK_UINT(who->gid, getgid());
     CHECK_UINT(who->depth, 0);
     CHECK(who->deadline_is_none);
     flow_answer_clear(&answer);
