@@ -265,6 +265,20 @@ static void on_connect_timeout(struct bm_timer *timer)
     bm_session_lost(session, BEAM_UNAVAILABLE, "no answer from the peer in time");
 }
 
+/* The application's handle, and its time to come up. */
+static beam_session *hand_out(struct bm_core *core, beam_session *session,
+                              const struct beam_connect_options *options)
+{
+    uint64_t timeout = options && options->timeout_ns ? options->timeout_ns : BM_CONNECT_TIMEOUT_NS;
+    session->hello_timer.fn = on_connect_timeout;
+    bm_timer_arm(core->reactor, &session->hello_timer,
+                 bm_clock_after(bm_reactor_now_ns(core->reactor), timeout));
+    session->handle = true;
+    if (options)
+        bm_session_set_handlers(session, options->handlers, options->arg);
+    return bm_session_ref(session);
+}
+
 int beam_connect(beam_runtime *runtime, const char *url, const struct beam_connect_options *options,
                  beam_session **ret_session)
 {
@@ -285,22 +299,27 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
         unsigned long to = strtoul(url + 5, &end, 10);
         if (url[5] < '0' || url[5] > '9' || *end || to >= runtime->core_count)
             return -BEAM_EURL;
-        r = bm_ring_connect(core, (unsigned)to, &session);
+        r = bm_ring_connect(core, (unsigned)to, false, &session);
     } else {
         const struct beam_transport *transport = bm_transport_find(runtime, url);
         r = transport && transport->connect ? transport->connect(core, url, &session) : -BEAM_EURL;
     }
     if (r < 0)
         return r;
-    uint64_t timeout = options && options->timeout_ns ? options->timeout_ns : BM_CONNECT_TIMEOUT_NS;
-    session->hello_timer.fn = on_connect_timeout;
-    bm_timer_arm(core->reactor, &session->hello_timer,
-                 bm_clock_after(bm_reactor_now_ns(core->reactor), timeout));
-    session->handle = true;
-    bm_session_ref(session);
-    if (options)
-        bm_session_set_handlers(session, options->handlers, options->arg);
-    *ret_session = session;
+    *ret_session = hand_out(core, session, options);
+    return 0;
+}
+
+int bm_core_join(struct bm_core *core, unsigned to, const struct beam_connect_options *options,
+                 beam_session **ret_session)
+{
+    beam_session *session;
+    if (core->stopping)
+        return -ESHUTDOWN;
+    int r = bm_ring_connect(core, to, true, &session);
+    if (r < 0)
+        return r;
+    *ret_session = hand_out(core, session, options);
     return 0;
 }
 

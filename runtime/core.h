@@ -89,6 +89,10 @@ void bm_core_check_quiet(struct bm_core *core);
 /* Whether the peer of a new session may have one more: those of *other* users are counted. */
 bool bm_core_admits(struct bm_core *core, const beam_session *session);
 
+/* A session to another core for what is served there; beam_connect without a URL. */
+int bm_core_join(struct bm_core *core, unsigned to, const struct beam_connect_options *options,
+                 beam_session **ret_session);
+
 void bm_core_log(struct bm_core *core, enum beam_log_level level, const char *format, ...)
     __attribute__((__format__(__printf__, 3, 4)));
 

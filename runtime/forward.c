@@ -4,7 +4,9 @@
  *
  * A message holds its sender's credit until it has gone on, so a slow end slows the other and no more
  * than a window waits here. Each core keeps one session to each other core, opened at the first
- * request; what finds no room on it (it is not open yet, or too much is under way) waits in line. */
+ * request; what finds no room on it (it is not open yet, or too much is under way) waits in line. That
+ * session has no limits of its own for channels and resets: each of its channels stands for one that was
+ * counted where it came in, and what one caller does must not be at the expense of the others. */
 #include "runtime/forward.h"
 
 #include <errno.h>
@@ -355,14 +357,11 @@ static const struct beam_session_handlers session_handlers = {
 
 static int connect_to(struct bm_core *core, unsigned to, struct bm_hops *hops)
 {
-    char url[24];
     if (hops->session)
         return 0;
     if (!hops->waiting.next)
         bm_list_init(&hops->waiting);
-    snprintf(url, sizeof(url), "ring:%u", to);
-    return beam_connect(core->runtime, url,
-                        &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = hops),
+    return bm_core_join(core, to, &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = hops),
                         &hops->session);
 }
 

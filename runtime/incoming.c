@@ -218,7 +218,7 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
         return fail(session, -BEAM_EFRAGMENT);
     if (!abort && (channel->remote_ended || (channel->ours && channel->oneway)))
         return fail(session, -BEAM_EFRAME_CHANNEL);
-    if (abort && !channel->ours && !is_of_deadline(channel, end->code) &&
+    if (abort && !channel->ours && !session->inner && !is_of_deadline(channel, end->code) &&
         abort_is_too_many(session))
         return fail(session, -BEAM_ETOO_MANY_ABORTS);
 

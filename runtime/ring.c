@@ -331,7 +331,7 @@ static void try_connect(struct ring_session *rs)
     if (!slot)
         return;
     rs->connect_due = false;
-    struct bm_spsc_slot from = fill(rs, SLOT_CONNECT, 0);
+    struct bm_spsc_slot from = fill(rs, SLOT_CONNECT, rs->session.inner);
     from.word[1] = (uintptr_t)rs;
     put(rs, slot, &from);
     ring_commit(&rs->session);
@@ -385,7 +385,9 @@ static const struct bm_carrier ring_carrier = {
     .memory = ring_memory,
 };
 
-static int new_end(struct bm_core *core, unsigned to, bool opener, struct ring_session **ret)
+/* inner: each channel of it stands for one that came in elsewhere, where it was counted. */
+static int new_end(struct bm_core *core, unsigned to, bool opener, bool inner,
+                   struct ring_session **ret)
 {
     struct bm_path *out = make_path(core->runtime, core->index, to);
     struct bm_path *back = out ? make_path(core->runtime, to, core->index) : NULL;
@@ -397,18 +399,21 @@ static int new_end(struct bm_core *core, unsigned to, bool opener, struct ring_s
     bm_session_init(&rs->session, core, &ring_carrier, opener);
     rs->session.peer = (struct beam_peer){
         .kind = BEAM_PEER_SELF, .uid = getuid(), .gid = getgid(), .pid = getpid()};
+    rs->session.inner = inner;
+    if (inner)
+        rs->session.limits.channels_max = INT32_MAX;
     rs->to = &core->runtime->cores[to];
     rs->out = out;
     *ret = rs;
     return 0;
 }
 
-int bm_ring_connect(struct bm_core *core, unsigned to, beam_session **ret_session)
+int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session **ret_session)
 {
     struct ring_session *rs;
     if (to >= core->runtime->core_count)
         return -BEAM_EURL;
-    int r = new_end(core, to, true, &rs);
+    int r = new_end(core, to, true, inner, &rs);
     if (r < 0)
         return r;
     rs->connect_due = true;
@@ -419,10 +424,11 @@ int bm_ring_connect(struct bm_core *core, unsigned to, beam_session **ret_sessio
 }
 
 /* The peer wants a session. Without memory its CONNECT is answered by a CLOSE from nobody. */
-static void accept_end(struct bm_core *core, unsigned from, struct ring_session *opener)
+static void accept_end(struct bm_core *core, unsigned from, const struct bm_spsc_slot *connect)
 {
+    struct ring_session *opener = (struct ring_session *)(uintptr_t)connect->word[1];
     struct ring_session *rs;
-    if (new_end(core, from, false, &rs) < 0) {
+    if (new_end(core, from, false, connect->flags, &rs) < 0) {
         struct bm_path *out = path_between(core->runtime, core->index, from);
         struct bm_spsc_slot *slot = out ? bm_spsc_reserve(&out->ring) : NULL;
         if (!slot)
@@ -542,7 +548,7 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
         return;
     }
     if (slot->kind == SLOT_CONNECT) {
-        accept_end(core, from, (struct ring_session *)(uintptr_t)slot->word[1]);
+        accept_end(core, from, slot);
         return;
     }
 

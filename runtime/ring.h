@@ -19,8 +19,8 @@ struct bm_path {
     _Alignas(64) _Atomic uint32_t want_room;
 };
 
-/* Opens a session from this core to another (or itself). */
-int bm_ring_connect(struct bm_core *core, unsigned to, beam_session **ret_session);
+/* Opens a session from this core to another (or itself). inner: for what is served there. */
+int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session **ret_session);
 
 /* Sends a message's memory home to the core it came from; owner of `core`. */
 void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message);

@@ -72,6 +72,7 @@ struct beam_session {
     unsigned refs; /* the carrier's, the handle's, and each dispatch under way */
     uint8_t state;
     bool opener;
+    bool inner; /* between two cores, for services of one: who asks was limited where he came in */
     bool hello_sent, hello_received;
     bool draining;         /* we have asked for the end */
     bool peer_draining;    /* the peer has */

@@ -253,6 +253,74 @@ FLOW_TEST(hop_requests_hear_that_their_session_is_lost)
     flow_at_home(answer_all, NULL);
 }
 
+/* --- many callers share the way ---------------------------------------------------------------- */
+
+static void on_curt(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_reply(request, NULL); /* its caller has not ended yet */
+}
+
+static void on_answered(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    struct seen *seen = arg;
+    seen->code = (int)status->code;
+    seen->ends++;
+    flow_tick();
+}
+
+static const struct beam_channel_handlers answer_handlers = {.on_end = on_answered};
+
+FLOW_TEST(hop_outlives_any_number_of_conversations_that_its_service_ends)
+{
+    flow_serve_at_home("curt", on_curt, NULL);
+    flow_start(NULL);
+    for (unsigned i = 0; i < 1000; i++) {
+        struct seen here = {.code = -1};
+        beam_channel *channel = NULL;
+        int r = beam_open(flow.session, "curt", NULL, &answer_handlers, &here, NULL, &channel);
+        REQUIRE_INT(r, 0);
+        FLOW_WAIT(here.ends == 1);
+        beam_channel_free(channel);
+        test_note("conversation %u", i);
+        REQUIRE_INT(here.code, BEAM_OK);
+    }
+}
+
+FLOW_TEST(hop_has_room_for_all_whatever_one_session_has_open)
+{
+    enum { MOST = 64 };
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer answers[MOST] = {0};
+    kept_count = 0;
+    flow_serve_at_home("keep", on_keep, seen);
+    flow_serve_at_home("echo", on_echo, seen);
+    flow_start(
+        &(struct flow_options){.client = {.channels_max = MOST}, .server = {.channels_max = MOST}});
+    beam_session *greedy = flow_connect(NULL, NULL);
+    for (unsigned i = 0; i < MOST; i++) {
+        beam_message *question = beam_message_new();
+        int r = beam_call(greedy, "keep", &question, flow_on_reply, &answers[i], NULL);
+        if (r == -EAGAIN) {
+            beam_message_free(question);
+            flow_turn(); /* until the peer has told how many it takes */
+            i--;
+            continue;
+        }
+        REQUIRE_INT(r, 0);
+    }
+    FLOW_WAIT(seen->asked == MOST);
+    struct flow_answer answer = flow_ask("echo", NULL);
+    CHECK_INT(answer.code, BEAM_OK);
+    flow_answer_clear(&answer);
+    flow_at_home(answer_all, NULL);
+    for (unsigned i = 0; i < MOST; i++) {
+        FLOW_WAIT(answers[i].count == 1);
+        CHECK_INT(answers[i].code, BEAM_OK);
+        flow_answer_clear(&answers[i]);
+    }
+    beam_session_free(greedy);
+}
+
 /* --- channels -------------------------------------------------------------------------------- */
 
 static void count_number(struct seen *seen, const beam_message *message)
