@@ -289,7 +289,6 @@ static const struct beam_stream_handlers stream_handlers = {
 
 /* --- the sessions between cores -------------------------------------------------------------- */
 
-/* What waits is opened when there is room, in order. */
 static int hop_open(struct hop *hop, beam_session *session)
 {
     const beam_channel *near = hop->near.channel;
@@ -323,19 +322,25 @@ static void cannot_be_reached(struct hop *hop, int error)
     (void)hop_break(hop, BEAM_UNAVAILABLE, text);
 }
 
+/* What waits is opened when there is room, in order; but those that wait for fd credit, on which a service
+ * may sit, do not hold up the others. */
 static void on_session_writable(beam_session *session, void *arg)
 {
     struct bm_hops *hops = arg;
+    struct bm_list waiting;
     struct bm_list *node;
-    while ((node = bm_list_pop_front(&hops->waiting))) {
+    bool full = false;
+    bm_list_init(&waiting);
+    bm_list_splice_back(&waiting, &hops->waiting);
+    while ((node = bm_list_pop_front(&waiting))) {
         struct hop *hop = bm_list_entry(node, struct hop, waiting_node);
-        int r = hop_open(hop, session);
-        if (r == -EAGAIN) {
-            bm_list_push_front(&hops->waiting, node);
-            return;
-        }
-        if (r < 0)
+        bool fds = bm_message_fds_left(hop->first) > 0;
+        int r = full ? -EAGAIN : hop_open(hop, session);
+        if (r == -EAGAIN)
+            bm_list_push_back(&hops->waiting, node);
+        else if (r < 0)
             cannot_be_reached(hop, r);
+        full |= r == -EAGAIN && !fds;
     }
 }
 
@@ -370,7 +375,7 @@ static void hop_start(struct hop *hop)
     struct bm_hops *hops = &hop->core->hops[hop->service->core];
     int r = connect_to(hop->core, hop->service->core, hops);
     if (r == 0)
-        r = bm_list_empty(&hops->waiting) ? hop_open(hop, hops->session) : -EAGAIN;
+        r = hop_open(hop, hops->session);
     if (r == -EAGAIN)
         bm_list_push_back(&hops->waiting, &hop->waiting_node);
     else if (r < 0)

@@ -286,6 +286,19 @@ FLOW_TEST(hop_outlives_any_number_of_conversations_that_its_service_ends)
     }
 }
 
+/* A further session that does not come in at home: a listener deals them out in turn. */
+static beam_session *connect_away(void)
+{
+    if (!flow.one_runtime) {
+        beam_session *at_home = flow_connect(NULL, NULL);
+        FLOW_WAIT(beam_session_is_open(at_home));
+        beam_session_free(at_home);
+    }
+    beam_session *session = flow_connect(NULL, NULL);
+    FLOW_WAIT(beam_session_is_open(session));
+    return session;
+}
+
 FLOW_TEST(hop_has_room_for_all_whatever_one_session_has_open)
 {
     enum { MOST = 64 };
@@ -296,17 +309,10 @@ FLOW_TEST(hop_has_room_for_all_whatever_one_session_has_open)
     flow_serve_at_home("echo", on_echo, seen);
     flow_start(
         &(struct flow_options){.client = {.channels_max = MOST}, .server = {.channels_max = MOST}});
-    beam_session *greedy = flow_connect(NULL, NULL);
+    beam_session *greedy = connect_away();
     for (unsigned i = 0; i < MOST; i++) {
         beam_message *question = beam_message_new();
-        int r = beam_call(greedy, "keep", &question, flow_on_reply, &answers[i], NULL);
-        if (r == -EAGAIN) {
-            beam_message_free(question);
-            flow_turn(); /* until the peer has told how many it takes */
-            i--;
-            continue;
-        }
-        REQUIRE_INT(r, 0);
+        REQUIRE_INT(beam_call(greedy, "keep", &question, flow_on_reply, &answers[i], NULL), 0);
     }
     FLOW_WAIT(seen->asked == MOST);
     struct flow_answer answer = flow_ask("echo", NULL);
@@ -568,6 +574,59 @@ FLOW_TEST(hop_fds_arrive_as_the_same_files)
         for (unsigned i = 0; i < 3; i++)
             CHECK_UINT(inos[i], wanted[i]);
         flow_answer_clear(&answer);
+    }
+}
+
+static beam_message *sat_on[8];
+static unsigned sat_on_count;
+
+static void on_sit(beam_request *request, const beam_message *message, void *arg)
+{
+    sat_on[sat_on_count++] = beam_message_keep(message);
+    ((struct seen *)arg)->asked++;
+    beam_reply(request, NULL);
+}
+
+static void get_up(beam_request *request, void *arg)
+{
+    while (sat_on_count > 0)
+        beam_message_free(sat_on[--sat_on_count]);
+}
+
+FLOW_TEST(hop_requests_without_fds_do_not_wait_behind_those_with)
+{
+    enum { FDS = 4 };
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer answers[FDS + 1] = {0};
+    beam_session *sessions[FDS + 1];
+    sat_on_count = 0;
+    flow_serve_at_home("sit", on_sit, seen);
+    flow_serve_at_home("echo", on_echo, seen);
+    flow_start(&(struct flow_options){.server = {.fds_max = FDS}});
+    /* Each caller has credit for one; together they want more than a service may sit on. */
+    for (unsigned i = 0; i < FDS + 1; i++) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        beam_message *question = beam_message_new();
+        beam_message_attach_fd(question, &fd);
+        sessions[i] = connect_away();
+        REQUIRE_INT(beam_call(sessions[i], "sit", &question, flow_on_reply, &answers[i], NULL), 0);
+        if (i < FDS)
+            FLOW_WAIT(answers[i].count == 1);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        struct flow_answer answer = flow_ask("echo", NULL);
+        CHECK_INT(answer.code, BEAM_OK);
+        flow_answer_clear(&answer);
+    }
+    CHECK_UINT(seen->asked, FDS + 3);
+    CHECK_UINT(answers[FDS].count, 0);
+    flow_at_home(get_up, NULL);
+    FLOW_WAIT(answers[FDS].count == 1);
+    flow_at_home(get_up, NULL);
+    for (unsigned i = 0; i < FDS + 1; i++) {
+        CHECK_INT(answers[i].code, BEAM_OK);
+        flow_answer_clear(&answers[i]);
+        beam_session_free(sessions[i]);
     }
 }
 
