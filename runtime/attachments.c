@@ -98,6 +98,12 @@ void bm_attachments_release_channels(struct bm_attachments *att)
     }
 }
 
+void bm_attachments_renew(struct bm_attachments *att)
+{
+    att->channel_count = 0;
+    att->sent = false;
+}
+
 void bm_attachments_close_ranks(struct bm_attachments *att)
 {
     unsigned n = 0;

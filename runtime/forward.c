@@ -106,7 +106,9 @@ static int join_attached(beam_message *message)
                       ? (beam_channel *)beam_message_take_stream(message, i)
                       : beam_message_take_channel(message, i);
     }
-    int r = bm_message_make_ours(message);
+    /* Not yet ours: it holds its sender's credit until it has gone on. */
+    bm_attachments_renew(message->attachments);
+    int r = 0;
     for (unsigned i = 0; i < count; i++) {
         beam_channel *goes = r < 0 || !came[i] ? NULL
                              : came[i]->mode == BM_MODE_BYTES
@@ -177,7 +179,7 @@ static bool pump(struct hop *hop, struct end *to)
             to->tail = &to->head;
         if (to->channel->mode == BM_MODE_BYTES) {
             struct end *from = to == &hop->near ? &hop->far : &hop->near;
-            beam_stream_release((beam_stream *)from->channel, len);
+            bm_channel_return_credit(from->channel, (int64_t)len + BM_MESSAGE_COST);
         }
     }
     if (to->ending && !to->ended) {
@@ -235,7 +237,9 @@ static void on_data(beam_stream *stream, const void *data, size_t len, void *arg
         (void)hop_break(hop, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
         return;
     }
+    /* All of it, the cost of the frame too: many small ones weigh more than their bytes. */
     beam_stream_hold(stream);
+    bm_channel_return_credit(channel, -(int64_t)BM_MESSAGE_COST);
     *to->tail = message;
     to->tail = &message->next;
     (void)pump(hop, to);

@@ -250,8 +250,7 @@ int bm_message_make_ours(beam_message *message)
     if (att && att->sent) {
         if (bm_attachments_channel(message))
             return -EINVAL;
-        att->channel_count = 0;
-        att->sent = false;
+        bm_attachments_renew(att);
     }
     if (att)
         bm_attachments_close_ranks(att);

@@ -218,6 +218,8 @@ void bm_attachments_close(beam_message *message);
 void bm_attachments_free_memory(struct bm_pool *pool, struct bm_attachments *att);
 /* The channels have left with their message: our ends are the application's alone; ids and modes stay. */
 void bm_attachments_release_channels(struct bm_attachments *att);
+/* Of a received message all of whose channels were taken: room for others. */
+void bm_attachments_renew(struct bm_attachments *att);
 /* fds that were taken leave no gaps. */
 void bm_attachments_close_ranks(struct bm_attachments *att);
 

@@ -510,6 +510,53 @@ FLOW_TEST(hop_adds_a_window_and_no_more_to_what_a_slow_reader_holds)
     flow_at_home(reply_served, NULL);
 }
 
+/* Sends until nothing moves any more; how many went. */
+static uint32_t send_with_streams(beam_channel *channel, beam_stream **streams, uint32_t max)
+{
+    uint8_t body[936] = {0}; /* 1000 with its cost */
+    uint32_t n = 0;
+    for (unsigned still = 0; still < 10 && n < max;) {
+        beam_message *message = beam_message_new();
+        streams[n] = beam_message_attach_stream(message);
+        memcpy(body, &n, sizeof(n));
+        beam_message_set_body(message, body, sizeof(body));
+        if (beam_channel_send(channel, &message) == 0) {
+            n++;
+            still = 0;
+            continue;
+        }
+        beam_message_free(message);
+        beam_stream_free(streams[n]);
+        flow_settle();
+        still++;
+    }
+    return n;
+}
+
+FLOW_TEST(hop_messages_with_channels_hold_their_credit_like_others)
+{
+    enum { MOST = 500 };
+    struct seen *there = flow_share(sizeof(*there));
+    struct seen here = {0};
+    static beam_stream *streams[MOST];
+    hoarded = 0;
+    flow_serve_at_home("talk", on_hoard, there);
+    flow_start(NULL);
+    beam_channel *channel = open_talk(there, &here);
+    uint32_t n = send_with_streams(channel, streams, MOST);
+    CHECK(n >= 65 && n <= 2 * 66 + 2);
+    for (unsigned round = 0; round < 4; round++)
+        flow_at_home(free_hoard, NULL);
+    FLOW_WAIT(there->messages == n);
+    CHECK_UINT(there->wrong, 0);
+    for (uint32_t i = 0; i < n; i++)
+        beam_stream_free(streams[i]);
+    beam_channel_free(channel);
+    FLOW_WAIT(there->cancelled == 1);
+    flow_at_home(free_hoard, NULL);
+    flow_at_home(reply_served, NULL);
+}
+
 /* --- events ---------------------------------------------------------------------------------- */
 
 static void on_tick(beam_request *request, const beam_message *message, void *arg)
@@ -738,6 +785,55 @@ FLOW_TEST(hop_channels_and_streams_are_joined)
     beam_channel_free(channel);
     beam_stream_free(stream);
     flow_at_home(free_taken, NULL);
+    flow_answer_clear(&answer);
+}
+
+static void hold_data(beam_stream *stream, const void *data, size_t len, void *arg)
+{
+    ((struct seen *)arg)->bytes += len;
+    beam_stream_hold(stream);
+}
+
+static const struct beam_stream_handlers hold_handlers = {.on_data = hold_data};
+
+static void on_hold(beam_request *request, const beam_message *message, void *arg)
+{
+    taken_stream = beam_message_take_stream(message, 0);
+    beam_stream_set_handlers(taken_stream, &hold_handlers, arg);
+    beam_reply(request, NULL);
+}
+
+static void free_held(beam_request *request, void *arg)
+{
+    taken_stream = beam_stream_free(taken_stream);
+}
+
+FLOW_TEST(hop_holds_no_more_of_a_stream_however_small_its_frames)
+{
+    enum { WINDOW = 16384 };
+    struct seen *there = flow_share(sizeof(*there));
+    flow_serve_at_home("hold", on_hold, there);
+    flow_start(&(struct flow_options){.server = {.window = WINDOW}});
+    beam_message *message = beam_message_new();
+    beam_stream *stream = beam_message_attach_stream(message);
+    struct flow_answer answer = flow_ask("hold", message);
+    CHECK_INT(answer.code, BEAM_OK);
+    unsigned written = 0;
+    for (unsigned still = 0; still < 10;) {
+        if (beam_stream_write(stream, "x", 1) == 1) {
+            written++;
+            still = 0;
+            continue;
+        }
+        flow_settle();
+        still++;
+    }
+    /* The holder's window of bytes, and one of frames with their cost at the hop. */
+    CHECK(written >= WINDOW);
+    CHECK(written <= WINDOW + WINDOW / 64 + 64);
+    FLOW_WAIT(there->bytes >= WINDOW);
+    beam_stream_free(stream);
+    flow_at_home(free_held, NULL);
     flow_answer_clear(&answer);
 }
 
