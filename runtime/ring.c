@@ -90,27 +90,41 @@ static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned 
 
 /* --- way out --------------------------------------------------------------------------------- */
 
+static struct bm_spsc_slot *reserve_in(struct bm_path *out)
+{
+    struct bm_spsc_slot *slot = bm_spsc_reserve(&out->ring);
+    if (BM_UNLIKELY(!slot)) {
+        atomic_exchange_explicit(&out->want_room, 1, memory_order_seq_cst);
+        slot = bm_spsc_reserve(&out->ring);
+    }
+    return slot;
+}
+
 static void wait_for_room(struct ring_session *rs)
 {
     struct bm_core *core = rs->session.core;
-    if (bm_list_linked(&rs->waiting_node))
-        return;
-    core->ring_waiters++;
-    bm_list_push_back(&core->ring_waiting[rs->to->index], &rs->waiting_node);
+    if (!bm_list_linked(&rs->waiting_node)) {
+        core->ring_waiters++;
+        bm_list_push_back(&core->ring_waiting[rs->to->index], &rs->waiting_node);
+    }
+    /* What fills the ring may be messages on their way home, for which nobody was woken. */
+    bm_reactor_wake_soon(core->reactor, rs->to->reactor);
+}
+
+/* Somebody else stands in line for this ring. */
+static bool others_wait(const struct ring_session *rs)
+{
+    const struct bm_core *core = rs->session.core;
+    return BM_UNLIKELY(core->ring_waiters > 0) && core->ring_turn != &rs->session &&
+           !bm_list_empty(&core->ring_waiting[rs->to->index]);
 }
 
 /* A slot to fill, or NULL: the session then waits its turn. */
 static struct bm_spsc_slot *reserve(struct ring_session *rs)
 {
-    struct bm_spsc_slot *slot = bm_spsc_reserve(&rs->out->ring);
-    if (BM_UNLIKELY(!slot)) {
-        atomic_exchange_explicit(&rs->out->want_room, 1, memory_order_seq_cst);
-        slot = bm_spsc_reserve(&rs->out->ring);
-        if (!slot) {
-            wait_for_room(rs);
-            return NULL;
-        }
-    }
+    struct bm_spsc_slot *slot = others_wait(rs) ? NULL : reserve_in(rs->out);
+    if (BM_UNLIKELY(!slot))
+        wait_for_room(rs);
     return slot;
 }
 
@@ -671,27 +685,32 @@ static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *
     return n;
 }
 
-/* How many sessions go on: that is work too, and a drain without any ends in sleep. */
+/* How many sessions go on: that is work too, and a drain without any ends in sleep. Each has one turn;
+ * who fills the ring again stands at the end of the line. */
 static unsigned retry_waiting(struct bm_core *core, unsigned to)
 {
+    struct bm_list *line = &core->ring_waiting[to];
     struct bm_list waiting;
-    struct bm_list *node;
     unsigned n = 0;
-    if (bm_list_empty(&core->ring_waiting[to]) ||
-        bm_spsc_room(&path_between(core->runtime, core->index, to)->ring, 1) == 0)
+    if (bm_list_empty(line))
         return 0;
+    struct bm_path *out = path_between(core->runtime, core->index, to);
     bm_list_init(&waiting);
-    bm_list_splice_back(&waiting, &core->ring_waiting[to]);
-    while ((node = bm_list_pop_front(&waiting))) {
-        struct ring_session *rs = bm_list_entry(node, struct ring_session, waiting_node);
+    bm_list_splice_back(&waiting, line);
+    while (!bm_list_empty(&waiting) && bm_spsc_room(&out->ring, 1) > 0) {
+        struct ring_session *rs =
+            bm_list_entry(bm_list_pop_front(&waiting), struct ring_session, waiting_node);
         core->ring_waiters--;
-        bm_session_ref(&rs->session);
+        core->ring_turn = bm_session_ref(&rs->session);
         try_connect(rs);
         try_close(rs);
-        bm_session_want_flush(&rs->session);
+        bm_outgoing_flush(&rs->session);
+        core->ring_turn = NULL;
         bm_session_unref(&rs->session);
         n++;
     }
+    bm_list_splice_back(&waiting, line);
+    bm_list_splice_back(line, &waiting);
     return n;
 }
 
