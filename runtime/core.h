@@ -49,7 +49,7 @@ struct bm_core {
     struct bm_hops *hops;         /* [cores] */
     struct bm_returns *returns;   /* [cores] */
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
-    unsigned ring_waiters;        /* in all of them */
+    unsigned ring_waiters;        /* in all of them, and who is still to be refused */
     beam_session *ring_turn;      /* the one of them that goes on just now */
 
     beam_message *unposted; /* freed here, bound to cores whose mailbox was full */

@@ -54,6 +54,7 @@ struct ring_session {
     struct bm_path *out;
     struct bm_list waiting_node;
     bool connect_due, close_due, close_sent, close_received;
+    struct ring_session *next_refused; /* the other core's, should it have no memory for its end */
 };
 
 static struct ring_session *ring_of(beam_session *session)
@@ -78,6 +79,7 @@ static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned 
         return NULL;
     bm_spsc_init(&path->ring, 0);
     atomic_init(&path->want_room, 0);
+    path->refused = NULL;
     struct bm_path *none = NULL;
     if (!atomic_compare_exchange_strong_explicit(&runtime->paths[to * runtime->core_count + from],
                                                  &none, path, memory_order_acq_rel,
@@ -437,19 +439,34 @@ int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session 
     return 0;
 }
 
-/* The peer wants a session. Without memory its CONNECT is answered by a CLOSE from nobody. */
+/* CLOSE from nobody, for openers that found no memory here. How many were told. */
+static unsigned tell_refused(struct bm_core *core, unsigned to, struct bm_path *out)
+{
+    struct bm_spsc_slot *slot;
+    unsigned n = 0;
+    while (out->refused && (slot = reserve_in(out))) {
+        struct bm_spsc_slot from = {.kind = SLOT_CLOSE, .word = {(uintptr_t)out->refused}};
+        out->refused = out->refused->next_refused;
+        core->ring_waiters--;
+        bm_spsc_put(&out->ring, slot, &from);
+        n++;
+    }
+    bm_reactor_wake_soon(core->reactor, core->runtime->cores[to].reactor);
+    return n;
+}
+
+/* The peer wants a session. */
 static void accept_end(struct bm_core *core, unsigned from, const struct bm_spsc_slot *connect)
 {
     struct ring_session *opener = (struct ring_session *)(uintptr_t)connect->word[1];
     struct ring_session *rs;
     if (new_end(core, from, false, connect->flags, &rs) < 0) {
+        /* Both rings are there: the opener has made them. Until it is told, that word of it is ours. */
         struct bm_path *out = path_between(core->runtime, core->index, from);
-        struct bm_spsc_slot *slot = out ? bm_spsc_reserve(&out->ring) : NULL;
-        if (!slot)
-            return; /* its hello timer ends it */
-        struct bm_spsc_slot close_slot = {.kind = SLOT_CLOSE, .word = {(uintptr_t)opener}};
-        bm_spsc_put(&out->ring, slot, &close_slot);
-        bm_reactor_wake_soon(core->reactor, core->runtime->cores[from].reactor);
+        opener->next_refused = out->refused;
+        out->refused = opener;
+        core->ring_waiters++;
+        (void)tell_refused(core, from, out);
         return;
     }
     rs->peer = opener;
@@ -621,10 +638,12 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
 
 static bool room_came(struct bm_core *core)
 {
-    for (unsigned to = 0; to < core->runtime->core_count; to++)
-        if (!bm_list_empty(&core->ring_waiting[to]) &&
-            bm_spsc_room(&path_between(core->runtime, core->index, to)->ring, 1) > 0)
+    for (unsigned to = 0; to < core->runtime->core_count; to++) {
+        struct bm_path *out = path_between(core->runtime, core->index, to);
+        if (out && (out->refused || !bm_list_empty(&core->ring_waiting[to])) &&
+            bm_spsc_room(&out->ring, 1) > 0)
             return true;
+    }
     return false;
 }
 
@@ -692,9 +711,11 @@ static unsigned retry_waiting(struct bm_core *core, unsigned to)
     struct bm_list *line = &core->ring_waiting[to];
     struct bm_list waiting;
     unsigned n = 0;
-    if (bm_list_empty(line))
-        return 0;
     struct bm_path *out = path_between(core->runtime, core->index, to);
+    if (out && out->refused)
+        n += tell_refused(core, to, out);
+    if (bm_list_empty(line))
+        return n;
     bm_list_init(&waiting);
     bm_list_splice_back(&waiting, line);
     while (!bm_list_empty(&waiting) && bm_spsc_room(&out->ring, 1) > 0) {

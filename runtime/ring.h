@@ -10,6 +10,7 @@
 
 struct bm_core;
 struct beam_runtime;
+struct ring_session;
 
 /* A ring with the word by which a producer that found it full asks to be woken. */
 struct bm_path {
@@ -17,6 +18,8 @@ struct bm_path {
     /* Set by the producer (exchange, seq_cst) before it looks at the head again; taken by the
      * consumer (exchange, seq_cst) after it has published the head. */
     _Alignas(64) _Atomic uint32_t want_room;
+    /* The producer's own: ends that wanted a session and are still to hear that there is no memory. */
+    _Alignas(64) struct ring_session *refused;
 };
 
 /* Opens a session from this core to another (or itself). inner: for what is served there. */
