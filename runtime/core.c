@@ -36,6 +36,12 @@ void bm_core_enter(struct bm_core *core)
     current = core;
 }
 
+bool bm_core_is_here(const struct bm_core *core)
+{
+    return core == current ||
+           (core->runtime->options.embedded && pthread_equal(core->thread, pthread_self()));
+}
+
 void bm_core_log(struct bm_core *core, enum beam_log_level level, const char *format, ...)
 {
     const struct beam_runtime_options *options = &core->runtime->options;

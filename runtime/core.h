@@ -64,7 +64,7 @@ struct bm_core {
     uint64_t session_count, channel_count;
     uint64_t allocs_begin;
 
-    pthread_t thread;
+    pthread_t thread; /* ours, once it is started; embedded: the host's */
     bool thread_started;
     bool closed; /* under start_lock: its thread touches nothing of it any more */
     int start_error;
@@ -74,6 +74,9 @@ struct bm_core {
 struct bm_core *bm_core_current(void);
 /* Makes it that: a thread may have several embedded ones, and is the one it turned last. */
 void bm_core_enter(struct bm_core *core);
+
+/* This thread is the core's: it runs on it, or is the host of an embedded one, which may have several. */
+bool bm_core_is_here(const struct bm_core *core);
 
 /* Owner's thread: makes the reactor and all that hangs on it; -BEAM_ENO_IO_URING, -ENOMEM. */
 int bm_core_open(struct bm_core *core);

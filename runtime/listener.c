@@ -73,15 +73,11 @@ static int add(beam_runtime *runtime, struct bm_listener *listener)
     pthread_mutex_unlock(&runtime->start_lock);
     if (!open)
         return over ? -ESHUTDOWN : 0;
-    if (bm_core_current() == core || runtime->options.embedded) {
+    if (bm_core_is_here(core)) {
         add_here(listener);
         return 0;
     }
-    int r;
-    do
-        r = bm_mailbox_post(core->reactor, add_here, listener);
-    while (r == -EAGAIN);
-    return r;
+    return bm_runtime_post(core, add_here, listener);
 }
 
 int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen_options *options)

@@ -109,24 +109,35 @@ static void run_errand(void *arg)
     pthread_mutex_unlock(&errand->lock);
 }
 
+int bm_runtime_post(struct bm_core *core, void (*fn)(void *arg), void *arg)
+{
+    int r = bm_mailbox_post_wait(core->reactor, fn, arg, UINT64_MAX);
+    if (r == -EDEADLK) /* another reactor: it must not wait, and hands the work over */
+        do
+            r = bm_mailbox_post(core->reactor, fn, arg);
+        while (r == -EAGAIN);
+    return r;
+}
+
 void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
 {
     struct errand errand = {.fn = fn, .arg = arg};
+    struct bm_core *was = bm_core_current();
     if (bm_runtime_forked(core->runtime))
         return;
-    if (core == bm_core_current() || core->runtime->options.embedded ||
-        !atomic_load_explicit(&core->open, memory_order_acquire)) {
+    if (!atomic_load_explicit(&core->open, memory_order_acquire)) {
         fn(arg);
+        return;
+    }
+    if (bm_core_is_here(core)) {
+        bm_core_enter(core);
+        fn(arg);
+        bm_core_enter(was);
         return;
     }
     pthread_mutex_init(&errand.lock, NULL);
     pthread_cond_init(&errand.cond, NULL);
-    int r = bm_mailbox_post_wait(core->reactor, run_errand, &errand, UINT64_MAX);
-    if (r == -EDEADLK) /* another reactor: it must not wait, and hands the work over */
-        do
-            r = bm_mailbox_post(core->reactor, run_errand, &errand);
-        while (r == -EAGAIN);
-    if (r == 0) {
+    if (bm_runtime_post(core, run_errand, &errand) == 0) {
         pthread_mutex_lock(&errand.lock);
         while (!errand.done)
             pthread_cond_wait(&errand.cond, &errand.lock);

@@ -198,6 +198,7 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
             return -ENOMEM;
     }
     if (wanted.embedded) {
+        runtime->cores[0].thread = pthread_self();
         int r = bm_core_open(&runtime->cores[0]);
         if (r < 0)
             return r;
@@ -222,6 +223,7 @@ static void join(beam_runtime *runtime)
 static void finish_embedded(beam_runtime *runtime)
 {
     struct bm_core *core = &runtime->cores[0];
+    struct bm_core *was = bm_core_current();
     if (!core->reactor)
         return;
     bm_core_enter(core);
@@ -232,6 +234,8 @@ static void finish_embedded(beam_runtime *runtime)
             (void)poll(&pfd, 1, FINISH_POLL_MS);
     }
     bm_core_close(core);
+    if (was != core)
+        bm_core_enter(was);
 }
 
 /* A child closes its copies of what the kernel gave. The memory stays: other threads were at work in it

@@ -67,6 +67,9 @@ enum bm_runtime_state bm_runtime_state(const beam_runtime *runtime);
 bool bm_runtime_may_spin(const beam_runtime *runtime);
 bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core);
 
+/* Posts fn(arg) to an open core, however full its mailbox. -ESHUTDOWN. */
+int bm_runtime_post(struct bm_core *core, void (*fn)(void *arg), void *arg);
+
 /* Runs fn(arg) on a core, from any thread, and returns when it has run; on the core itself, or when
  * no core runs any more, at once. Not at all in a forked child. */
 void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg);

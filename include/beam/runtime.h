@@ -7,7 +7,8 @@
  *   |------------------------------------------------------|-------------------------------------|
  *   | beam_runtime_new, _free, beam_run, beam_start        | the one that makes the runtime      |
  *   | beam_runtime_stop                                    | any; also from a signal handler     |
- *   | beam_post, beam_serve, beam_listen, beam_unserve     | any                                 |
+ *   | beam_post, beam_serve, beam_serve_on, beam_unserve   | any                                 |
+ *   | beam_listen, beam_unlisten                           | any                                 |
  *   | beam_connect_wait, beam_call_wait, beam_session_free | any that is not a reactor           |
  *   | beam_message_new (with NULL), put, attach, free      | any, one at a time per message      |
  *
@@ -116,8 +117,9 @@ BEAM_EXPORT void beam_runtime_stop(beam_runtime *runtime);
 
 /* Embedded: an fd that is readable (level-triggered) whenever beam_runtime_turn has work; borrowed.
  * Poll it for reading in any loop and call beam_runtime_turn when it fires; no return value to obey,
- * no time-out to honour. -EINVAL when the runtime is not embedded; -EDEADLK from a callback, which is
- * inside a turn. */
+ * no time-out to honour. Other threads may use the runtime as they may any; what they wait for happens
+ * in its turns. -EINVAL when the runtime is not embedded; -EDEADLK from a callback, which is inside a
+ * turn. */
 BEAM_EXPORT int beam_runtime_fd(beam_runtime *runtime);
 BEAM_EXPORT int beam_runtime_turn(beam_runtime *runtime);
 

@@ -1,4 +1,6 @@
 /* A runtime inside somebody else's loop: here one of epoll(7), asleep between events. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
@@ -159,5 +161,113 @@ TEST(embedded_runtime_is_no_place_for_threads_and_blocking)
     CHECK_INT(beam_post(runtime, 0, on_post, NULL), 0);
     CHECK_UINT(posted, 0);
     loop_until(&posted, 1);
+    close_loop();
+}
+
+TEST(embedded_runtimes_of_one_thread_end_one_by_one)
+{
+    open_loop();
+    beam_runtime *first = open_runtime(0);
+    beam_session *of_first = NULL, *of_second = NULL;
+    REQUIRE_INT(beam_connect(first, "ring:0", NULL, &of_first), 0);
+    beam_runtime *second = open_runtime(1);
+    beam_session_free(of_first); /* from its thread, which runs on the other just now */
+    runtimes[0] = beam_runtime_free(first);
+    CHECK_INT(beam_reactor_current(), 0);
+    CHECK_INT(beam_connect(second, "ring:0", NULL, &of_second), 0);
+    beam_session_free(of_second);
+    close_loop();
+}
+
+/* --- threads beside the loop ------------------------------------------------------------------ */
+
+struct beside {
+    beam_runtime *runtime;
+    beam_session *session;
+    char url[80];
+    atomic_bool connected, freeing, done;
+};
+
+static void turn_until(const atomic_bool *flag)
+{
+    uint64_t until = beam_now_ns() + TIMEOUT_MS * BEAM_MS;
+    while (!atomic_load(flag) && beam_now_ns() < until) {
+        struct epoll_event event;
+        if (epoll_wait(epoll, &event, 1, 10) == 1)
+            REQUIRE_INT(beam_runtime_turn(runtimes[event.data.u32]), 0);
+    }
+    REQUIRE(atomic_load(flag));
+}
+
+static void *connect_and_free(void *arg)
+{
+    struct beside *beside = arg;
+    CHECK_INT(beam_connect_wait(beside->runtime, "ring:0", NULL, &beside->session), 0);
+    atomic_store(&beside->connected, true);
+    while (!atomic_load(&beside->freeing))
+        usleep(100);
+    beside->session = beam_session_free(beside->session);
+    atomic_store(&beside->done, true);
+    return NULL;
+}
+
+TEST(embedded_runtime_frees_a_session_in_its_turn_when_another_thread_wants_it)
+{
+    open_loop();
+    struct beside beside = {.runtime = open_runtime(0)};
+    pthread_t thread;
+    REQUIRE_INT(pthread_create(&thread, NULL, connect_and_free, &beside), 0);
+    turn_until(&beside.connected);
+    atomic_store(&beside.freeing, true);
+    usleep(50000);
+    CHECK(!atomic_load(&beside.done)); /* what the host owns is not touched beside it */
+    turn_until(&beside.done);
+    pthread_join(thread, NULL);
+    close_loop();
+}
+
+static void *use_it_all(void *arg)
+{
+    struct beside *beside = arg;
+    for (unsigned i = 0; i < 50; i++) {
+        beam_session *session = NULL;
+        beam_message *question = flow_message_of(100, i), *answer = NULL;
+        char url[100]; /* its own each time: the name is in use until the last accept has ended */
+        snprintf(url, sizeof(url), "%s-%u", beside->url, i);
+        CHECK_INT(beam_listen(beside->runtime, url, NULL), 0);
+        CHECK_INT(beam_connect_wait(beside->runtime, i % 2 ? url : "ring:0", NULL, &session), 0);
+        if (session)
+            CHECK_INT(beam_call_wait(session, "echo", &question, NULL, &answer), 0);
+        CHECK(flow_body_is_right(answer, 100, i));
+        beam_message_free(question);
+        beam_message_free(answer);
+        beam_session_free(session);
+        CHECK_INT(beam_unlisten(beside->runtime, url), 0);
+    }
+    atomic_store(&beside->done, true);
+    return NULL;
+}
+
+TEST(threads_use_an_embedded_runtime_while_its_host_turns_it)
+{
+    enum { USERS = 3 };
+    static struct beside users[USERS];
+    pthread_t threads[USERS];
+    uint64_t random;
+    REQUIRE_INT(getrandom(&random, sizeof(random), 0), sizeof(random));
+    open_loop();
+    beam_runtime *runtime = open_runtime(0);
+    REQUIRE_INT(beam_serve(runtime, "echo", on_echo, NULL), 0);
+    memset(users, 0, sizeof(users));
+    for (unsigned i = 0; i < USERS; i++) {
+        users[i].runtime = runtime;
+        snprintf(users[i].url, sizeof(users[i].url), "unix:@beam-beside-%016llx-%u",
+                 (unsigned long long)random, i);
+        REQUIRE_INT(pthread_create(&threads[i], NULL, use_it_all, &users[i]), 0);
+    }
+    for (unsigned i = 0; i < USERS; i++)
+        turn_until(&users[i].done);
+    for (unsigned i = 0; i < USERS; i++)
+        pthread_join(threads[i], NULL);
     close_loop();
 }
