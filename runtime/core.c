@@ -231,7 +231,9 @@ void bm_core_close(struct bm_core *core)
     bm_timers_free(core);
     core->packets = bm_buffers_free(core->packets);
     bm_reactor_close(reactor);
-    bm_ring_drop_returns(core); /* the last mail was run just now, and may have freed some */
+    /* The last mail was run just now, and may have made timers or freed messages. */
+    bm_timers_free(core);
+    bm_ring_drop_returns(core);
     current = NULL;
     pthread_mutex_lock(&core->runtime->start_lock);
     core->closed = true;

@@ -102,7 +102,8 @@ static void release(beam_channel *channel)
     channel->handle = false;
     channel->handlers = NULL;
     channel->on_cancel = NULL;
-    bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
+    if (channel->core) /* else it outlived its runtime */
+        bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
     while ((node = bm_list_pop_front(&channel->children)))
         ; /* calls made on its behalf go on by themselves */
     bm_channel_check_gone(channel);

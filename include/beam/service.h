@@ -38,8 +38,8 @@ BEAM_EXPORT void beam_reply(beam_request *request, beam_message **message);
 BEAM_EXPORT void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
     __attribute__((__format__(__printf__, 3, 4)));
 
-/* The request outlives its handler and stays valid until it is ended, whatever becomes of its
- * session. A kept event is ended in the same way, by beam_reply or beam_fail: nothing is sent. */
+/* The request outlives its handler and stays valid until it is ended, whatever becomes of its session;
+ * after the end of the runtime it can only be ended. A kept event is ended in the same way, by beam_reply or beam_fail: nothing is sent. */
 BEAM_EXPORT void beam_request_keep(beam_request *request);
 
 /* fn runs once if the peer cancels, the deadline passes or the session is lost before the request was

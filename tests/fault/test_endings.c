@@ -187,6 +187,87 @@ TEST(a_child_that_frees_its_parents_runtime_leaves_the_socket_alone)
     beam_runtime_free(runtime);
 }
 
+#define REQUESTS 4
+static beam_request *requests[REQUESTS];
+static atomic_uint request_count, cancel_count;
+
+static void on_cancel(beam_request *request, void *arg)
+{
+    (void)request;
+    (void)arg;
+    atomic_fetch_add(&cancel_count, 1);
+}
+
+static void keep_request(beam_request *request, const beam_message *message, void *arg)
+{
+    (void)message;
+    (void)arg;
+    beam_request_keep(request);
+    if (!beam_request_is_event(request))
+        beam_request_on_cancel(request, on_cancel, NULL);
+    requests[atomic_load(&request_count)] = request;
+    atomic_fetch_add(&request_count, 1);
+}
+
+static atomic_uint reply_count;
+static void on_reply(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    (void)message;
+    (void)arg;
+    CHECK(status->code != BEAM_OK);
+    atomic_fetch_add(&reply_count, 1);
+}
+
+static void ask_and_tell(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        beam_message *message = beam_message_new();
+        beam_message_put_int(message, "i", i);
+        if (i % 2)
+            CHECK_INT(beam_send_event(asking, "keep.request", &message), 0);
+        else
+            CHECK_INT(beam_call(asking, "keep.request", &message, on_reply, NULL,
+                                &BEAM_CALL_OPTIONS(.timeout_ns = 3600 * BEAM_SEC)),
+                      0);
+    }
+}
+
+static void end_requests(void)
+{
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        beam_message *message = beam_message_new();
+        beam_message_put_int(message, "late", 1);
+        if (i < 2)
+            beam_reply(requests[i], &message);
+        else
+            beam_fail(requests[i], BEAM_UNAVAILABLE, "the runtime has ended");
+        beam_message_free(message);
+    }
+}
+
+TEST(requests_may_be_ended_after_their_runtime)
+{
+    for (unsigned ring = 0; ring < 2; ring++) {
+        test_note("%s", ring ? "ring" : "unix");
+        beam_runtime *runtime = make(2);
+        atomic_store(&request_count, 0);
+        atomic_store(&cancel_count, 0);
+        atomic_store(&reply_count, 0);
+        beam_serve(runtime, "keep.request", keep_request, NULL);
+        REQUIRE_INT(beam_listen(runtime, url, NULL), 0);
+        REQUIRE_INT(beam_start(runtime), 0);
+        asking = connect_to(runtime, ring ? "ring:1" : url);
+        served_run(runtime, 0, ask_and_tell, NULL);
+        WAIT_UNTIL(atomic_load(&request_count) == REQUESTS);
+        asking = beam_session_free(asking);
+        beam_runtime_free(runtime);
+        CHECK_UINT(atomic_load(&cancel_count), REQUESTS / 2);
+        CHECK_UINT(atomic_load(&reply_count), REQUESTS / 2);
+        end_requests();
+    }
+}
+
 /* --- threads that meet the start and the end ------------------------------------------------- */
 
 static void *connect_while_starting(void *arg)
@@ -321,6 +402,49 @@ TEST(limits_are_numbers_of_31_bits)
     /* A HELLO with more would be refused, and beam_connect_wait with it. */
     beam_session_free(connect_to(runtime, url));
     beam_runtime_free(runtime);
+}
+
+/* --- the last mail of a reactor ----------------------------------------------------------------- */
+
+static void on_timer(void *arg)
+{
+    (void)arg;
+}
+
+static atomic_int timer_result;
+static void make_timer(void *arg)
+{
+    beam_timer *timer;
+    atomic_store(&timer_result, beam_timer_new(NULL, 3600 * BEAM_SEC, 0, on_timer, arg, &timer));
+}
+
+/* The last session of a reactor that stops is closed: behind it comes nothing but the end. */
+static void post_timer(beam_session *session, const struct beam_status *status, void *arg)
+{
+    (void)session;
+    (void)status;
+    CHECK_INT(beam_post(arg, 0, make_timer, NULL), 0);
+}
+
+static const struct beam_session_handlers posting_handlers = {.on_close = post_timer};
+
+static void connect_posting(void *arg)
+{
+    CHECK_INT(beam_connect(arg, "ring:0",
+                           &BEAM_CONNECT_OPTIONS(.handlers = &posting_handlers, .arg = arg),
+                           &asking),
+              0);
+}
+
+TEST(timers_made_by_the_last_mail_of_a_reactor_end_with_it)
+{
+    beam_runtime *runtime = make(1);
+    atomic_store(&timer_result, 1);
+    REQUIRE_INT(beam_start(runtime), 0);
+    served_run(runtime, 0, connect_posting, runtime);
+    beam_runtime_free(runtime);
+    CHECK_INT(atomic_load(&timer_result), 0);
+    asking = beam_session_free(asking);
 }
 
 /* --- messages on their way home -------------------------------------------------------------- */
