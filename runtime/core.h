@@ -66,7 +66,8 @@ struct bm_core {
 
     pthread_t thread; /* ours, once it is started; embedded: the host's */
     bool thread_started;
-    bool closed; /* under start_lock: its thread touches nothing of it any more */
+    unsigned early_posts; /* under start_lock: those that wait for it to open */
+    bool closed;          /* under start_lock: its thread touches nothing of it any more */
     int start_error;
 };
 

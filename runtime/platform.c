@@ -1,6 +1,6 @@
 /* What this build and this machine are, and what a program prints when the library says no. */
 #include <errno.h>
-#include <stdatomic.h>
+#include <pthread.h>
 
 #include <beam/runtime.h>
 
@@ -22,25 +22,28 @@ static void try_io_uring(void)
     bm_reactor_free(reactor);
 }
 
+static struct beam_platform platform;
+static pthread_once_t found = PTHREAD_ONCE_INIT;
+
+static void find_platform(void)
+{
+    const struct bm_features *f = bm_features_get();
+    try_io_uring();
+    platform = (struct beam_platform){
+        .version = BEAM_VERSION,
+        .kernel = f->kernel,
+        .liburing = f->liburing,
+        .io_uring = bm_reactor_why()[0] == '\0',
+        .passrights = f->passrights,
+        .pidfd = f->pidfd,
+        .min_wait = f->min_wait,
+        .no_iowait = f->no_iowait,
+    };
+}
+
 const struct beam_platform *beam_platform(void)
 {
-    static struct beam_platform platform;
-    static _Atomic int ready; /* release after writing; acquire. Two threads write the same. */
-    if (!atomic_load_explicit(&ready, memory_order_acquire)) {
-        const struct bm_features *f = bm_features_get();
-        try_io_uring();
-        platform = (struct beam_platform){
-            .version = BEAM_VERSION,
-            .kernel = f->kernel,
-            .liburing = f->liburing,
-            .io_uring = bm_reactor_why()[0] == '\0',
-            .passrights = f->passrights,
-            .pidfd = f->pidfd,
-            .min_wait = f->min_wait,
-            .no_iowait = f->no_iowait,
-        };
-        atomic_store_explicit(&ready, 1, memory_order_release);
-    }
+    pthread_once(&found, find_platform);
     return &platform;
 }
 

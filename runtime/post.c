@@ -63,7 +63,10 @@ static int post_early(beam_runtime *runtime, struct bm_core *core, beam_post_fn 
         r = 1;
     } else if (bm_runtime_state(runtime) == BM_RUNTIME_STOPPED) {
         r = -ESHUTDOWN;
+    } else if (core->early_posts == BM_MAILBOX_SLOTS) {
+        r = -EAGAIN;
     } else {
+        core->early_posts++;
         *runtime->early_tail = post;
         runtime->early_tail = &post->next;
     }

@@ -74,6 +74,8 @@ static int add(beam_runtime *runtime, unsigned core, const char *name, beam_hand
     size_t len = name ? strlen(name) : 0;
     if (len == 0 || len > 255 || !handler || !bm_utf8_valid(name, len))
         return -EINVAL;
+    if (bm_runtime_forked(runtime)) /* a thread of the parent's may have held the lock */
+        return -BEAM_EFORKED;
 
     struct bm_service *s = bm_alloc_zero(NULL, sizeof(*s));
     if (!s)
@@ -124,6 +126,8 @@ int beam_unserve(beam_runtime *runtime, const char *name)
     struct bm_services *services = bm_runtime_services(runtime);
     if (!name)
         return -EINVAL;
+    if (bm_runtime_forked(runtime))
+        return -BEAM_EFORKED;
     pthread_mutex_lock(&services->lock);
     struct bm_service *s = find(services, name, strlen(name));
     if (s)

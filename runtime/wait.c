@@ -17,6 +17,8 @@
 #include "runtime/runtime.h"
 #include "runtime/session.h"
 
+#define TEXT_LEN_MAX 4096u /* PATH_MAX; a name or URL that is longer is none */
+
 struct slot {
     _Atomic unsigned refs; /* acq_rel: the last one frees */
     _Atomic uint32_t done; /* release by the reactor; acquire by the caller; the futex */
@@ -28,18 +30,20 @@ struct slot {
     const char *text; /* service or URL; the caller's while it waits, hence copied */
     struct beam_call_options call_options;
     struct beam_connect_options connect_options;
-    char copy[4096];
+    char copy[TEXT_LEN_MAX];
 };
+
+static bool fits(const char *text)
+{
+    return strnlen(text, TEXT_LEN_MAX) < TEXT_LEN_MAX;
+}
 
 static struct slot *slot_new(const char *text)
 {
-    size_t len = strlen(text);
     struct slot *slot = bm_alloc_zero(NULL, sizeof(*slot));
-    if (!slot || len >= sizeof(slot->copy)) {
-        bm_free(NULL, slot, sizeof(*slot));
+    if (!slot)
         return NULL;
-    }
-    memcpy(slot->copy, text, len + 1);
+    memcpy(slot->copy, text, strlen(text) + 1);
     slot->text = slot->copy;
     atomic_init(&slot->refs, 2);
     return slot;
@@ -123,7 +127,7 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
 {
     if (bm_core_current())
         return -EDEADLK;
-    if (!service || !session->handle)
+    if (!service || !fits(service) || !session->handle)
         return -EINVAL;
     bool orphan = bm_session_is_orphan(session);
     if (!orphan && bm_runtime_forked(session->core->runtime))
@@ -208,6 +212,8 @@ int beam_connect_wait(beam_runtime *runtime, const char *url,
         return -EDEADLK;
     if (!url)
         return -EINVAL;
+    if (!fits(url))
+        return -BEAM_EURL;
     struct beam_connect_options wanted = options ? *options : (struct beam_connect_options){0};
     if (wanted.reactor >= runtime->core_count)
         return -EINVAL;

@@ -161,6 +161,10 @@ BOTH(blocking_call_returns_code_and_details)
     CHECK_INT(beam_call_wait(session, "", &question, NULL, &answer), -EINVAL);
     CHECK(question != NULL);
     CHECK_PTR(answer, NULL);
+    static char endless[10000];
+    memset(endless, 'a', sizeof(endless) - 1);
+    CHECK_INT(beam_call_wait(session, endless, &question, NULL, &answer), -EINVAL);
+    CHECK(question != NULL);
     beam_message_put_int(question, "n", 1);
     beam_message_put_int(question, "n", 1);
     int r = beam_call_wait(session, "add.one", &question, NULL, &answer);
@@ -307,6 +311,12 @@ TEST(connecting_tells_what_the_socket_said)
               -ECONNREFUSED);
     CHECK_INT(beam_connect_wait(client, "nonsense", NULL, &session), -BEAM_EURL);
     CHECK_INT(beam_connect_wait(client, NULL, NULL, &session), -EINVAL);
+    char *endless = malloc(10000);
+    memset(endless, 'a', 9999);
+    endless[9999] = '\0';
+    memcpy(endless, "unix:/", 6);
+    CHECK_INT(beam_connect_wait(client, endless, NULL, &session), -BEAM_EURL);
+    free(endless);
     CHECK_INT(beam_connect_wait(client, url, &BEAM_CONNECT_OPTIONS(.reactor = 2), &session),
               -EINVAL);
     CHECK_PTR(session, NULL);
@@ -449,11 +459,26 @@ TEST(posts_before_the_start_run_when_it_has_begun)
     beam_runtime_free(runtime);
 
     REQUIRE_INT(beam_runtime_new(NULL, &runtime), 0);
-    CHECK_INT(beam_post(runtime, 0, count_post, &ran), 0);
+    for (unsigned i = 0; i < 1024; i++)
+        REQUIRE_INT(beam_post(runtime, 0, count_post, &ran), 0);
+    CHECK_INT(beam_post(runtime, 0, count_post, &ran), -EAGAIN);
     CHECK_INT(beam_post(runtime, 1, count_post, &ran), -EINVAL);
     beam_runtime_free(runtime);
     CHECK_UINT(ran, 0);
     sem_destroy(&done);
+}
+
+static void *read_platform(void *arg)
+{
+    const struct beam_platform *platform = beam_platform();
+    CHECK(platform->io_uring && platform->version && platform->kernel[0] != '\0');
+    return arg;
+}
+
+TEST(platform_is_read_by_any_thread)
+{
+    run_threads(read_platform);
+    CHECK_STR(beam_runtime_why(), "");
 }
 
 /* --- timers ---------------------------------------------------------------------------------- */
