@@ -79,6 +79,12 @@ beam_timer *beam_timer_free(beam_timer *timer)
     return NULL;
 }
 
+void bm_timers_stop(struct bm_core *core)
+{
+    for (struct bm_list *n = core->timers.next; n != &core->timers; n = n->next)
+        bm_timer_cancel(core->reactor, &bm_list_entry(n, beam_timer, node)->timer);
+}
+
 void bm_timers_free(struct bm_core *core)
 {
     struct bm_list *node;

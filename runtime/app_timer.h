@@ -4,6 +4,8 @@
 
 struct bm_core;
 
+/* None fires any more; whoever has a handle may still free it. */
+void bm_timers_stop(struct bm_core *core);
 /* Frees what is left of a core's timers. */
 void bm_timers_free(struct bm_core *core);
 

@@ -228,10 +228,10 @@ void bm_core_close(struct bm_core *core)
     bm_timer_cancel(reactor, &core->stop_timer);
     bm_timer_cancel(reactor, &core->unposted_timer);
     bm_source_remove(reactor, &core->source);
-    bm_timers_free(core);
+    bm_timers_stop(core);
     core->packets = bm_buffers_free(core->packets);
     bm_reactor_close(reactor);
-    /* The last mail was run just now, and may have made timers or freed messages. */
+    /* Behind the last mail, which was run just now: it may have freed or made timers, and freed messages. */
     bm_timers_free(core);
     bm_ring_drop_returns(core);
     current = NULL;

@@ -272,8 +272,13 @@ static const struct beam_channel_handlers answer_handlers = {.on_end = on_answer
 
 FLOW_TEST(hop_outlives_any_number_of_conversations_that_its_service_ends)
 {
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer lasting = {0};
+    kept_count = 0;
     flow_serve_at_home("curt", on_curt, NULL);
+    flow_serve_at_home("keep", on_keep, seen);
     flow_start(NULL);
+    call_kept(&lasting, 0);
     for (unsigned i = 0; i < 1000; i++) {
         struct seen here = {.code = -1};
         beam_channel *channel = NULL;
@@ -284,6 +289,10 @@ FLOW_TEST(hop_outlives_any_number_of_conversations_that_its_service_ends)
         test_note("conversation %u", i);
         REQUIRE_INT(here.code, BEAM_OK);
     }
+    CHECK_UINT(seen->cancelled, 0);
+    flow_at_home(answer_all, NULL);
+    FLOW_WAIT(lasting.count == 1);
+    CHECK_INT(lasting.code, BEAM_OK);
 }
 
 /* A further session that does not come in at home: a listener deals them out in turn. */
