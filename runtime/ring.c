@@ -486,7 +486,7 @@ static void take_details(uint64_t word, struct bm_frame_end *end, beam_message *
 static void on_hello_slot(struct ring_session *rs, const struct bm_spsc_slot *slot)
 {
     rs->peer = (struct ring_session *)(uintptr_t)slot->word[1];
-    if (rs->close_due) {
+    if (rs->session.state != BM_SESSION_OPEN) { /* it ended before it was known */
         try_close(rs);
         return;
     }

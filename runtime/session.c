@@ -79,6 +79,7 @@ void bm_session_dispose(beam_session *session)
     bm_assert(session->state == BM_SESSION_CLOSED);
     bm_assert(bm_list_empty(&session->channels));
     bm_assert(!bm_timer_armed(&session->hello_timer));
+    bm_assert(!bm_timer_armed(&session->fds_timer));
     bm_assert(!bm_list_linked(&session->notify_node));
     bm_list_unlink(&session->node);
     bm_table_deinit(&session->table);

@@ -1,5 +1,7 @@
-/* The ring between reactors where it is hardest to see: no memory for a session while it is full. */
+/* The ring between reactors where it is hardest to see: no memory for a session while it is full, and a
+ * session that ends while it begins. */
 #include <string.h>
+#include <sys/resource.h>
 
 #include "tests/support/test.h"
 #include "tests/unit/runtime/on_core.h"
@@ -107,4 +109,26 @@ TEST(ring_session_that_finds_no_memory_behind_a_full_ring_hears_of_it)
     beam_session_free(first);
     if (seen.closes > 0) /* else it would wait for ever */
         core_end();
+}
+
+/* Both ends want more fds than the process has to grant, and ask again from time to time. */
+TEST(ring_session_may_end_before_the_hello_that_is_under_way)
+{
+    struct rlimit whole, little;
+    REQUIRE_INT(getrlimit(RLIMIT_NOFILE, &whole), 0);
+    little = (struct rlimit){.rlim_cur = 64, .rlim_max = whole.rlim_max};
+    for (unsigned turns = 0; turns < 8; turns++) {
+        test_note("ended after %u turns", turns);
+        REQUIRE_INT(setrlimit(RLIMIT_NOFILE, &little), 0);
+        REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.embedded = true, .stop_timeout_ns = 1),
+                                     &on_core_runtime),
+                    0);
+        memset(&seen, 0, sizeof(seen));
+        beam_session *session = connect_here(0);
+        turn(turns);
+        on_core_runtime = beam_runtime_free(on_core_runtime);
+        CHECK_UINT(seen.closes, 1);
+        beam_session_free(session);
+        REQUIRE_INT(setrlimit(RLIMIT_NOFILE, &whole), 0);
+    }
 }
