@@ -219,11 +219,6 @@ void bm_core_close(struct bm_core *core)
     struct bm_reactor *reactor = core->reactor;
     if (!reactor)
         return;
-    /* Handles the application did not give back: their memory stays its own to free, and nothing
-     * else can be done with them. Before the mailbox is shut: who finds it so frees by himself. */
-    struct bm_list *node;
-    while ((node = bm_list_pop_front(&core->sessions)))
-        bm_session_orphan(bm_list_entry(node, beam_session, node));
     bm_reactor_shut(reactor);
     bm_timer_cancel(reactor, &core->stop_timer);
     bm_timer_cancel(reactor, &core->unposted_timer);
@@ -234,6 +229,12 @@ void bm_core_close(struct bm_core *core)
     /* Behind the last mail, which was run just now: it may have freed or made timers, and freed messages. */
     bm_timers_free(core);
     bm_ring_drop_returns(core);
+    /* Handles the application did not give back: their memory stays its own to free, and nothing else
+     * can be done with them. Behind the last mail, which may be a call on one of them whose caller has
+     * not waited for it: until here who gives one back waits for us. */
+    struct bm_list *node;
+    while ((node = bm_list_pop_front(&core->sessions)))
+        bm_session_orphan(bm_list_entry(node, beam_session, node));
     current = NULL;
     pthread_mutex_lock(&core->runtime->start_lock);
     core->closed = true;

@@ -147,11 +147,7 @@ void bm_runtime_call(struct bm_core *core, void (*fn)(void *arg), void *arg)
         pthread_mutex_unlock(&errand.lock);
     } else {
         /* The core takes nothing more, but may still be putting its things away. */
-        beam_runtime *runtime = core->runtime;
-        pthread_mutex_lock(&runtime->start_lock);
-        while (!core->closed)
-            pthread_cond_wait(&runtime->start_cond, &runtime->start_lock);
-        pthread_mutex_unlock(&runtime->start_lock);
+        bm_runtime_await_closed(core);
         fn(arg);
     }
     pthread_mutex_destroy(&errand.lock);

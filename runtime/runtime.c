@@ -261,6 +261,15 @@ static void free_left_behind(beam_runtime *runtime)
     }
 }
 
+/* Whoever waited for one of our cores has seen what became of it. */
+static void await_visitors(beam_runtime *runtime)
+{
+    pthread_mutex_lock(&runtime->start_lock);
+    while (runtime->visitors > 0)
+        pthread_cond_wait(&runtime->start_cond, &runtime->start_lock);
+    pthread_mutex_unlock(&runtime->start_lock);
+}
+
 beam_runtime *beam_runtime_free(beam_runtime *runtime)
 {
     if (!runtime)
@@ -277,6 +286,7 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
             join(runtime);
         }
     }
+    await_visitors(runtime);
     bm_listeners_free(runtime);
     for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++)
         bm_core_detach(&runtime->cores[i]);
@@ -327,6 +337,13 @@ static int await_start(beam_runtime *runtime)
     return r;
 }
 
+static void leave(beam_runtime *runtime)
+{
+    if (--runtime->visitors == 0)
+        pthread_cond_broadcast(&runtime->start_cond);
+    pthread_mutex_unlock(&runtime->start_lock);
+}
+
 int bm_runtime_await_core(struct bm_core *core, uint64_t deadline_ns)
 {
     beam_runtime *runtime = core->runtime;
@@ -339,12 +356,23 @@ int bm_runtime_await_core(struct bm_core *core, uint64_t deadline_ns)
     if (atomic_load_explicit(&core->open, memory_order_acquire))
         return 0;
     pthread_mutex_lock(&runtime->start_lock);
+    runtime->visitors++;
     while (r == 0 && !atomic_load_explicit(&core->open, memory_order_relaxed))
         r = bm_runtime_state(runtime) != BM_RUNTIME_RUNNING
                 ? -ESHUTDOWN
                 : -pthread_cond_timedwait(&runtime->start_cond, &runtime->start_lock, &until);
-    pthread_mutex_unlock(&runtime->start_lock);
+    leave(runtime);
     return r;
+}
+
+void bm_runtime_await_closed(struct bm_core *core)
+{
+    beam_runtime *runtime = core->runtime;
+    pthread_mutex_lock(&runtime->start_lock);
+    runtime->visitors++;
+    while (!core->closed)
+        pthread_cond_wait(&runtime->start_cond, &runtime->start_lock);
+    leave(runtime);
 }
 
 void bm_runtime_open_core(struct bm_core *core)

@@ -43,6 +43,7 @@ struct beam_runtime {
     struct bm_list listeners; /* under start_lock until core 0 is open, then core 0's */
     pthread_mutex_t start_lock;
     pthread_cond_t start_cond; /* a core has opened, or the start or the runtime is over */
+    unsigned visitors; /* threads in a wait for start_cond that are no reactors; under start_lock */
     unsigned started;
     beam_message *left_behind; /* freed when their core had ended; under start_lock */
     struct bm_early_post *early_posts, **early_tail; /* under start_lock */
@@ -63,6 +64,8 @@ void bm_runtime_open_core(struct bm_core *core);
 /* Waits, on another thread, until a core that is being started has begun: -ESHUTDOWN when it does not,
  * -ETIMEDOUT on bm_clock_now_ns(). */
 int bm_runtime_await_core(struct bm_core *core, uint64_t deadline_ns);
+/* Waits, on another thread, until a core whose mailbox is shut has put its things away. */
+void bm_runtime_await_closed(struct bm_core *core);
 enum bm_runtime_state bm_runtime_state(const beam_runtime *runtime);
 bool bm_runtime_may_spin(const beam_runtime *runtime);
 bool bm_runtime_has_core(const beam_runtime *runtime, const struct bm_core *core);

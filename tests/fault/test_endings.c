@@ -433,11 +433,57 @@ TEST(timers_made_by_the_last_mail_of_a_reactor_end_with_it)
     beam_runtime_free(runtime);
 }
 
+enum { SLOW_MAILS = 900 };
+static atomic_bool is_shut, is_freed;
+
+static void slow_mail(void *arg)
+{
+    if (atomic_load(&is_shut) || beam_post(arg, 0, nothing, NULL) != -ESHUTDOWN)
+        return;
+    atomic_store(&is_shut, true);
+    for (unsigned i = 0; i < 50 && !atomic_load(&is_freed); i++)
+        served_nap();
+}
+
+static void check_not_freed(void *arg)
+{
+    (void)arg;
+    CHECK(!atomic_load(&is_freed));
+}
+
+static void hold_until_2(void *arg);
+static atomic_uint stage;
+
+/* A call that nobody waits for any more may be the very last mail: its session is there until then. */
+TEST(sessions_outlive_the_last_call_that_was_posted_on_them)
+{
+    beam_runtime *runtime = make(1);
+    atomic_store(&stage, 0);
+    atomic_store(&is_shut, false);
+    atomic_store(&is_freed, false);
+    REQUIRE_INT(beam_start(runtime), 0);
+    beam_session *session = connect_to(runtime, "ring:0");
+    REQUIRE_INT(beam_post(runtime, 0, hold_until_2, NULL), 0);
+    WAIT_UNTIL(atomic_load(&stage) == 1);
+    for (unsigned i = 0; i < SLOW_MAILS; i++)
+        REQUIRE_INT(beam_post(runtime, 0, slow_mail, runtime), 0);
+    beam_message *question = beam_message_new();
+    CHECK_INT(beam_call_wait(session, "nobody", &question,
+                             &BEAM_CALL_OPTIONS(.timeout_ns = BEAM_MS), NULL),
+              BEAM_DEADLINE_EXCEEDED);
+    REQUIRE_INT(beam_post(runtime, 0, check_not_freed, NULL), 0);
+    beam_runtime_stop(runtime);
+    atomic_store(&stage, 2);
+    WAIT_UNTIL(atomic_load(&is_shut));
+    beam_session_free(session);
+    atomic_store(&is_freed, true);
+    beam_runtime_free(runtime);
+}
+
 /* --- messages on their way home -------------------------------------------------------------- */
 
 #define MANY 200
 static beam_message *many[MANY];
-static atomic_uint stage;
 
 static void make_many(void *arg)
 {
