@@ -82,17 +82,15 @@ static void on_unposted(struct bm_timer *timer)
 
 static void end_sessions(struct bm_core *core)
 {
-    struct bm_list *node;
-    struct bm_list ended;
-    bm_list_init(&ended);
-    while ((node = bm_list_pop_front(&core->sessions))) {
+    /* They stay where they are seen: each that goes asks whether it was the last. */
+    struct bm_list *node = core->sessions.next;
+    while (node != &core->sessions) {
         beam_session *session = bm_list_entry(node, beam_session, node);
-        bm_list_push_back(&ended, node);
+        node = node->next;
         bm_session_ref(session);
         bm_session_lost(session, BEAM_CANCELLED, "the runtime has stopped");
         bm_session_unref(session);
     }
-    bm_list_splice_back(&core->sessions, &ended);
 }
 
 static void on_stop_timeout(struct bm_timer *timer)

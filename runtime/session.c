@@ -92,6 +92,12 @@ void bm_session_dispose(beam_session *session)
         bm_core_check_quiet(core);
 }
 
+void bm_session_is_handle_alone(beam_session *session)
+{
+    if (!bm_session_is_orphan(session))
+        bm_core_check_quiet(session->core);
+}
+
 void bm_session_orphan(beam_session *session)
 {
     /* What it has of the core's: its account hangs below the reactor's. */

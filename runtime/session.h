@@ -158,11 +158,15 @@ static inline beam_session *bm_session_ref(beam_session *session)
 }
 /* The last reference is gone. */
 void bm_session_dispose(beam_session *session);
+/* Of a closed session nothing is left but the handle, for which a stop does not wait. */
+void bm_session_is_handle_alone(beam_session *session);
 static inline void bm_session_unref(beam_session *session)
 {
     bm_assert(session->refs > 0);
     if (--session->refs == 0)
         bm_session_dispose(session);
+    else if (session->refs == 1 && session->handle && session->state == BM_SESSION_CLOSED)
+        bm_session_is_handle_alone(session);
 }
 
 /* The carrier is up: HELLO may go. */

@@ -723,7 +723,6 @@ void bm_unix_session_finish(struct bm_unix_session *us)
     packet_lost(us);
     bm_reactor_close_fd(core->reactor, &us->fd);
     bm_session_unref(&us->session);
-    bm_core_check_quiet(core); /* the handle alone is not waited for */
 }
 
 static void unix_free(beam_session *session)

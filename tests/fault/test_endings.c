@@ -361,6 +361,48 @@ TEST(a_stop_does_not_wait_for_handles_of_closed_sessions)
     beam_runtime_free(server);
 }
 
+static atomic_bool freed;
+static void *free_runtime(void *arg)
+{
+    beam_runtime_free(arg);
+    atomic_store(&freed, true);
+    return NULL;
+}
+
+/* The session drains for as long as a stop may take, and is then ended while nothing else moves. */
+TEST(a_stop_does_not_wait_for_the_handle_of_a_session_that_it_has_ended)
+{
+    pthread_t thread;
+    beam_runtime *server = make(1), *client;
+    atomic_store(&kept_count, 0);
+    atomic_store(&freed, false);
+    beam_serve(server, "keep", keep, NULL);
+    REQUIRE_INT(beam_listen(server, url, NULL), 0);
+    REQUIRE_INT(beam_start(server), 0);
+    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = transports,
+                                                       .stop_timeout_ns = 50 * BEAM_MS),
+                                 &client),
+                0);
+    REQUIRE_INT(beam_start(client), 0);
+    asking = connect_to(client, url);
+    served_run(client, 0, ask, NULL);
+    WAIT_UNTIL(atomic_load(&kept_count) == KEPT);
+    REQUIRE_INT(pthread_create(&thread, NULL, free_runtime, client), 0);
+    for (unsigned i = 0; i < 3000 && !atomic_load(&freed); i++)
+        served_nap();
+    CHECK(atomic_load(&freed));
+    if (!atomic_load(&freed))
+        (void)beam_post(client, 0, nothing, NULL); /* whatever wakes it lets it end */
+    pthread_join(thread, NULL);
+    asking = beam_session_free(asking);
+    asked = beam_channel_free(asked);
+    attached = beam_channel_free(attached);
+    for (unsigned i = 0; i < KEPT; i++)
+        beam_message_free(kept[i]);
+    beam_runtime_free(server);
+    beam_reply(keeper, NULL);
+}
+
 static void on_pong(uint64_t ns, void *arg)
 {
     (void)ns;
