@@ -151,8 +151,11 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     struct beam_runtime_options wanted =
         options ? *options : (struct beam_runtime_options){.size = sizeof(wanted)};
     unsigned count = wanted.reactors ? wanted.reactors : 1;
+    unsigned transports = 0;
+    while (wanted.transports && wanted.transports[transports] && transports <= BM_TRANSPORTS_MAX)
+        transports++;
     if (count > BEAM_REACTORS_MAX || (wanted.embedded && count != 1) ||
-        wanted.spin > BEAM_SPIN_FOREVER)
+        wanted.spin > BEAM_SPIN_FOREVER || transports > BM_TRANSPORTS_MAX)
         return -EINVAL;
 
     BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = bm_alloc_zero(NULL, sizeof(*runtime));
@@ -160,11 +163,8 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
         return -ENOMEM;
     runtime->options = wanted;
     runtime->early_tail = &runtime->early_posts;
-    for (unsigned i = 0; wanted.transports && wanted.transports[i]; i++) {
-        if (i == BM_TRANSPORTS_MAX)
-            return -EINVAL;
+    for (unsigned i = 0; i < transports; i++)
         runtime->transports[i] = wanted.transports[i];
-    }
     runtime->limits = complete(&wanted.limits);
     runtime->fork_epoch = bm_fork_epoch();
     runtime->core_count = count;

@@ -429,6 +429,20 @@ TEST(a_ping_is_forgotten_with_its_session)
     CHECK_UINT(atomic_load(&pongs), 0);
 }
 
+TEST(a_runtime_with_too_many_transports_is_refused_and_leaves_nothing)
+{
+    const struct beam_transport *const nine[] = {&beam_unix, &beam_unix, &beam_unix, &beam_unix,
+                                                 &beam_unix, &beam_unix, &beam_unix, &beam_unix,
+                                                 &beam_unix, NULL};
+    beam_runtime *runtime = make(1);
+    beam_runtime_free(runtime);
+    runtime = NULL;
+    CHECK_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = nine), &runtime), -EINVAL);
+    CHECK_PTR(runtime, NULL);
+    CHECK_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = nine + 1), &runtime), 0);
+    beam_runtime_free(runtime);
+}
+
 TEST(limits_are_numbers_of_31_bits)
 {
     struct beam_limits all = {.size = sizeof(all),
