@@ -489,7 +489,8 @@ void bm_reactor_close_fd(struct bm_reactor *reactor, int *fd)
     int closing = bm_take_fd(fd);
     if (closing < 0)
         return;
-    struct io_uring_sqe *sqe = last_in_line(reactor);
+    /* In a child the rings are not there, and the descriptor is its own copy. */
+    struct io_uring_sqe *sqe = forked(reactor) ? NULL : last_in_line(reactor);
     if (!sqe) {
         close(closing);
         return;

@@ -270,6 +270,32 @@ TEST(requests_may_be_ended_after_their_runtime)
     }
 }
 
+static void fork_and_free(void *arg)
+{
+    int *status = arg;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        for (unsigned i = 0; i < KEPT; i++)
+            beam_message_free(kept[i]);
+        beam_session_free(asking);
+        _exit(0);
+    }
+    CHECK_INT(waitpid(pid, status, 0), pid);
+}
+
+TEST(a_child_that_a_handler_forks_may_free_what_it_has)
+{
+    beam_runtime *runtime = with_kept_messages();
+    int status = -1;
+    served_run(runtime, 0, fork_and_free, &status);
+    CHECK_INT(status, 0);
+    free_kept_on_two_threads();
+    asking = beam_session_free(asking);
+    beam_runtime_free(runtime);
+}
+
 /* --- threads that meet the start and the end ------------------------------------------------- */
 
 static void *connect_while_starting(void *arg)
