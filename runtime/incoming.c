@@ -129,9 +129,11 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
     if (goaway->why.code != BEAM_OK) {
         struct beam_kv_value details;
         beam_str text = {0};
+        /* F4: a text is there for people's sake, the error's name always. */
         if (goaway->why.details &&
-            beam_kv_root(goaway->why.details, goaway->why.details_len, &details) == 0)
-            (void)beam_kv_get_str(&details, "message", &text);
+            beam_kv_root(goaway->why.details, goaway->why.details_len, &details) == 0 &&
+            beam_kv_get_str(&details, "message", &text) < 0)
+            (void)beam_kv_get_str(&details, "error", &text);
         char reason[200];
         size_t len = text.len < sizeof(reason) - 1 ? text.len : sizeof(reason) - 1;
         if (len > 0) {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -117,6 +118,29 @@ TEST(a_server_that_ends_the_session_with_an_error_ends_its_calls)
     raw_put_goaway(&packet, 3, BEAM_INTERNAL);
     raw_send(&asker.peer, &packet);
     raw_expect_end(&asker.peer);
+    finish(asked);
+}
+
+/* F4: the name of the error is all that must be there. */
+TEST(a_server_that_ends_the_session_with_a_bare_error_name_is_quoted)
+{
+    struct asked asked[2];
+    uint8_t meta[64];
+    beam_kv_writer w;
+    struct bm_frame_goaway goaway = {.last_id = 3, .why.code = BEAM_RESOURCE_EXHAUSTED};
+    size_t len;
+    begin(asked);
+    beam_kv_writer_init(&w, meta, sizeof(meta));
+    beam_kv_begin_map(&w, NULL);
+    beam_kv_put_str(&w, "error", "FLOW_CONTROL");
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &goaway.why.details, &len), 0);
+    goaway.why.details_len = (uint32_t)len;
+    packet.len = (size_t)(bm_frame_put_goaway(packet.bytes, &goaway) - packet.bytes);
+    raw_send(&asker.peer, &packet);
+    WAIT_UNTIL(atomic_load(&asker.closed) != ASKER_PENDING);
+    CHECK_INT(atomic_load(&asker.closed), BEAM_RESOURCE_EXHAUSTED);
+    CHECK_STR(asker.closed_text, "FLOW_CONTROL");
     finish(asked);
 }
 
@@ -340,4 +364,66 @@ TEST(a_runtime_may_stop_with_everything_under_way)
             if (!asked[i].open && asked[i].result == 0)
                 CHECK_UINT(atomic_load(&asked[i].replies), 1);
     }
+}
+
+/* U5: the kernel reports the reset in front of what the peer said before it closed. */
+TEST(what_a_server_said_is_read_though_it_left_calls_unread)
+{
+    struct asked asked[2], unread = {.service = "x"};
+    int there = 0;
+    begin(asked);
+    asker_ask(&asker, &unread);
+    WAIT_UNTIL(ioctl(asker.peer.fd, FIONREAD, &there) == 0 && there > 0);
+    raw_put_message(&packet, 1, BM_MSG_END, NULL, 0);
+    raw_send(&asker.peer, &packet);
+    raw_put_goaway(&packet, 3, BEAM_PERMISSION_DENIED);
+    raw_send(&asker.peer, &packet);
+    raw_close(&asker.peer);
+    WAIT_UNTIL(atomic_load(&asker.closed) != ASKER_PENDING);
+    CHECK_INT(atomic_load(&asker.closed), BEAM_PERMISSION_DENIED);
+    CHECK_INT(atomic_load(&asked[0].code), BEAM_OK);
+    CHECK_INT(atomic_load(&asked[1].code), BEAM_UNKNOWN);
+    CHECK_INT(atomic_load(&unread.code), BEAM_UNAVAILABLE); /* P3: above its last id */
+    asker_free_channel(&asked[1]);
+    asker_stop(&asker);
+}
+
+/* W5 */
+TEST(no_more_than_two_large_messages_are_under_way)
+{
+    struct asked asked[5];
+    uint64_t begun[5] = {0};
+    size_t left[5] = {0};
+    unsigned whole = 0, most = 0;
+    asker_start(&asker, true);
+    for (unsigned i = 0; i < 5; i++) {
+        asked[i] = (struct asked){.service = "x", .body = body, .body_len = sizeof(body)};
+        asker_ask(&asker, &asked[i]);
+    }
+    while (whole < 5 && raw_next(&asker.peer, RAW_TIMEOUT_MS) == 1) {
+        const struct bm_frame *frame = &asker.peer.frame;
+        struct bm_message_head head;
+        unsigned i = (unsigned)(frame->channel / 2), now = 0;
+        if (frame->kind != BM_FRAME_MSG)
+            continue;
+        REQUIRE(i < 5);
+        if (!begun[i]++) {
+            REQUIRE_INT(bm_frame_parse_message(frame, &head), 0);
+            left[i] = head.body_total - head.body_len;
+        } else {
+            left[i] -= frame->len;
+        }
+        for (unsigned k = 0; k < 5; k++)
+            now += left[k] > 0;
+        most = now > most ? now : most;
+        if (left[i] == 0) {
+            whole++;
+            asker_answer(&asker, frame->channel);
+        }
+    }
+    CHECK_UINT(whole, 5);
+    CHECK_UINT(most, 2);
+    for (unsigned i = 0; i < 5; i++)
+        WAIT_UNTIL(atomic_load(&asked[i].code) == BEAM_OK);
+    asker_stop(&asker);
 }

@@ -26,8 +26,10 @@ static void on_writable(beam_session *session, void *arg)
 
 static void on_close(beam_session *session, const struct beam_status *status, void *arg)
 {
+    struct asker *asker = arg;
     (void)session;
-    atomic_store(&((struct asker *)arg)->closed, (int)status->code);
+    snprintf(asker->closed_text, sizeof(asker->closed_text), "%.*s", BEAM_STR(status->message));
+    atomic_store(&asker->closed, (int)status->code);
 }
 
 static const struct beam_session_handlers handlers = {

@@ -18,7 +18,8 @@ struct asker {
     struct raw_peer peer; /* the server */
     uint64_t last_id;     /* the highest that came: asker_next checks M4 */
     atomic_bool opened;
-    atomic_int closed; /* ASKER_PENDING, or the code it ended with */
+    atomic_int closed;    /* ASKER_PENDING, or the code it ended with */
+    char closed_text[64]; /* valid once it is closed */
     atomic_uint writable;
 };
 
