@@ -1,7 +1,7 @@
 /* Output: messages as text.
  *
  * JSON is never put together here by hand: the answer becomes one kv document, and the library
- * writes that as JSON, by the one set of rules for all of Beam (docs/spec/kv.md K14). */
+ * writes that as JSON, by the one set of rules for all of Beam (docs/spec/kv.md K15). */
 #include "cli/output.h"
 
 #include <errno.h>
