@@ -249,8 +249,9 @@ bool beam_request_is_event(const beam_request *request)
 
 bool beam_request_is_open(const beam_request *request)
 {
-    return (!request->channel.remote_ended || request->channel.early_head ||
-            request->channel.end_waits);
+    const beam_channel *channel = &request->channel;
+    return !channel->oneway &&
+           (!channel->remote_ended || channel->early_head || channel->end_waits);
 }
 
 bool beam_request_is_cancelled(const beam_request *request)

@@ -55,7 +55,8 @@ BEAM_EXPORT beam_session *beam_request_session(const beam_request *request); /* 
 BEAM_EXPORT const struct beam_peer *beam_request_peer(const beam_request *request);
 BEAM_EXPORT beam_str beam_request_service(const beam_request *request);
 BEAM_EXPORT bool beam_request_is_event(const beam_request *request);
-/* The caller has not ended its direction (it used beam_open): more may come on the channel. */
+/* The caller has not ended its direction (it used beam_open): more may come on the channel. Never true of
+ * an event: the next one is a call of the handler, and no handler of a channel hears of events. */
 BEAM_EXPORT bool beam_request_is_open(const beam_request *request);
 BEAM_EXPORT bool beam_request_is_cancelled(const beam_request *request);
 BEAM_EXPORT unsigned beam_request_depth(const beam_request *request);

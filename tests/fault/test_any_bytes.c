@@ -315,6 +315,24 @@ TEST(random_packets_behind_hello_leave_nothing)
 
 /* --- stale frames ---------------------------------------------------------------------------- */
 
+/* M7: a service of conversations is sent an event, which nothing will ever follow on its channel. */
+TEST(an_event_for_a_service_of_conversations_leaves_nothing)
+{
+    struct served *served = served_start(NULL);
+    raw_open_session(&bad, served->name);
+    raw_clear(&packet);
+    for (uint64_t id = 1; id < 20; id += 2) {
+        raw_put_open(&packet, id, BM_MSG_ONEWAY, "talk", "x", 1);
+        raw_put_message(&packet, id, 0, "y", 1);
+        raw_put_end(&packet, id, id % 4 == 1 ? BM_END_ABORT : 0, 0);
+    }
+    raw_send(&bad, &packet);
+    raw_sync(&bad);
+    raw_close(&bad);
+    finish(served);
+}
+
+/* M3, C2 */
 TEST(frames_for_a_channel_that_is_gone_are_dropped)
 {
     struct served *served = served_start(NULL);

@@ -72,7 +72,7 @@ static void converse(beam_request *request, const beam_message *message, void *a
 {
     (void)message;
     (void)arg;
-    if (!beam_request_is_open(request) || beam_request_is_event(request))
+    if (!beam_request_is_open(request))
         return;
     beam_request_keep(request);
     beam_channel_set_handlers(beam_request_channel(request), &converse_handlers, request);

@@ -13,7 +13,7 @@ static void on_tick(beam_request *request, const beam_message *message, void *ar
     beam_message_get_int(message, "n", &n);
     if (n != (int64_t)seen->count)
         seen->wrong++;
-    if (beam_request_is_event(request))
+    if (beam_request_is_event(request) && !beam_request_is_open(request))
         seen->as_event++;
     seen->last = n;
     seen->count++;
