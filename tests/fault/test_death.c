@@ -89,6 +89,7 @@ static void run_server(const char *name, int ready_fd)
             pause();
 }
 
+/* C4 */
 TEST(calls_a_killed_server_had_received_end_unknown)
 {
     struct asker asker;

@@ -285,6 +285,31 @@ TEST(a_message_without_credit_ends_the_session)
     served_stop(served);
 }
 
+/* W1, W2, W3: to the byte. */
+TEST(a_message_starts_on_the_last_byte_of_credit_and_not_on_none)
+{
+    static uint8_t body[65536];
+    for (uint32_t left = 0; left < 2; left++) {
+        struct served *served = attacked();
+        test_note("%u left", left);
+        raw_put_open(&packet, 1, 0, "deaf", NULL, 0);
+        raw_send(&bad, &packet);
+        raw_put_message(&packet, 1, 0, body, 65536 - 2 * 64 - left);
+        raw_send(&bad, &packet);
+        raw_put_message(&packet, 1, 0, "x", 1);
+        raw_send(&bad, &packet);
+        if (left > 0)
+            raw_sync(&bad);
+        else
+            raw_expect_goaway(&bad, "FLOW_CONTROL");
+        CHECK_UINT(atomic_load(&served->messages), 1 + left);
+        raw_close(&bad);
+        served_drop(served);
+        served_check_clean(served);
+        served_stop(served);
+    }
+}
+
 TEST(credit_comes_back_when_the_messages_are_freed)
 {
     static uint8_t body[40000];
@@ -338,6 +363,7 @@ TEST(fd_credit_beyond_all_bounds_ends_the_session)
 
 #define CHANNELS 20u /* more than the 16 that H3 grants in any case */
 
+/* W6 */
 TEST(one_channel_too_many_ends_the_session)
 {
     struct served *served =
@@ -512,6 +538,7 @@ TEST(fds_on_a_frame_to_be_ignored_are_closed)
 
 /* --- floods ---------------------------------------------------------------------------------- */
 
+/* C6 */
 TEST(too_many_aborts_end_the_session)
 {
     struct served *served =

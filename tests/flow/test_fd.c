@@ -22,6 +22,7 @@ static void note_file(int fd, struct file *file)
     REQUIRE_INT(fstat(fd, &st), 0);
     file->dev = st.st_dev;
     file->ino = st.st_ino;
+    /* docs/spec/session.md U4 */
     file->cloexec = fcntl(fd, F_GETFD) & FD_CLOEXEC;
 }
 

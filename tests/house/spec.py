@@ -109,6 +109,17 @@ for told, data in examples("session.md"):
         else:
             check_packet(told, data)
 
+with case("every rule of a session has a vector, or a test that names it"):
+    rules = set(re.findall(r"^\*\*([A-Z][0-9]+)\.\*\*", (ROOT / "docs/spec/session.md").read_text(), re.M))
+    held = {entry["rule"] for entry in json.loads((ROOT / "tests/vectors/session.json").read_text())}
+    for folder in ("unit", "flow", "fault"):
+        for path in (ROOT / "tests" / folder).rglob("*.[ch]"):
+            for comment in re.findall(r"/\*.*?\*/", path.read_text(), re.S):
+                held.update(re.findall(r"\b[A-Z][0-9]+\b", comment))
+    later = {"U6"}                                          # carriers that have no page yet
+    check(len(rules) > 30, f"only {len(rules)} rules were found")
+    check(rules - later <= held, f"nothing holds {sorted(rules - later - held)}")
+
 with case("no example was passed over"):
     for page, least in (("kv.md", 3), ("session.md", 8)):
         text = (ROOT / "docs/spec" / page).read_text()
