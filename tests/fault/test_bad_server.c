@@ -366,7 +366,17 @@ TEST(a_runtime_may_stop_with_everything_under_way)
     }
 }
 
-/* U5: the kernel reports the reset in front of what the peer said before it closed. */
+static atomic_int busy; /* 1: the reactor is, until it is 0 */
+
+static void be_busy(void *arg)
+{
+    atomic_store(&busy, 1);
+    while (atomic_load(&busy) == 1)
+        served_nap();
+}
+
+/* U5: the kernel reports the reset in front of what the peer said before it closed; the reactor looks when
+ * both have happened. */
 TEST(what_a_server_said_is_read_though_it_left_calls_unread)
 {
     struct asked asked[2], unread = {.service = "x"};
@@ -374,11 +384,14 @@ TEST(what_a_server_said_is_read_though_it_left_calls_unread)
     begin(asked);
     asker_ask(&asker, &unread);
     WAIT_UNTIL(ioctl(asker.peer.fd, FIONREAD, &there) == 0 && there > 0);
+    REQUIRE_INT(beam_post(asker.runtime, 0, be_busy, NULL), 0);
+    WAIT_UNTIL(atomic_load(&busy) == 1);
     raw_put_message(&packet, 1, BM_MSG_END, NULL, 0);
     raw_send(&asker.peer, &packet);
     raw_put_goaway(&packet, 3, BEAM_PERMISSION_DENIED);
     raw_send(&asker.peer, &packet);
     raw_close(&asker.peer);
+    atomic_store(&busy, 0);
     WAIT_UNTIL(atomic_load(&asker.closed) != ASKER_PENDING);
     CHECK_INT(atomic_load(&asker.closed), BEAM_PERMISSION_DENIED);
     CHECK_INT(atomic_load(&asked[0].code), BEAM_OK);
