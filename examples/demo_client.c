@@ -204,6 +204,15 @@ static void on_writable(beam_session *session, void *arg)
         send_flood(NULL);
 }
 
+/* What was not sent by then is answered by nobody. */
+static void on_close(beam_session *session, const struct beam_status *status, void *arg)
+{
+    if (flood.session && flood.sent < FLOOD) {
+        flood.error = -ECONNRESET;
+        sem_post(&flood.done);
+    }
+}
+
 static void begin_flood(void *session)
 {
     flood.session = session;
@@ -262,7 +271,10 @@ int main(int argc, char **argv)
         return 0;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    static const struct beam_session_handlers handlers = {.on_writable = on_writable};
+    static const struct beam_session_handlers handlers = {
+        .on_writable = on_writable,
+        .on_close = on_close,
+    };
     BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = NULL;
     BEAM_CLEANUP(beam_session_freep) beam_session *session = NULL;
     int r = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix)),
