@@ -119,7 +119,7 @@ static int set_option(const char *verb, const struct option *option, const char 
     case OPTION_MODE: {
         char *end;
         unsigned long mode = strtoul(text, &end, 8);
-        if (!*text || *end || mode > 0777)
+        if (!isdigit((unsigned char)*text) || *end || mode == 0 || mode > 0777)
             return complain("%s: %s %s: please write an octal mode, such as 0660", verb,
                             option->name, text);
         *(unsigned *)option->value = (unsigned)mode;

@@ -3,6 +3,7 @@
 #include "cli/output.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +69,12 @@ int exit_status_of(unsigned code)
     }
 }
 
+int exit_status_of_file(int error)
+{
+    int status = beam_exit_code(error, NULL);
+    return status == EXIT_UNAVAILABLE || error == -EINVAL ? EXIT_OTHER : status;
+}
+
 int fail_at(const char *what, const char *url, int error)
 {
     if (error == -ETIMEDOUT) {
@@ -95,7 +102,17 @@ void log_to_stderr(enum beam_log_level level, const char *text, void *arg)
             text);
 }
 
-int main(int argc, char **argv)
+/* A program can be started with a standard descriptor closed. The first socket or ring would get its
+ * number, and what is printed would go into that. Opened the wrong way round the number is taken, and
+ * using it fails as it would have: EBADF. */
+static void take_standard_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
+
+static int run(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
@@ -103,11 +120,23 @@ int main(int argc, char **argv)
         return argc > 1 ? EXIT_OK : EXIT_USAGE;
     }
     if (strcmp(name, "--version") == 0)
-        return version_main(argc, argv);
+        return version_main(argc - 1, argv + 1);
     for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
         if (strcmp(verbs[i].name, name) == 0 && verbs[i].run)
             return verbs[i].run(argc - 1, argv + 1);
     fprintf(stderr, "beam: %s: there is no such verb%s; `beam --help` lists them\n", name,
             strcmp(name, "bench") == 0 ? " in a program built without bench/" : "");
     return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    take_standard_descriptors();
+    int status = run(argc, argv);
+    /* Whoever reads the output must not take a part of it for the whole. */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == EXIT_OK) {
+        fprintf(stderr, "beam: standard output: %s\n", strerror(errno));
+        status = EXIT_OTHER;
+    }
+    return status;
 }

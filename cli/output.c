@@ -1,25 +1,48 @@
 /* Output: messages as text.
  *
- * JSON is never put together here by hand: the answer becomes one kv document, and the library
- * writes that as JSON, by the one set of rules for all of Beam (docs/spec/kv.md K15). */
+ * No value becomes JSON by hand here: each is a kv document, and the library writes that as JSON, by
+ * the one set of rules for all of Beam (docs/spec/kv.md K15). */
 #include "cli/output.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of the UTF-8 sequence at `text` (Unicode, table 3-7), or 0 when there is none. */
+static size_t sequence_len(const unsigned char *text, size_t len)
+{
+    unsigned char c = text[0], low = 0x80, high = 0xbf;
+    size_t want = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    if (want == 0 || want > len)
+        return 0;
+    if (c == 0xe0 || c == 0xf0)
+        low = c == 0xe0 ? 0xa0 : 0x90; /* overlong below */
+    if (c == 0xed || c == 0xf4)
+        high = c == 0xed ? 0x9f : 0x8f; /* surrogates, and beyond U+10FFFF */
+    for (size_t i = 1; i < want; i++, low = 0x80, high = 0xbf)
+        if (text[i] < low || text[i] > high)
+            return 0;
+    return want;
+}
+
 void output_text(FILE *out, beam_str text)
 {
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.ptr[i];
-        if (c == '\n')
+    const unsigned char *c = (const unsigned char *)text.ptr, *end = c + text.len;
+    while (c < end) {
+        size_t len = sequence_len(c, (size_t)(end - c));
+        /* U+0080 to U+009F are control characters too: U+009B begins what ESC [ begins. */
+        bool control = len == 1 ? *c < ' ' || *c == 0x7f : len == 2 && *c == 0xc2 && c[1] < 0xa0;
+        if (*c == '\n')
             fputs("\\n", out);
-        else if (c == '\t')
+        else if (*c == '\t')
             fputs("\\t", out);
-        else if (c < ' ' || c == 0x7f)
-            fprintf(out, "\\x%02x", c);
+        else if (control && len == 2)
+            fprintf(out, "\\u%04x", c[1]);
+        else if (control || len == 0)
+            fprintf(out, "\\x%02x", *c);
         else
-            fputc(c, out);
+            fwrite(c, 1, len, out);
+        c += len > 0 ? len : 1;
     }
 }
 
@@ -50,7 +73,7 @@ static int print_value(FILE *out, const beam_kv_value *value)
             json = to_json(doc, len);
     }
     if (json)
-        fputs(json, out);
+        output_text(out, (beam_str){json, strlen(json)});
     free(json);
     free(room);
     return json ? 0 : -ENOMEM;
@@ -99,92 +122,93 @@ int output_line(FILE *out, const beam_message *message)
     return r;
 }
 
-static void put_map(beam_kv_writer *writer, const char *key, const void *doc, size_t len)
-{
-    beam_kv_value map;
-    if (len > 0 && beam_kv_root(doc, len, &map) >= 0)
-        beam_kv_put(writer, (beam_str){key, strlen(key)}, &map);
-}
+#define VALUE_LEN_MAX 64 /* what a value costs besides its bytes (docs/spec/kv.md K1), generously */
 
-/* Whether a body is text is found by trying to put it as one. */
-static int write_message(beam_kv_writer *writer, const beam_message *message, bool as_text,
-                         const void **ret_doc, size_t *ret_len)
-{
-    size_t len, body_len;
-    const void *metadata = beam_message_metadata(message, &len);
-    const void *body = beam_message_body(message, &body_len);
-    beam_kv_begin_map(writer, NULL);
-    if (body_len > 0 && as_text)
-        beam_kv_put_strn(writer, "body", body, body_len);
-    else if (body_len > 0)
-        beam_kv_put_bytes(writer, "body", body, body_len);
-    if (beam_message_codec(message) != 0)
-        beam_kv_put_uint(writer, "codec", beam_message_codec(message));
-    if (beam_message_fd_count(message) > 0)
-        beam_kv_put_uint(writer, "fds", beam_message_fd_count(message));
-    put_map(writer, "metadata", metadata, len);
-    beam_kv_end(writer);
-    return beam_kv_writer_finish(writer, ret_doc, ret_len);
-}
-
-static int print_document(FILE *out, const void *doc, size_t len)
+/* A member of an object: ,"key":value. The values are the library's JSON; an object of documents is
+ * made here, because a document around documents could be nested deeper than one may be. */
+static int put_member(FILE *out, char *separator, const char *key, const void *doc, size_t len)
 {
     char *json = to_json(doc, len);
     if (!json)
         return -ENOMEM;
-    fputs(json, out);
-    fputc('\n', out);
+    fprintf(out, "%c\"%s\":%s", *separator, key, json);
+    *separator = ',';
     free(json);
     return 0;
 }
 
-#define FRAME_LEN_MAX 256 /* keys and numbers around metadata and body, generously */
-
-int output_json(FILE *out, const beam_message *message)
+static int put_uint(FILE *out, char *separator, const char *key, uint64_t number)
 {
-    size_t len, body_len, doc_len;
-    (void)beam_message_metadata(message, &len);
-    (void)beam_message_body(message, &body_len);
-    size_t cap = len + body_len + FRAME_LEN_MAX;
+    char room[VALUE_LEN_MAX];
+    const void *doc;
+    size_t len;
+    beam_kv_writer writer;
+    beam_kv_writer_init(&writer, room, sizeof(room));
+    beam_kv_put_uint(&writer, NULL, number);
+    int r = beam_kv_writer_finish(&writer, &doc, &len);
+    return r < 0 ? r : put_member(out, separator, key, doc, len);
+}
+
+/* As a text, or as bytes where it is none: that is found by trying. */
+static int put_bytes(FILE *out, char *separator, const char *key, const void *bytes, size_t len)
+{
+    size_t cap = len + VALUE_LEN_MAX, doc_len;
+    const void *doc;
+    beam_kv_writer writer;
     void *room = malloc(cap);
     if (!room)
         return -ENOMEM;
-    const void *doc;
-    beam_kv_writer writer;
     beam_kv_writer_init(&writer, room, cap);
-    int r = write_message(&writer, message, true, &doc, &doc_len);
+    beam_kv_put_strn(&writer, NULL, bytes, len);
+    int r = beam_kv_writer_finish(&writer, &doc, &doc_len);
     if (r == -BEAM_EKV_UTF8) {
         beam_kv_writer_init(&writer, room, cap);
-        r = write_message(&writer, message, false, &doc, &doc_len);
+        beam_kv_put_bytes(&writer, NULL, bytes, len);
+        r = beam_kv_writer_finish(&writer, &doc, &doc_len);
     }
     if (r >= 0)
-        r = print_document(out, doc, doc_len);
+        r = put_member(out, separator, key, doc, doc_len);
     free(room);
     return r;
 }
 
+static int end_object(FILE *out, char separator, int r)
+{
+    if (r >= 0)
+        fputs(separator == '{' ? "{}\n" : "}\n", out);
+    return r;
+}
+
+int output_json(FILE *out, const beam_message *message)
+{
+    size_t len, body_len;
+    const void *metadata = beam_message_metadata(message, &len);
+    const void *body = beam_message_body(message, &body_len);
+    char separator = '{';
+    int r = 0;
+    if (body_len > 0)
+        r = put_bytes(out, &separator, "body", body, body_len);
+    if (r >= 0 && beam_message_codec(message) != 0)
+        r = put_uint(out, &separator, "codec", beam_message_codec(message));
+    if (r >= 0 && beam_message_fd_count(message) > 0)
+        r = put_uint(out, &separator, "fds", beam_message_fd_count(message));
+    if (r >= 0 && len > 0)
+        r = put_member(out, &separator, "metadata", metadata, len);
+    return end_object(out, separator, r);
+}
+
 int output_json_error(FILE *out, unsigned code, const void *details, size_t len)
 {
-    size_t cap = 2 * len + FRAME_LEN_MAX; /* the message stands there twice */
-    void *room = malloc(cap);
-    if (!room)
-        return -ENOMEM;
+    const char *name = beam_code_name(code);
     beam_kv_value map;
     beam_str text = {"", 0};
     if (len > 0 && beam_kv_root(details, len, &map) >= 0)
         (void)beam_kv_get_str(&map, "message", &text);
-    const void *doc;
-    size_t doc_len;
-    beam_kv_writer writer;
-    beam_kv_writer_init(&writer, room, cap);
-    beam_kv_begin_map(&writer, NULL);
-    beam_kv_put_str(&writer, "code", beam_code_name(code));
-    put_map(&writer, "details", details, len);
-    beam_kv_put_strn(&writer, "message", text.ptr, text.len);
-    beam_kv_end(&writer);
-    int r = beam_kv_writer_finish(&writer, &doc, &doc_len);
+    char separator = '{';
+    int r = put_bytes(out, &separator, "code", name, strlen(name));
+    if (r >= 0 && len > 0)
+        r = put_member(out, &separator, "details", details, len);
     if (r >= 0)
-        r = print_document(out, doc, doc_len);
-    free(room);
-    return r;
+        r = put_bytes(out, &separator, "message", text.ptr, text.len);
+    return end_object(out, separator, r);
 }

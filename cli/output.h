@@ -19,7 +19,7 @@ int output_json_error(FILE *out, unsigned code, const void *details, size_t len)
 /* One message on one line: pairs, and the body as one more. */
 int output_line(FILE *out, const beam_message *message);
 
-/* A text of a peer, with its control characters escaped. */
+/* A text of a peer, with its control characters, and bytes that are not UTF-8, escaped. */
 void output_text(FILE *out, beam_str text);
 
 #endif

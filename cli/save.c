@@ -37,11 +37,13 @@ static void on_signal(int number)
 static void remove_on_signal(const char *part)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = part ? on_signal : SIG_DFL,
-                               .sa_flags = part ? (int)SA_RESETHAND : 0};
+    struct sigaction before, action = {.sa_handler = part ? on_signal : SIG_DFL,
+                                       .sa_flags = part ? (int)SA_RESETHAND : 0};
     part_to_remove = part;
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-        sigaction(numbers[i], &action, NULL);
+        /* nohup(1), and shells for what runs in the background, have some ignored: so be it. */
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &action, NULL);
 }
 
 /* An fd may be non-blocking on the sender's wish; its flags are shared, so they are not changed. */

@@ -1,5 +1,6 @@
 /* Services: finds the kind that a word of the command line names. */
 #include "cli/services.h"
+#include "cli/verbs.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ static int complain(const char *text, const char *why)
 {
     fprintf(stderr, "beam: service %s: %s; there are\n", text, why);
     service_list(stderr);
-    return -EINVAL;
+    return EXIT_USAGE;
 }
 
 static int add(beam_runtime *runtime, const char *text, const char *name, const char *kind,
@@ -49,14 +50,14 @@ static int add(beam_runtime *runtime, const char *text, const char *name, const 
                 r == -EEXIST   ? "there is already one of this name (NAME=KIND gives another)"
                 : r == -EINVAL ? "a name has 1 to 255 bytes of UTF-8"
                                : beam_strerror(r));
-    return r;
+    return r == -EEXIST || r == -EINVAL ? EXIT_USAGE : r < 0 ? exit_status_of_file(r) : EXIT_OK;
 }
 
 int service_add(beam_runtime *runtime, const char *text)
 {
     char *copy = strdup(text);
     if (!copy)
-        return -ENOMEM;
+        return EXIT_LIMIT;
     /* A name ends at the first '=' in front of the colon: file:/a=b has none. */
     char *argument = strchr(copy, ':'), *kind = strchr(copy, '=');
     if (argument && kind > argument)
@@ -65,7 +66,7 @@ int service_add(beam_runtime *runtime, const char *text)
         *argument++ = '\0';
     if (kind)
         *kind++ = '\0';
-    int r = add(runtime, text, copy, kind ? kind : copy, argument);
+    int status = add(runtime, text, copy, kind ? kind : copy, argument);
     free(copy);
-    return r;
+    return status;
 }

@@ -197,7 +197,7 @@ static int take_answer(const struct call *call, const beam_message *answer)
     }
     int r = save_fd(fd, call->save_fd);
     close(fd);
-    return r < 0 ? EXIT_OTHER : EXIT_OK;
+    return r < 0 ? exit_status_of_file(r) : EXIT_OK;
 }
 
 /* Time left of --timeout, which covers connecting too; 0 when none was given. */
@@ -214,11 +214,13 @@ static int make_call(const struct call *call, beam_runtime *runtime, beam_messag
     BEAM_CLEANUP(beam_session_freep) beam_session *session = NULL;
     BEAM_CLEANUP(beam_message_freep) beam_message *answer = NULL;
     uint64_t since_ns = beam_now_ns();
+    progress_wait_begin();
     int r = beam_connect_wait(runtime, call->url,
                               &BEAM_CONNECT_OPTIONS(.timeout_ns = call->timeout_ns), &session);
-    if (r < 0)
+    if (r < 0) {
+        progress_wait_end();
         return fail_at("connecting", call->url, r);
-    progress_wait_begin();
+    }
     r = beam_call_wait(session, call->service, message,
                        &BEAM_CALL_OPTIONS(.timeout_ns = time_left(call, since_ns)), &answer);
     progress_wait_end();
@@ -251,9 +253,11 @@ int call_main(int argc, char **argv)
         BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix), .log = log_to_stderr,
                              .log_arg = &level);
     int r = beam_runtime_new(&options, &runtime);
-    for (unsigned i = 0; r >= 0 && i < call.serve.count; i++)
-        if (service_add(runtime, call.serve.items[i]) < 0)
-            return EXIT_USAGE;
+    for (unsigned i = 0; r >= 0 && i < call.serve.count; i++) {
+        int status = service_add(runtime, call.serve.items[i]);
+        if (status != EXIT_OK)
+            return status;
+    }
     if (r >= 0)
         r = beam_start(runtime);
     if (r < 0)

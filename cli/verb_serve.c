@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 const char serve_help[] =
     "usage: beam serve SERVICE... --listen URL... [OPTION...]\n"
@@ -53,18 +54,43 @@ struct serve {
     enum beam_log_level log_level;
 };
 
-static beam_runtime *running; /* for the signal handler */
+static struct {
+    beam_runtime *runtime;
+    bool quiet;
+} running; /* for the signal handlers */
 
-static void on_signal(int signal)
+static void on_second(int number)
 {
-    beam_runtime_stop(running);
+    static const char text[] =
+        "finishing what is under way (--drain); another signal ends it at once\n";
+    if (write(2, text, sizeof(text) - 1) < 0)
+        return; /* nobody to tell */
 }
 
-/* The second signal ends the program at once: SA_RESETHAND. */
-static void stop_on_signals(beam_runtime *runtime)
+static void end_on_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
-    running = runtime;
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+}
+
+/* The second signal, of either kind, ends the program at once. */
+static void on_signal(int number)
+{
+    end_on_signals();
+    if (!running.quiet) {
+        signal(SIGALRM, on_second);
+        alarm(1);
+    }
+    beam_runtime_stop(running.runtime);
+}
+
+static void stop_on_signals(beam_runtime *runtime, bool quiet)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigaddset(&action.sa_mask, SIGINT);
+    sigaddset(&action.sa_mask, SIGTERM);
+    running.runtime = runtime;
+    running.quiet = quiet;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 }
@@ -129,8 +155,10 @@ static int listen_all(beam_runtime *runtime, const struct serve *serve)
     for (unsigned i = 0; i < serve->listen.count; i++) {
         const char *url = serve->listen.items[i];
         int r = beam_listen(runtime, url, &BEAM_LISTEN_OPTIONS(.mode = serve->mode));
-        if (r < 0)
-            return fail_at("listening", url, r);
+        if (r < 0) {
+            (void)fail_at("listening", url, r);
+            return exit_status_of_file(r);
+        }
     }
     return EXIT_OK;
 }
@@ -141,6 +169,15 @@ static void say_listening(void *arg)
     const struct serve *serve = arg;
     for (unsigned i = 0; i < serve->listen.count; i++)
         fprintf(stderr, "listening on %s\n", serve->listen.items[i]);
+}
+
+static int listen_and_run(beam_runtime *runtime, struct serve *serve)
+{
+    int status = listen_all(runtime, serve);
+    if (status != EXIT_OK)
+        return status;
+    int r = serve->quiet ? 0 : beam_post(runtime, 0, say_listening, serve);
+    return beam_exit_code(r < 0 ? r : beam_run(runtime), stderr);
 }
 
 int serve_main(int argc, char **argv)
@@ -157,16 +194,13 @@ int serve_main(int argc, char **argv)
     if (r < 0)
         return beam_exit_code(r, stderr);
     for (int i = 0; i < count; i++) {
-        r = service_add(runtime, services[i]);
-        if (r < 0)
-            return r == -EEXIST ? EXIT_USAGE : beam_exit_code(r, NULL);
+        int status = service_add(runtime, services[i]);
+        if (status != EXIT_OK)
+            return status;
     }
-    stop_on_signals(runtime);
-    int status = listen_all(runtime, &serve);
-    if (status != EXIT_OK)
-        return status;
-    r = serve.quiet ? 0 : beam_post(runtime, 0, say_listening, &serve);
-    if (r < 0)
-        return beam_exit_code(r, stderr);
-    return beam_exit_code(beam_run(runtime), stderr);
+    stop_on_signals(runtime, serve.quiet);
+    int status = listen_and_run(runtime, &serve);
+    end_on_signals(); /* what they would stop is about to be freed */
+    alarm(0);
+    return status;
 }

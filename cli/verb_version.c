@@ -1,8 +1,16 @@
 /* `beam --version`: what this program, this kernel and the limits here are. */
+#include "cli/arguments.h"
 #include "cli/verbs.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <sys/resource.h>
+
+static const char version_help[] = "usage: beam --version\n"
+                                   "\n"
+                                   "Shows the versions of this program, the kernel and liburing, "
+                                   "which features of io_uring there\n"
+                                   "are, and the limits that hold here.\n";
 
 static void print_feature(const char *name, bool there, const char *meaning)
 {
@@ -24,6 +32,15 @@ static void print_rlimit(const char *name, __rlimit_resource_t resource, const c
 
 int version_main(int argc, char **argv)
 {
+    static const struct option none[] = {{NULL, OPTION_FLAG, NULL, 0, 0}};
+    char **words;
+    int count = arguments_read(argc, argv, none, version_help, &words);
+    if (count < 0)
+        return count == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (count > 0) {
+        fprintf(stderr, "beam: %s: nothing belongs behind --version\n", words[0]);
+        return EXIT_USAGE;
+    }
     /* Whether io_uring may be used here shows when it is used. */
     beam_runtime *runtime = NULL;
     bool usable = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.embedded = true), &runtime) >= 0;

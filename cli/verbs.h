@@ -32,6 +32,10 @@ extern const char serve_help[], call_help[], watch_help[];
 /* The exit code for how a request ended. */
 int exit_status_of(unsigned code);
 
+/* The exit code for what failed with a file of this machine: no ENOENT means there that a peer is not
+ * there, and no EINVAL that the command line is wrong. */
+int exit_status_of_file(int error);
+
 /* Says on stderr what failed here (an error of the library) and at which URL; returns the exit
  * code. */
 int fail_at(const char *what, const char *url, int error);

@@ -204,7 +204,11 @@ def test_words():
         ("serve", "echo", "--listen", url, "--reactors", "0"): "1 to 64",
         ("serve", "echo", "--listen", url, "--window", "1K"): "16384 to",
         ("serve", "echo", "--listen", url, "--socket-mode", "rw"): "0660",
+        ("serve", "echo", "--listen", url, "--socket-mode", "0"): "0660",
+        ("serve", "echo", "--listen", url, "--socket-mode", "-1"): "0660",
         ("watch", url): "name a URL and a service",
+        ("--version", "now"): "now",
+        ("version", "--loud"): "no option --loud",
     }
     with case("a wrong command line is exit code 2 and says how to write it"):
         for words, part in wrong.items():
@@ -228,6 +232,47 @@ def test_words():
         equal(text.count("\n"), 1, text)
 
 
+def closed(*fds):
+    def close():
+        for fd in fds:
+            os.close(fd)
+    return close
+
+
+def test_output():
+    with case("a standard output that is full or closed is exit code 1, and is said"):
+        for words in (("--help",), ("--version",), ("call", "--help"), ("bench", "--help"),
+                      ("call", url, "echo", "a=b"), ("call", url, "echo", "a=b", "--json"),
+                      ("watch", url, "echo", "a=b", "--count", "1"),
+                      ("call", url, "file", "path=a.txt", "--save-fd", "-")):
+            for options in ({"stdout": "/dev/full"}, {"preexec_fn": closed(1)}):
+                with open(options.pop("stdout", os.devnull), "w") as out:
+                    done = subprocess.run([BEAM, *words], stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=subprocess.PIPE, timeout=PATIENCE, **options)
+                check(done.returncode == OTHER and done.stderr,
+                      f"{words}: exit code {done.returncode}, stderr {done.stderr!r}")
+
+    with case("closed standard descriptors are no place for sockets"):
+        for fds in ((0,), (2,), (0, 2), (0, 1, 2)):
+            process = subprocess.Popen([BEAM, "serve", "echo", "--listen",
+                                        f"unix:{folder}/closed.sock"], preexec_fn=closed(*fds),
+                                       stderr=subprocess.DEVNULL)
+            try:
+                until = time.monotonic() + PATIENCE
+                while not (folder / "closed.sock").exists() and time.monotonic() < until:
+                    check(process.poll() is None, f"{fds}: ended with {process.returncode}")
+                for fd in fds:
+                    where = os.readlink(f"/proc/{process.pid}/fd/{fd}")
+                    equal(where, "/dev/null", f"{fds}: descriptor {fd} is")
+                equal(beam("call", f"unix:{folder}/closed.sock", "echo", "a=b",
+                           preexec_fn=closed(0), stdin_file=subprocess.DEVNULL).text, "a=b\n")
+                process.terminate()
+                equal(process.wait(PATIENCE), OK)
+            finally:
+                process.kill()
+                process.wait()
+
+
 def test_echo():
     with case("echo answers key=value pairs with their types"):
         result = call("echo", "text=hi", "n:=7", "big:=18446744073709551615", "f:=1.5", "yes:=true",
@@ -239,6 +284,7 @@ def test_echo():
 
     with case("control characters of a peer do not reach the terminal"):
         equal(call("echo", "t=a\x1b[2Jb\nc").text, "t=a\\x1b[2Jb\\nc\n")
+        equal(call("echo", "t=a\u009b2J\u00a0\x7f").text, "t=a\\u009b2J\u00a0\\x7f\n")
 
     with case("--json gives one object with types, body and number of fds"):
         answer = json.loads(call("echo", "n:=7", "t=x\n", "--body", "-", "--json",
@@ -328,6 +374,21 @@ def test_file():
         os.close(writing)
         equal(leftovers(), [])
         check(not (folder / "never").exists() and not (folder / "dir").exists(), "a file is there")
+
+    with case("--save-fd leaves ignored what was ignored when it began"):
+        reading, writing = os.pipe()
+        process = subprocess.Popen(
+            [BEAM, "call", url, "echo", "--send-fd", "-", "--save-fd", folder / "kept"],
+            stdin=reading, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        os.close(reading)
+        until = time.monotonic() + PATIENCE
+        while not leftovers() and time.monotonic() < until:
+            os.write(writing, b"x")
+            os.sched_yield()
+        process.send_signal(signal.SIGHUP)
+        os.close(writing)
+        equal(process.wait(PATIENCE), OK)
+        check((folder / "kept").exists(), "nothing was saved")
 
     with case("--save-fd writes to a device instead of replacing it"):
         call("file", "path=a.txt", "--save-fd", "/dev/null")
@@ -505,6 +566,37 @@ def test_channels():
         equal(run(codec_of_call_back), ({"a": [1, {"b": None}]}, b"\x07"))
 
 
+def test_nesting():
+    """A peer whose metadata is nested as deep as it may be: the port to Python again."""
+    deep = "\u009b"
+    for _ in range(30):  # within a map, and around a text: 32 in all
+        deep = [deep]
+    at = folder / "peer.sock"
+
+    async def answer(message):
+        return {"deep": deep}, b"", ()
+
+    async def refuse(message):
+        raise port.BeamError(9, "no", {"deep": deep})
+
+    def ask(*words, code):
+        async def conversation():
+            with contextlib.closing(port.listen(str(at))) as listener:
+                accepting = asyncio.create_task(
+                    port.accept(listener, {"answer": answer, "refuse": refuse}))
+                result = await asyncio.to_thread(beam, "call", f"unix:{at}", *words, code=code)
+                await (await accepting).close()
+            at.unlink()
+            return result
+        return asyncio.run(conversation())
+
+    with case("metadata is shown however deep it is nested, and as JSON, too"):
+        equal(ask("answer", code=OK).text, f"deep:={'[' * 30}\"\\u009b\"{']' * 30}\n")
+        equal(json.loads(ask("answer", "--json", code=OK).text), {"metadata": {"deep": deep}})
+        answer = json.loads(ask("refuse", "--json", code=ANSWERED).text)
+        equal((answer["code"], answer["details"]["deep"]), ("FAILED_PRECONDITION", deep))
+
+
 def test_serve():
     other = f"unix:{folder}/other.sock"
     with case("serve ends with 0 on SIGTERM and on SIGINT, and its socket goes"):
@@ -567,6 +659,16 @@ def test_serve():
                 process.wait()
                 process.stderr.close()
 
+    with case("a long end is told, and a second signal of another kind ends it at once"):
+        for first, second in ((signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)):
+            with serving("clock", "--listen", other, "--drain", "20s", code=-second) as server:
+                with watching("clock", "rate:=10", at=other) as process:
+                    contains(read_line(process.stdout), "n:=1")
+                    server.send_signal(first)
+                    contains(read_line(server.stderr), "finishing")
+                    server.send_signal(second)
+                    server.wait(PATIENCE)
+
     with case("limits: a server without descriptors refuses them, and says so at once"):
         with serving("echo", "--listen", other, "--no-fds"):
             beam("call", other, "echo", "--send-fd", files / "a.txt", code=PERMISSION)
@@ -576,7 +678,19 @@ def test_serve():
         result = beam("serve", f"file:{files}/a.txt", "--listen", other, code=OTHER)
         contains(result.errors, "a.txt")
         contains(result.errors, "Not a directory")
+        for dir in (files / "missing", files / "a.txt/x"):
+            beam("serve", f"file:{dir}", "--listen", other, code=OTHER)
+            call("echo", "--serve", f"file:{dir}", code=OTHER)
         check(not (folder / "other.sock").exists(), "a socket was made")
+
+    with case("a place where no socket can be is no peer that is missing"):
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.closing(stream):
+            for at in (f"unix:{folder}/missing/x.sock", "unix:fd:99", f"unix:fd:{stream.fileno()}"):
+                beam("serve", "echo", "--listen", at, code=OTHER, pass_fds=[stream.fileno()])
+        for at in ("unix:" + "x" * 108, "unix:@" + "x" * 108, "unix:@", "unix:fd:", "unix:fd:x"):
+            beam("serve", "echo", "--listen", at, code=USAGE)
+            beam("call", at, "echo", code=USAGE)
 
 
 umask = os.umask(0)
@@ -594,12 +708,14 @@ try:
             one.bind(str(path))
     test_words()
     with serving("echo", f"file:{files}", "clock", "reverse", "--listen", url, "--reactors", "2"):
+        test_output()
         test_echo()
         test_file()
         test_ends()
         test_watch()
         test_reverse()
         test_channels()
+    test_nesting()
     test_serve()
 except BaseException as error:  # the server itself failed: a case of its own
     with case("the server that all cases use starts and ends well"):
