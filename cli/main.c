@@ -86,6 +86,10 @@ int fail_at(const char *what, const char *url, int error)
                 what);
         return EXIT_LIMIT;
     }
+    if (error == -EINVAL) { /* URLs have errors of their own */
+        fprintf(stderr, "beam: \"%s\" is no name of a service: 1 to 255 bytes of UTF-8\n", what);
+        return EXIT_USAGE;
+    }
     fprintf(stderr, "beam: %s: %s failed\n", url, what);
     return beam_exit_code(error, stderr);
 }

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #define STEP ((size_t)8 << 20) /* long enough to cost nothing, short enough to show progress */
+#define PART ".part-XXXXXX"    /* mkostemp(3) */
 #define BUFFER ((size_t)64 << 10)
 
 static const char *part_to_remove; /* for the signal handler */
@@ -129,7 +131,10 @@ static int open_part(char *part)
 static int save_by_rename(int from, const char *path)
 {
     char *part = NULL;
-    if (asprintf(&part, "%s.part-XXXXXX", path) < 0)
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    /* The longest name there can be is cut, to have room for what is added. */
+    if (asprintf(&part, "%.*s%.*s%s", (int)(name - path), path, (int)(NAME_MAX + 1 - sizeof(PART)),
+                 name, PART) < 0)
         return -ENOMEM;
     int to = open_part(part), r = to < 0 ? -errno : 0;
     if (r >= 0) {

@@ -207,6 +207,7 @@ def test_words():
         ("serve", "echo", "--listen", url, "--socket-mode", "0"): "0660",
         ("serve", "echo", "--listen", url, "--socket-mode", "-1"): "0660",
         ("watch", url): "name a URL and a service",
+        ("call", "unix:fd:x", "echo"): "url: not understood",
         ("--version", "now"): "now",
         ("version", "--loud"): "no option --loud",
     }
@@ -359,6 +360,13 @@ def test_file():
         equal(target.read_text(), "content of a\n")
         equal(leftovers(), [])
 
+    with case("--save-fd takes a name as long as a name can be"):
+        name = "n" * 251 + "\u00e9\u00e9"
+        call("file", "path=a.txt", "--save-fd", folder / name)
+        equal((folder / name).read_bytes(), b"content of a\n")
+        call("file", "path=a.txt", "--save-fd", name, cwd=files / "sub")
+        equal((files / "sub" / name).read_bytes(), b"content of a\n")
+
     with case("--save-fd leaves no part behind when the source fails or a signal comes"):
         call("echo", "--send-fd", files, "--save-fd", folder / "dir", code=OTHER)
         reading, writing = os.pipe()
@@ -416,6 +424,12 @@ def test_ends():
     with case("an unknown service is exit code 8"):
         contains(call("nobody", code=NOT_FOUND).errors, "not found")
         beam("watch", url, "nobody", code=NOT_FOUND)
+
+    with case("what is no name of a service is exit code 2"):
+        for name in ("", "x" * 256, b"\xff"):
+            for verb in ("call", "watch"):
+                result = subprocess.run([BEAM, verb, url, name], capture_output=True)
+                check(result.returncode == USAGE and b"1 to 255 bytes" in result.stderr, result)
 
     with case("an error is JSON with --json, too"):
         answer = json.loads(call("nobody", "--json", code=NOT_FOUND).text)
