@@ -7,6 +7,7 @@ from cases import ROOT, case, check, finish, start
 LAYERS = ("base", "kv", "uring", "runtime", "net/proto", "net", "cli", "examples", "bench")
 
 # What the C library, the compiler and the kernel provide; everything else is a third party.
+KERNEL_RING = "linux/io_uring.h"  # liburing's business, from wherever it comes
 SYSTEM_FOLDERS = ("sys", "linux", "netinet", "arpa", "net", "asm", "sanitizer")
 SYSTEM = set("""
     assert ctype dirent dlfcn elf endian errno execinfo fcntl fenv float ftw getopt glob grp immintrin
@@ -17,6 +18,8 @@ SYSTEM = set("""
 
 
 def is_system(name):
+    if name == KERNEL_RING:
+        return False
     folder, slash, _ = name.partition("/")
     return folder in SYSTEM_FOLDERS if slash else name.removesuffix(".h") in SYSTEM
 
@@ -57,13 +60,15 @@ def layer_of(path):
 
 def includes(path):
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        found = re.match(r'\s*#\s*include\s*([<"])([^>"]+)[>"]', line)
+        found = re.match(r'\s*(?:#|%:)\s*include(?:_next)?\b\s*(?:([<"])([^>"]+)[>"])?', line)
         if found:
-            yield number, found.group(1), found.group(2)
+            yield number, found.group(1), found.group(2) or line.strip()
 
 
 def target_of(bracket, name):
     """(column of the table, complaint)"""
+    if not bracket:
+        return None, "what it includes cannot be read here"
     if bracket == "<":
         if name.startswith("beam/"):
             return "include/beam", None
