@@ -64,8 +64,8 @@ with case("dev: what fails is counted, and the run fails"):
         "no tests at all": ({"RESULTS": ""}, "0 passed, 0 failed"),
     }
     for what, (environment, last) in wrong.items():
-        for command in (("dev", "test"), (".ci/run",)):
-            ends(1, f"{last}, 0 skipped", *command, **environment)
+        ends(1, f"{last}, 0 skipped", "dev", "test", **environment)
+    ends(1, "3 passed, 3 failed, 0 skipped", ".ci/run", RESULTS="start a\nend a 1 1 0\n", CTEST="8")
     for environment in ({"CONFIGURE": "1"}, {"BUILD": "1"}):
         ends(1, "0 passed, 3 failed, 0 skipped", "dev", "test", **environment)
         ends(1, "0 passed, 1 failed, 0 skipped", ".ci/run", **environment)

@@ -2,6 +2,7 @@
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 from cases import ROOT, case, check, finish, run, start
@@ -53,6 +54,21 @@ for name in names:
 with case("harness: a skip for want of io_uring fails in CI, another does not"):
     check(sample("skip_io_uring", CI="true")[0] == 1, "passed")
     check(sample("skip_reason", CI="true")[0] == 0, "failed")
+
+with case("harness: the same for a script, whichever way it skips"):
+    script = pathlib.Path(folder.name, "test_script.py")
+    for text in (f"import sys\nsys.path.insert(0, {str(ROOT / 'tests/house')!r})\nimport cases\n"
+                 "with cases.case('a'):\n    cases.skip('no io_uring here')\ncases.finish()\n",
+                 "print('no io_uring here')\nraise SystemExit(77)\n"):
+        script.write_text(text)
+        for ci, status, last in (("", 0, "end script 0 0 1"), ("true", 1, "end script 0 1 0")):
+            results.unlink(missing_ok=True)
+            done = subprocess.run([sys.executable, ROOT / "tests/house/as_case.py", "script", script],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  env={**os.environ, "CI": ci, "BEAM_TEST_RESULTS": folder.name})
+            lines = results.read_text().splitlines()
+            check(done.returncode == status and lines[-1] == last,
+                  f"ended with {done.returncode}, left {lines}\n{done.stdout}")
 
 with case("harness: a filter that names no case fails"):
     check(sample("no_such_case")[0] == 1, "passed")
