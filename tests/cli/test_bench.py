@@ -5,8 +5,11 @@
 import json
 import os
 import pathlib
+import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 
 # The counts are those of the closing line; whoever runs this script records them.
 os.environ.pop("BEAM_TEST_RESULTS", None)
@@ -86,6 +89,32 @@ with case("bench_contenders_are_measured_beside_each_other"):
         if row["contender"] == "raw":
             check(row["ratio_to_raw"] == 1, f"raw is {row['ratio_to_raw']} of itself")
             at_most(row, "syscalls_per_msg", 2.1)
+
+with case("bench_of_a_user_with_few_open_files"):
+    if os.getuid() != 0:
+        skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        copy = shutil.copy(BEAM, folder)
+
+        def user(soft, hard):
+            def become():
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            done = subprocess.run([copy, "bench", "--rounds", "1", "--duration", "5ms", "--json",
+                                   "fd-rtt", "fd-rate"], capture_output=True, text=True, timeout=110,
+                                  preexec_fn=become)
+            rows = objects(done.stdout)
+            check(done.returncode == 0, f"exit code {done.returncode}: {done.stderr}{done.stdout}")
+            return {row["cell"] for row in rows}, done.stderr
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if hard == resource.RLIM_INFINITY or hard >= 16384:  # what a desktop gives its users
+            check(user(1024, hard)[0] == {"fd-rtt", "fd-rate"}, "rows are missing")
+        cells, err = user(256, 4096)
+        check(cells == {"fd-rtt"} and "left out" in err, f"{cells}: {err}")
 
 with case("bench_refuses_what_it_does_not_know"):
     for wrong in (["nosuch"], ["--rounds", "0"], ["--rounds", "1x"], ["--duration", "5"],
