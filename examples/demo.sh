@@ -24,7 +24,7 @@ finish() {
         wait "$server" || true
     fi 2>/dev/null
     if [[ -n $dir ]]; then
-        if ((status != 0)) && [[ -s $dir/server.log ]]; then
+        if ((status != 0)) && [[ -n $server && -s $dir/server.log ]]; then
             sed 's/^/  the server said: /' "$dir/server.log"
         fi
         rm -rf "$dir"
