@@ -1,12 +1,14 @@
 /* Beam: services that find and consume each other between threads, processes and machines.
  *
- * Read the headers in this order; each is one chapter.
- */
+ * A program makes a *runtime*, which has one or more *reactors*: threads that do all the work. Over
+ * a *session* with a peer it asks for *services* and offers its own. What is said is a *message*,
+ * on a *channel*. The headers are chapters, to be read in this order; runtime.h says which function
+ * may be called on which thread. */
 #ifndef BEAM_H
 #define BEAM_H
 
 #include <beam/error.h>   /* what can go wrong, and how a request ends */
-#include <beam/kv.h>      /* the format of metadata and documents */
+#include <beam/kv.h>      /* keys and values: what metadata is made of */
 #include <beam/runtime.h> /* reactors, threads, time */
 #include <beam/message.h> /* what is sent */
 #include <beam/channel.h> /* how it flows */

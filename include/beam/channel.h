@@ -1,8 +1,19 @@
-/* Channels and streams: the one conversation primitive, and the same in byte mode.
+/* Channels, the one way to converse, and streams, which are channels of bytes instead of messages.
  *
- * A channel is full duplex, ordered in each direction, ended in each direction by its sender, and
- * flow controlled by credit. It ends with a status: OK, or one of the codes. Losing the session ends
- * it too, and never with OK. */
+ * A channel is full duplex. Each direction keeps its order, is ended by its sender alone, and is
+ * limited by *credit*: how many bytes the receiver still takes. A send without credit says -EAGAIN
+ * and takes nothing; on_writable tells when to go on. So a slow reader stops its sender, and nobody
+ * else.
+ *
+ * Where they come from. Attached to a message (beam_message_attach_channel at one end,
+ * beam_message_take_channel at the other), opened towards a service by its name (beam_open), or
+ * found in a request (beam_request_channel).
+ *
+ * How they end. With a status: OK, once each side has ended its direction; or an error, in both
+ * directions at once, when either side resets the channel or the session is lost. A loss is never
+ * told as OK.
+ *
+ * Everything here is called on the channel's reactor, and all handlers run there, from its loop. */
 #ifndef BEAM_CHANNEL_H
 #define BEAM_CHANNEL_H
 
@@ -14,74 +25,97 @@
 extern "C" {
 #endif
 
-/* How a channel or request ended. message and details are views for the callback they come in. */
+/* How a channel or a request ended. message and details are views that end with the callback. */
 struct beam_status {
     enum beam_code code;
     beam_str message;    /* for people; may be empty */
-    const void *details; /* a kv map, or NULL */
+    const void *details; /* what the peer said besides: a kv document, a map; or NULL */
     size_t details_len;
 };
 
-/* Each slot may be NULL. All run on the channel's reactor, never from inside a call on the channel. */
+/* --- channels of messages --- */
+
+/* What a channel tells. Each slot may be NULL. A handler may free the channel. */
 struct beam_channel_handlers {
-    /* One message of the peer; borrowed until it returns. NULL slot: messages are dropped. */
+    /* A message of the peer, borrowed until this returns. Slot NULL: messages are dropped. */
     void (*on_message)(beam_channel *channel, const beam_message *message, void *arg);
-    /* A send that said -EAGAIN is worth another try. Once per refusal. */
+    /* A send has said -EAGAIN, and now there is room. Once for all refusals since the last time. */
     void (*on_writable)(beam_channel *channel, void *arg);
-    /* The peer's direction has ended: code OK, or an error. Exactly once, after the last message.
-     * With an error or after a reset both directions are over. */
+    /* The peer will send no more. Behind its last message, exactly once, unless the channel was
+     * freed or reset here before. Code OK: its direction has ended, ours goes on. Any other code:
+     * both are over. */
     void (*on_end)(beam_channel *channel, const struct beam_status *status, void *arg);
 };
 
-/* Handlers are borrowed for the channel's life (use a static const). */
+/* Sets the handlers, which are borrowed for the life of the channel (let them be static const), and
+ * their argument. To be done before the function that took, attached or was given the channel
+ * returns to the loop, as nothing is told before that; messages that find no handler then are
+ * dropped. */
 BEAM_EXPORT void beam_channel_set_handlers(beam_channel *channel,
                                            const struct beam_channel_handlers *handlers, void *arg);
 
-/* Sends. 0: taken, *message is NULL. -EAGAIN: no credit, queue full, no fd credit, or ring full;
- * nothing taken, on_writable follows. -EPIPE: this direction has ended, or the channel has.
- * -EPERM: the peer takes no fds. -EMSGSIZE: over the peer's limit. Or the message's sticky error. */
+/* Sends a message. 0: it is taken, *message is NULL, and it will arrive unless the channel breaks.
+ * Otherwise nothing is taken.
+ * -EAGAIN: no room now, be it credit, the queue of the session, or what the peer takes of fds and
+ * channels; on_writable follows. (Until the peer has told its limits 64 KiB may wait, and no fds.)
+ * -EPIPE: our direction has ended, or the whole channel. -EMSGSIZE: longer than the peer ever
+ * takes, or with more fds or channels. -EPERM: fds, and the peer takes none. -EINVAL: the message is
+ * only borrowed (beam_message_keep), or came with channels that nobody took. -ENOMEM. Or the sticky
+ * error of the message. */
 BEAM_EXPORT int beam_channel_send(beam_channel *channel, beam_message **message);
 
-/* Sends, and ends our direction with OK behind it. */
+/* Sends a message as the last one: our direction ends behind it, with OK. Errors as
+ * beam_channel_send; nothing has ended then. */
 BEAM_EXPORT int beam_channel_send_last(beam_channel *channel, beam_message **message);
 
-/* Sends a message that is a body alone, copied. Up to 40 bytes travel inside the slot of a ring.
- * Errors as beam_channel_send. */
+/* Sends a message that is a body and nothing else: len bytes, copied. This is the fast way for
+ * small ones; between reactors up to 40 bytes need no message at all. Errors as
+ * beam_channel_send. */
 BEAM_EXPORT int beam_channel_send_body(beam_channel *channel, const void *body, size_t len);
 
-/* Ends our direction with OK. Cannot fail; no effect when it has ended. */
+/* Ends our direction with OK, behind what was sent. No effect if it has ended. */
 BEAM_EXPORT void beam_channel_end(beam_channel *channel);
 
-/* Ends both directions now, with a code and a text for the peer (may be NULL, copied, cut at 255
- * bytes). What was queued and not yet sent is dropped. on_end is not called for our own reset. */
+/* Ends both directions now, with a code (not BEAM_OK) and a text for the peer (may be NULL; copied,
+ * cut at 255 bytes). What is queued and has not been sent is dropped. on_end is not called. The
+ * handle is still to be freed. */
 BEAM_EXPORT void beam_channel_reset(beam_channel *channel, enum beam_code code, const char *text);
 
-/* Gives the handle back: resets the channel with CANCELLED unless both directions have ended.
- * No callback follows. Accepts NULL, returns NULL. Every channel that was attached, taken or
- * opened is freed once; a request's channel belongs to its request. */
+/* Gives the handle back; no handler runs any more. A channel of which a direction is still open is
+ * reset with CANCELLED. Every channel that was attached, taken or opened is freed once; that of a
+ * request belongs to its request, and is left alone here. Accepts NULL, returns NULL. */
 BEAM_EXPORT beam_channel *beam_channel_free(beam_channel *channel);
 
-/* Bytes that may still be sent before -EAGAIN; 0 or less: none. */
+/* The credit left for sending, in bytes; a message may start while it is above 0, and costs its
+ * length plus 64 (docs/spec/session.md W2, W3). */
 BEAM_EXPORT int64_t beam_channel_credit(const beam_channel *channel);
 
-/* Streams. write takes as much as credit and queue allow: returns the count (> 0), or an error as
- * above (-EAGAIN: on_writable follows). Data is copied. */
+/* --- streams: channels of bytes --- */
+
+/* As for channels. Bytes come in pieces whose boundaries mean nothing. */
 struct beam_stream_handlers {
-    /* Bytes of the peer, borrowed. Credit returns when it returns, unless it says otherwise with
-     * beam_stream_hold. */
+    /* len > 0 bytes of the peer, borrowed until this returns. Then their credit goes back to the
+     * peer, unless beam_stream_hold was called. Slot NULL: bytes are dropped. */
     void (*on_data)(beam_stream *stream, const void *data, size_t len, void *arg);
     void (*on_writable)(beam_stream *stream, void *arg);
     void (*on_end)(beam_stream *stream, const struct beam_status *status, void *arg);
 };
+
+/* As beam_channel_set_handlers. */
 BEAM_EXPORT void beam_stream_set_handlers(beam_stream *stream,
                                           const struct beam_stream_handlers *handlers, void *arg);
+
+/* Sends bytes, copied, as many as there is room for now: returns how many (less than len when
+ * credit or queue ran out on the way), or an error as of beam_channel_send if it is none. */
 BEAM_EXPORT ssize_t beam_stream_write(beam_stream *stream, const void *data, size_t len);
 
-/* Within on_data: the bytes just delivered are not done with; their credit is withheld until
- * beam_stream_release(len). The bytes themselves must be copied. For pacing a fast sender. */
+/* Pacing a fast sender. In on_data: the credit of the bytes just delivered is withheld until
+ * beam_stream_release gives it back, all at once or in parts, len bytes each time. The bytes
+ * themselves are gone when on_data returns: whoever needs them copies them. */
 BEAM_EXPORT void beam_stream_hold(beam_stream *stream);
 BEAM_EXPORT void beam_stream_release(beam_stream *stream, size_t len);
 
+/* As beam_channel_end, beam_channel_reset and beam_channel_free. */
 BEAM_EXPORT void beam_stream_end(beam_stream *stream);
 BEAM_EXPORT void beam_stream_reset(beam_stream *stream, enum beam_code code, const char *text);
 BEAM_EXPORT beam_stream *beam_stream_free(beam_stream *stream);

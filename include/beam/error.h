@@ -1,10 +1,12 @@
-/* Errors and status codes.
+/* Errors and status codes: two kinds, never mixed.
  *
- * Two kinds, never mixed:
- *   - an `int` below zero says what happened *here*: -errno, or one of -BEAM_E… below;
- *   - a `struct beam_status` says how a request or channel ended, as its peer (or the loss of the
- *     peer) decided: one of the sixteen canonical codes that gRPC and Connect also use.
- */
+ *   - An *error* says what happened here: an int below 0, which is -errno or one of -BEAM_E… below.
+ *   - A *status code* says how a request or a channel ended, as the peer decided, or the loss of
+ *   the
+ *     peer: OK or one of the sixteen codes that gRPC and Connect use too, with the same numbers
+ *     (gRPC: doc/statuscodes.md).
+ *
+ * The functions here may be called on any thread, never fail, and return static texts. */
 #ifndef BEAM_ERROR_H
 #define BEAM_ERROR_H
 
@@ -16,7 +18,8 @@
 extern "C" {
 #endif
 
-/* name, number, HTTP status, text */
+/* The status codes: name, number, HTTP status, text. Two of them need care: after UNAVAILABLE the
+ * request has surely not run and may be sent again; after UNKNOWN it may have run. */
 #define BEAM_STATUS_TABLE(X)                                                                       \
     X(OK, 0, 200, "ok")                                                                            \
     X(CANCELLED, 1, 499, "cancelled")                                                              \
@@ -42,7 +45,8 @@ enum beam_code {
 #undef BEAM_STATUS_ENUM_
 };
 
-/* Local errors that errno has no word for. name, number, text */
+/* The errors that errno has no word for: name, number, text. Numbers begin above those of errno and
+ * do not change. */
 #define BEAM_ERROR_TABLE(X)                                                                        \
     X(KV_TRUNCATED, 4096, "kv: entry runs past the end")                                           \
     X(KV_TRAILING, 4097, "kv: bytes after the document")                                           \
@@ -89,15 +93,16 @@ enum beam_error {
 #undef BEAM_ERROR_ENUM_
 };
 
-/* Text for a negative error of this library (-errno or -BEAM_E…). Never NULL, never freed, safe on
- * any thread. */
+/* The text of an error (-errno or -BEAM_E…) for people, as strerror(3) in the C locale; "no error"
+ * for 0 and above. */
 BEAM_EXPORT const char *beam_strerror(int error);
 
-/* Name of an error as written in the specification's vectors ("FRAME_KIND", "EAGAIN"); never NULL. */
+/* The name of an error, as errno(3) or the table above has it: "EAGAIN", "FRAME_KIND"; "OK" for 0
+ * and above, "EUNKNOWN" for a number nobody has given. */
 BEAM_EXPORT const char *beam_error_name(int error);
 
-/* Upper-case name of a status code ("NOT_FOUND") and its one-line text. Numbers outside the table
- * give "UNKNOWN" (gRPC: core/doc/statuscodes). Never NULL, safe on any thread. */
+/* The name of a status code ("NOT_FOUND"), and its text for people. A number outside the table is
+ * read as UNKNOWN, as gRPC has it. */
 BEAM_EXPORT const char *beam_code_name(unsigned code);
 BEAM_EXPORT const char *beam_code_text(unsigned code);
 

@@ -1,19 +1,49 @@
-/* The runtime: one reactor per core, each a thread with its own io_uring, sharing nothing.
+/* The runtime: one or more reactors, and time.
  *
- * Threads. Everything in this library runs on the reactor that owns the object it is called with,
- * except what this table names:
+ * A *reactor* is one thread with one io_uring. It owns its sessions, channels, requests and timers
+ * for their whole life, and it alone runs their callbacks, so nothing here needs a lock of yours. A
+ * *runtime* is the reactors of one program and what they serve. A program makes a runtime, adds
+ * services (<beam/service.h>) and listeners (<beam/session.h>), and lets it run in one of three
+ * ways:
  *
- *   | function                                             | thread                              |
- *   |------------------------------------------------------|-------------------------------------|
- *   | beam_runtime_new, _free, beam_run, beam_start        | the one that makes the runtime      |
- *   | beam_runtime_stop                                    | any; also from a signal handler     |
- *   | beam_post, beam_serve, beam_serve_on, beam_unserve   | any                                 |
- *   | beam_listen, beam_unlisten                           | any                                 |
- *   | beam_connect_wait, beam_call_wait, beam_session_free | any that is not a reactor           |
- *   | beam_message_new (with NULL), put, attach, free      | any, one at a time per message      |
+ *     beam_run      on this thread, until beam_runtime_stop
+ *     beam_start    on threads of its own, while this one does something else
+ *     embedded      inside the event loop that the program has already
  *
- * Callbacks run on the reactor's thread, from its loop, never from inside the call that caused them.
- */
+ * Callbacks run from the reactor's loop, never from inside the call that caused them. They must not
+ * block: everything else on that reactor waits for them.
+ *
+ * Threads. An object is used on the reactor that owns it: inside its callbacks, inside functions
+ * posted with beam_post, and, embedded, anywhere on the host's thread. The exceptions:
+ *
+ *   | function                                              | thread                             |
+ *   |-------------------------------------------------------|------------------------------------|
+ *   | beam_runtime_new, beam_runtime_free, beam_run,        | one thread that is no reactor;     |
+ *   |   beam_start                                          |   embedded: the host's             |
+ *   | beam_runtime_fd, beam_runtime_turn                    | the host's                         |
+ *   | beam_runtime_stop                                     | any, and in a signal handler       |
+ *   | beam_post, beam_serve, beam_serve_on, beam_unserve,   | any                                |
+ *   |   beam_listen, beam_unlisten, beam_runtime_stats      |                                    |
+ *   | beam_connect_wait, beam_call_wait                     | any that is no reactor             |
+ *   | beam_session_free                                     | the session's, or any that is no   |
+ *   |                                                       |   reactor                          |
+ *   | beam_session_peer, beam_session_peer_name             | any, once the session has opened   |
+ *   | beam_message_*, of a message built here or answered   | any, one at a time; but a channel  |
+ *   |   by beam_call_wait                                   |   is attached on a reactor         |
+ *   | beam_message_free, of any message                     | any                                |
+ *   | beam_reactor_*, beam_now_ns, beam_platform,           | any                                |
+ *   |   beam_runtime_why, beam_limits_default,              |                                    |
+ *   |   beam_exit_code, and all of error.h and kv.h         |                                    |
+ *
+ * Errors are negative: -errno or -BEAM_E… (<beam/error.h>). Times are nanoseconds of
+ * CLOCK_MONOTONIC.
+ *
+ * fork(2): a child cannot use a runtime of its parent. Calls answer -BEAM_EFORKED there, and
+ * beam_runtime_free closes the child's copies of its descriptors and leaves the memory alone.
+ *
+ * Options. Structs of options begin with their size and are made by a macro that sets it: a later
+ * version of the library can tell by it which fields a program knows. A field that is 0 or NULL
+ * means the default. */
 #ifndef BEAM_RUNTIME_H
 #define BEAM_RUNTIME_H
 
@@ -39,11 +69,14 @@ typedef struct beam_timer beam_timer;
 /* Scope-bound release: BEAM_CLEANUP(beam_message_freep) beam_message *msg = NULL; */
 #define BEAM_CLEANUP(fn) __attribute__((__cleanup__(fn)))
 
-/* A way for sessions to travel. Values of this type are given to the runtime by pointer, so that a
- * program links only the transports it names. The ring between reactors is always there. */
+/* A way for sessions to travel, and the scheme of URLs that names it. The runtime is given pointers
+ * to these, so that a program links only the transports it names. The rings between the reactors of
+ * one runtime ("ring:") need no entry. */
 struct beam_transport;
-BEAM_EXPORT extern const struct beam_transport beam_unix;
+BEAM_EXPORT extern const struct beam_transport beam_unix; /* "unix:", unix(7) SOCK_SEQPACKET */
 
+/* The value of beam_runtime_options.transports. Lives as long as the block it stands in, which is
+ * long enough: beam_runtime_new copies it. */
 #define BEAM_TRANSPORTS(...) ((const struct beam_transport *const[]){__VA_ARGS__, NULL})
 
 enum beam_log_level {
@@ -53,130 +86,191 @@ enum beam_log_level {
     BEAM_LOG_DEBUG = 7,
 };
 
-/* What a session may cost us. 0 anywhere: the default. docs/spec/session.md section 9. */
+/* How much one session may cost this process. Behind each field stands the default, which 0 means
+ * too. Values outside the range of the protocol are brought into it (docs/spec/session.md section
+ * 3). What is marked [told] is sent to the peer, which keeps to it; breaking it ends the
+ * session. */
 struct beam_limits {
     size_t size;               /* sizeof(struct beam_limits) */
-    uint32_t window;           /* bytes of credit per channel and direction; 65 536 */
-    uint32_t channels_max;     /* channels the peer may have open; 1024 */
-    uint32_t message_len_max;  /* metadata + body; 16 MiB */
-    uint32_t large_len_max;    /* large messages of a session in memory at once; 32 MiB */
-    uint32_t queue_len_max;    /* bytes waiting to be sent, per session; 4 MiB */
-    uint32_t fds_max;          /* fds on their way to us, per session; 64 */
-    bool fds_refused;          /* take no fds at all: senders get -EPERM */
-    uint32_t sessions_uid_max; /* sessions of one *other* uid; 256 */
-    uint32_t aborts_per_s;     /* resets a peer may send; 100, burst twice that */
+    uint32_t window;           /* [told] credit of each channel, bytes; 65 536, at least 16 384 */
+    uint32_t channels_max;     /* [told] channels the peer has open at once; 1024 */
+    uint32_t message_len_max;  /* [told] metadata and body of one message, bytes; 16 MiB */
+    uint32_t large_len_max;    /* messages over one frame (64 KiB) that came and are not freed yet,
+                                  bytes; 32 MiB, at least message_len_max. More are refused */
+    uint32_t queue_len_max;    /* accepted for sending and not sent yet, bytes; 4 MiB */
+    uint32_t fds_max;          /* [told] fds that came and were not taken or closed yet; 64 */
+    bool fds_refused;          /* [told] take no fds, ever: whoever sends one is answered -EPERM */
+    uint32_t sessions_uid_max; /* sessions from one uid other than ours, over all reactors; 256 */
+    uint32_t aborts_per_s;     /* resets of its own requests that a peer may send in a second; 100,
+                                  and twice that in a burst */
 };
 
+/* What a reactor with nothing to do does first. It spins only if there is a CPU for every reactor,
+ * and never when embedded, whatever stands here. */
 enum beam_spin_policy {
-    BEAM_SPIN_AUTO = 0, /* spin only where it was measured to pay */
-    BEAM_SPIN_OFF,      /* always sleep in the kernel */
-    BEAM_SPIN_FOREVER,  /* never sleep: dedicated cores, benchmarks */
+    BEAM_SPIN_AUTO = 0, /* looks for work for a while where that was measured to pay, then sleeps */
+    BEAM_SPIN_OFF,      /* sleeps in the kernel at once */
+    BEAM_SPIN_FOREVER,  /* never sleeps: dedicated cores, benchmarks */
 };
+
+#define BEAM_REACTORS_MAX 64 /* ours: there is a ring of 64 KiB from each to each */
 
 struct beam_runtime_options {
     size_t size;                                    /* sizeof(struct beam_runtime_options) */
-    unsigned reactors;                              /* threads; 0: 1. At most BEAM_REACTORS_MAX */
-    const struct beam_transport *const *transports; /* NULL-terminated; NULL: rings only */
+    unsigned reactors;                              /* 1; at most BEAM_REACTORS_MAX */
+    const struct beam_transport *const *transports; /* ends with NULL; none, at most 8 */
     struct beam_limits limits;
-    const char *name; /* a label for logs and HELLO; NULL: the program's name */
-    bool embedded;    /* one reactor inside the caller's own loop */
+    const char *name; /* a label for logs and the peer, never an identity; the program's name */
+    bool embedded;    /* one reactor, which the host's loop turns (beam_runtime_fd) */
     enum beam_spin_policy spin;
-    uint64_t stop_timeout_ns; /* how long beam_runtime_stop lets sessions finish; 0: 1 s */
-    void (*log)(enum beam_log_level level, const char *text, void *arg); /* any reactor's thread */
+    uint64_t stop_timeout_ns; /* how long the stop lets sessions finish; 1 s */
+    /* What the library has to say; it never prints. NULL: nobody listens. Called on the threads of
+     * the reactors; text is valid during the call. */
+    void (*log)(enum beam_log_level level, const char *text, void *arg);
     void *log_arg;
 };
-
-#define BEAM_REACTORS_MAX 64 /* ours: rings are quadratic in it (64 KiB each) */
 
 #define BEAM_RUNTIME_OPTIONS(...)                                                                  \
     ((struct beam_runtime_options){.size = sizeof(struct beam_runtime_options), __VA_ARGS__})
 
-/* Makes a runtime; nothing runs yet. Embedded runtimes make their ring here, on this thread.
- * options may be NULL and are copied, the table of transports too.
- * Errors: -EINVAL, -ENOMEM, -BEAM_ENO_IO_URING (beam_runtime_why() has the cause and the cure). */
+/* Makes a runtime; nothing runs yet, but an embedded one is ready to be turned. options may be NULL
+ * and are copied, the table of transports and the name too. The caller owns the runtime.
+ * -EINVAL: more reactors or transports than there may be, several reactors embedded, no such spin
+ * policy. -ENOMEM. Embedded also the errors of beam_start, because its ring is made here. */
 BEAM_EXPORT int beam_runtime_new(const struct beam_runtime_options *options,
                                  beam_runtime **ret_runtime);
 
-/* Stops what still runs, waits for its threads, frees. Accepts NULL, returns NULL. */
+/* Stops it if it still runs (beam_runtime_stop), waits for its threads, frees it. Not to be called
+ * from one of its callbacks. Handles of sessions, channels and messages that the application still
+ * holds are then good for being freed and nothing else. Accepts NULL, returns NULL. */
 BEAM_EXPORT beam_runtime *beam_runtime_free(beam_runtime *runtime);
 static inline void beam_runtime_freep(beam_runtime **runtime)
 {
     *runtime = beam_runtime_free(*runtime);
 }
 
-/* Runs reactor 0 on this thread and the others on threads of their own, until beam_runtime_stop.
- * Returns 0 after an orderly stop, or the error that prevented the start. */
+/* Runs reactor 0 on this thread and the others on threads of their own, until beam_runtime_stop;
+ * all of them have ended when it returns. Once in a runtime's life. Returns 0 after an orderly stop.
+ * -BEAM_ENO_IO_URING (beam_runtime_why has the cause and the cure), -ENOMEM, -EMFILE or what else the
+ * kernel says: a reactor could not be made, and none runs. -EALREADY: it has been started before.
+ * -EINVAL: it is embedded. -BEAM_EFORKED. */
 BEAM_EXPORT int beam_run(beam_runtime *runtime);
 
-/* The same on threads of its own; returns at once when all reactors run. */
+/* The same with all reactors on threads of their own; returns as soon as they run, or cannot.
+ * Errors as beam_run. */
 BEAM_EXPORT int beam_start(beam_runtime *runtime);
 
-/* Asks for the end: listeners close, sessions get GOAWAY and stop_timeout_ns to finish, then
- * beam_run returns. Any thread, and safe in a signal handler (signal-safety(7)). */
+/* Asks for the end, and returns at once: listeners close, sessions are drained (beam_session_drain)
+ * for at most stop_timeout_ns and then closed, then the reactors end and beam_run returns. An
+ * embedded runtime drains while its host turns it. Any thread, and safe in a signal handler
+ * (signal-safety(7)). */
 BEAM_EXPORT void beam_runtime_stop(beam_runtime *runtime);
 
-/* Embedded: an fd that is readable (level-triggered) whenever beam_runtime_turn has work; borrowed.
- * Poll it for reading in any loop and call beam_runtime_turn when it fires; no return value to obey,
- * no time-out to honour. Other threads may use the runtime as they may any; what they wait for happens
- * in its turns. -EINVAL when the runtime is not embedded; -EDEADLK from a callback, which is inside a
- * turn. */
+/* Embedded: a descriptor that is readable (level-triggered, as poll(2) has it) whenever
+ * beam_runtime_turn has something to do, timers included. It is the runtime's: poll it in any loop,
+ * neither read nor close it. Other threads may use the runtime as they may any; what they wait for
+ * happens in its turns. -EINVAL: the runtime is not embedded. */
 BEAM_EXPORT int beam_runtime_fd(beam_runtime *runtime);
+
+/* Embedded: does what there is to do within a budget, without blocking; callbacks run in here. The
+ * fd is readable again if something is left, so there is no result to obey and no time-out to
+ * compute. Returns 0; -EINVAL: the runtime is not embedded; -EDEADLK: from a callback, which is inside
+ * a turn; -BEAM_EFORKED. */
 BEAM_EXPORT int beam_runtime_turn(beam_runtime *runtime);
 
-/* Runs fn(arg) on a reactor, in order per posting thread. Any thread; before the start too, and then it
- * runs first of all (or never, if the runtime is freed unstarted). -EAGAIN: its mailbox is full (1024
- * posts); -ESHUTDOWN: it has ended; nothing was taken then. -EINVAL: no such reactor. */
+/* --- from one thread to another --- */
+
 typedef void beam_post_fn(void *arg);
+
+/* Has fn(arg) run on a reactor, from its loop; calls posted by one thread run in their order. Any
+ * thread. Calls posted before the start run before everything else, or never, if the runtime is
+ * freed without having been started. After an error fn does not run, and arg is the caller's.
+ * -EAGAIN: the mailbox of that reactor is full (1024 calls). -ESHUTDOWN: it has ended. -EINVAL: no
+ * such reactor, or fn is NULL. -ENOMEM (before the start only), -BEAM_EFORKED. */
 BEAM_EXPORT int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *arg);
 
-/* The reactor this thread is, or -1. */
+/* The number of the reactor whose thread this is, 0 first; -1 on other threads. */
 BEAM_EXPORT int beam_reactor_current(void);
+
+/* How many reactors the runtime has. */
 BEAM_EXPORT unsigned beam_reactor_count(const beam_runtime *runtime);
 
-/* Calls fn(arg) on the calling reactor, once after delay_ns or, with period_ns > 0, again and again
- * at that rate without drift. The timer is freed by beam_timer_free (also from its own callback) and
- * by the end of the runtime. runtime may be NULL: the calling reactor's. -EPERM off a reactor or on
- * another runtime's, -ENOMEM. */
+/* --- time --- */
+
 typedef void beam_timer_fn(void *arg);
+
+/* Calls fn(arg) on the calling reactor after delay_ns, never early and late by 66 us at most if the
+ * reactor is idle. With period_ns > 0 again each period_ns from then on: without drift, and an
+ * expiry that was missed is left out. The timer is freed with beam_timer_free or by the end of the
+ * runtime, also one that has fired for good. runtime may be NULL for the calling reactor's.
+ * -EPERM: not on a reactor, or on another runtime's. -ENOMEM. */
 BEAM_EXPORT int beam_timer_new(beam_runtime *runtime, uint64_t delay_ns, uint64_t period_ns,
                                beam_timer_fn *fn, void *arg, beam_timer **ret_timer);
+
+/* Stops a timer and frees it, on its reactor; fn is not called again. Also from its own callback.
+ * Accepts NULL, returns NULL. */
 BEAM_EXPORT beam_timer *beam_timer_free(beam_timer *timer);
 
-/* CLOCK_MONOTONIC, or what a test put in its place. Any thread. */
+/* Now: CLOCK_MONOTONIC (clock_gettime(2)), or what a test has put in its place. */
 BEAM_EXPORT uint64_t beam_now_ns(void);
 
-/* Counters of one reactor since it began. Read on that reactor they are exact; elsewhere they may be
- * a few operations old. */
+/* --- looking inside --- */
+
+/* What one reactor has done since it began; plain counters that never go back, unless marked. */
 struct beam_stats {
-    uint64_t turns, enters, sqes, cqes, overflows, enobufs, rearms;
-    uint64_t wakes_sent, wakes_skipped, sleeps, spins, spin_hits;
-    uint64_t wake_cost_ns, spin_budget_ns;
-    uint64_t allocs; /* calls of the allocator, on this reactor's thread */
-    uint64_t messages_sent, messages_received, packets_sent, packets_received;
+    uint64_t turns;          /* rounds of its loop */
+    uint64_t enters;         /* io_uring_enter(2) calls, of any kind */
+    uint64_t sqes;           /* submissions the kernel took */
+    uint64_t cqes;           /* completions dispatched */
+    uint64_t overflows;      /* times the kernel had more completions than the ring has room for */
+    uint64_t enobufs;        /* receives that found no buffer */
+    uint64_t rearms;         /* multishot receives started again after they ended by themselves */
+    uint64_t wakes_sent;     /* doorbells rung because the other reactor slept */
+    uint64_t wakes_skipped;  /* ... and not rung, because it was awake */
+    uint64_t sleeps;         /* enters that were allowed to block */
+    uint64_t spins;          /* times it looked for work instead of sleeping */
+    uint64_t spin_hits;      /* ... and found some */
+    uint64_t wake_cost_ns;   /* now: what a wake costs here, as measured; 0: not measured */
+    uint64_t spin_budget_ns; /* now: how long it would look before it sleeps */
+    uint64_t allocs;         /* calls of the allocator; 0 unless read on this reactor */
+    uint64_t messages_sent, messages_received; /* of streams: frames */
+    uint64_t packets_sent, packets_received;   /* on unix sockets */
     uint64_t fds_sent, fds_received;
-    uint64_t sessions, channels; /* open now */
+    uint64_t sessions, channels; /* now: all that exist, also if they only wait to be freed */
 };
+
+/* Read on that reactor the counters are exact; elsewhere they are a glance that may be a little old
+ * and not of one moment. -EINVAL: no such reactor. -ESHUTDOWN: it has not begun. */
 BEAM_EXPORT int beam_runtime_stats(beam_runtime *runtime, unsigned reactor,
                                    struct beam_stats *ret_stats);
 
-/* What this machine and build have; texts are static. */
+/* What this build and this machine have; the features were tried, not read off a version. */
 struct beam_platform {
-    const char *version; /* of this library */
-    const char *kernel, *liburing;
-    bool io_uring, passrights, pidfd, min_wait, no_iowait;
+    const char *version;  /* of this library */
+    const char *kernel;   /* release, as uname(2) has it */
+    const char *liburing; /* version in use */
+    bool io_uring;        /* a ring can be made here; if not, see beam_runtime_why */
+    bool passrights;      /* SO_PASSRIGHTS, Linux 6.16: the kernel refuses fds nobody wants */
+    bool pidfd;           /* SO_PASSPIDFD, Linux 6.5: beam_session_peer_pidfd works */
+    bool min_wait;        /* IORING_FEAT_MIN_TIMEOUT, Linux 6.12 */
+    bool no_iowait;       /* IORING_FEAT_NO_IOWAIT, Linux 6.15 */
 };
+
+/* Never NULL; the struct and its texts are static. The first call makes a ring to try it. */
 BEAM_EXPORT const struct beam_platform *beam_platform(void);
 
-/* Why io_uring is not available here and what to do about it; "" when it is. */
+/* Why io_uring was refused and what to do about it, in one line; "" while it has not been refused
+ * in this process. Static. */
 BEAM_EXPORT const char *beam_runtime_why(void);
 
 /* The limits that 0 stands for. */
 BEAM_EXPORT void beam_limits_default(struct beam_limits *ret_limits);
 
-/* Prints "beam: what, and what to do" for a negative error of this library, or for a status code above
- * 0 as the _wait calls return, to out (may be NULL). Returns the exit code that stands for it: 0 ok,
- * 2 usage or URL, 3 no io_uring, 4 peer unavailable, 5 permission, 6 a limit, 7 time was up, 8 not
- * found, 9 another status, 1 any other error. */
+/* For the end of main. error is a negative error of this library, or a status code above 0 as the
+ * _wait calls return; either is told on out as one line, "beam: …" (nothing for 0, or when out is
+ * NULL). Returns the exit code that stands for it: 0 ok, 2 usage or URL, 3 no io_uring, 4 the peer
+ * is not there, 5 permission, 6 a limit, 7 the time was up, 8 not found, 9 another status, 1 any
+ * other error. */
 BEAM_EXPORT int beam_exit_code(int error, FILE *out);
 
 #ifdef __cplusplus

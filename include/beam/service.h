@@ -1,5 +1,18 @@
-/* Services: a name and a handler. Every peer of the runtime, on any session and in either direction,
- * can ask for it. */
+/* Services: a service is a name and a handler. Every peer can ask for it, on every session of the
+ * runtime, whoever of the two connected.
+ *
+ *     static void on_greet(beam_request *request, const beam_message *message, void *arg)
+ *     {
+ *         beam_message *answer = beam_message_new();
+ *         beam_message_put_str(answer, "text", "hello");
+ *         beam_reply(request, &answer);
+ *     }
+ *     ...
+ *     r = beam_serve(runtime, "greet", on_greet, NULL);
+ *
+ * A request ends exactly once: by beam_reply, by beam_fail, or by its handler's return if that did
+ * neither. Ending it cannot fail, and ends the life of the pointer. Everything that is called with
+ * a request is called on its reactor. */
 #ifndef BEAM_SERVICE_H
 #define BEAM_SERVICE_H
 
@@ -9,59 +22,89 @@
 extern "C" {
 #endif
 
-/* Runs on the reactor of the session the request came on. The request is answered with beam_reply or
- * beam_fail, now or (after beam_request_keep) later; a handler that does neither is answered INTERNAL
- * for it. For an event the request is there too, has nothing to answer, and both calls send nothing. */
+/* --- serving --- */
+
+/* Runs once for each request, and each event, of its name, on the reactor of the session it came on
+ * (beam_serve) or on the one that was chosen (beam_serve_on). message is borrowed until it returns.
+ * A handler that returns without having ended or kept its request has it ended with INTERNAL. An
+ * event has a request too; ending it is allowed, and sends nothing. */
 typedef void beam_handler(beam_request *request, const beam_message *message, void *arg);
 
-/* Any thread, before or after the start. The same handler on every reactor: shared state is the
- * caller's to guard. -EEXIST: the name is taken; -EINVAL: empty, over 255 bytes, or not UTF-8. */
+/* Serves a name, with the same handler on every reactor: what they share through arg is the
+ * caller's to guard. The name is copied. Any thread, before the start or after it.
+ * -EEXIST: the name is served already. -EINVAL: the name is no UTF-8 of 1 to 255 bytes, or handler
+ * is NULL. -ENOSPC: 65 536 different names and handlers were served. -ENOMEM. */
 BEAM_EXPORT int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler,
                            void *arg);
 
-/* On one reactor only; requests that come in on another reactor reach it by one ring hop. Their
+/* Serves a name on one reactor; requests that come in on others get there by one ring hop. Their
  * beam_request_peer is who asked; their beam_request_session leads to the reactor they came in on, not
- * to the caller: who is to be called back attaches a channel. */
+ * to the caller: who is to be called back attaches a channel. Errors as beam_serve; -EINVAL: no such
+ * reactor. */
 BEAM_EXPORT int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name,
                               beam_handler *handler, void *arg);
 
-/* New requests for it end NOT_FOUND from now on; running ones go on. arg may be freed once the
- * runtime has stopped. */
+/* Serves a name no more: new requests for it end with NOT_FOUND, those that have begun go on. A
+ * handler may still be running, and be about to run on another reactor, so that arg may only be
+ * freed when the runtime has ended. Any thread. -ENOENT: the name is not served. -EINVAL: no
+ * name. */
 BEAM_EXPORT int beam_unserve(beam_runtime *runtime, const char *name);
 
-/* Ends the request with OK. *message may be NULL (or message itself) for an empty answer. Always
- * consumes both: a message with a sticky error, or one the peer cannot take, becomes an error answer.
- * The answer is not subject to credit; a session above its queue limit is delivered no new request. */
+/* --- ending a request --- */
+
+/* Ends the request with OK and an answer, and consumes both. message or *message may be NULL for an
+ * empty answer; *message is NULL afterwards, always. An answer that cannot be sent (a sticky error,
+ * longer than the caller takes, fds where it takes none) becomes an error for the caller. An answer
+ * waits for credit without end; instead, no new request is delivered on a session above its
+ * queue_len_max, and above 64 MiB of waiting answers those longer than a frame (64 KiB) become
+ * RESOURCE_EXHAUSTED. */
 BEAM_EXPORT void beam_reply(beam_request *request, beam_message **message);
 
-/* Ends the request with an error. */
+/* Ends the request with an error and a text for people made by printf(3) (format may be NULL; cut
+ * at 255 bytes). BEAM_OK is sent as UNKNOWN. */
 BEAM_EXPORT void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
     __attribute__((__format__(__printf__, 3, 4)));
 
-/* The request outlives its handler and stays valid until it is ended, whatever becomes of its session;
- * after the end of the runtime it can only be ended. A kept event is ended in the same way, by beam_reply or beam_fail: nothing is sent. */
+/* In the handler: the request outlives it, to be ended later. The pointer is good until then,
+ * whatever becomes of the session; after the end of the runtime the request can only be ended. A kept
+ * event is to be ended as well. */
 BEAM_EXPORT void beam_request_keep(beam_request *request);
 
-/* fn runs once if the peer cancels, the deadline passes or the session is lost before the request was
- * ended. The request must still be ended (the answer goes nowhere). */
+/* fn runs once if nobody waits for the answer any more before the request was ended: it was
+ * cancelled, its deadline has passed, or the session is lost. The request is still to be ended, by
+ * fn or later; what is sent goes nowhere. fn NULL: no more. */
 BEAM_EXPORT void beam_request_on_cancel(beam_request *request,
                                         void (*fn)(beam_request *request, void *arg), void *arg);
 
-/* The request is a channel: send more messages before the reply, receive more from the caller
- * (set handlers). Owned by the request; not to be freed. */
+/* --- looking at a request --- */
+
+/* The channel the request came on, borrowed until the request ends: for more messages to the caller
+ * before the answer, and, with handlers set in the request's handler, from it. Not to be freed. */
 BEAM_EXPORT beam_channel *beam_request_channel(beam_request *request);
 
-BEAM_EXPORT beam_session *beam_request_session(const beam_request *request); /* NULL once lost */
+/* The session it came on, to call back on; NULL once that is lost. */
+BEAM_EXPORT beam_session *beam_request_session(const beam_request *request);
+
+/* Who asks; valid until the request ends, also when the session is lost. */
 BEAM_EXPORT const struct beam_peer *beam_request_peer(const beam_request *request);
+
+/* The name it was asked for by, valid as long as the runtime: for a handler that serves several. */
 BEAM_EXPORT beam_str beam_request_service(const beam_request *request);
+
+/* An event: nobody waits for an answer. */
 BEAM_EXPORT bool beam_request_is_event(const beam_request *request);
-/* The caller has not ended its direction (it used beam_open): more may come on the channel. Never true of
- * an event: the next one is a call of the handler, and no handler of a channel hears of events. */
+
+/* The caller has not ended its direction (it used beam_open): more may come on the channel. Never true
+ * of an event: the next one is a call of the handler, and no handler of a channel hears of events. */
 BEAM_EXPORT bool beam_request_is_open(const beam_request *request);
+
+/* Nobody waits for the answer any more: see beam_request_on_cancel. */
 BEAM_EXPORT bool beam_request_is_cancelled(const beam_request *request);
+
+/* How many requests this one was made in the service of: 0 for one of its own, at most 16. */
 BEAM_EXPORT unsigned beam_request_depth(const beam_request *request);
 
-/* Absolute, on beam_now_ns(); UINT64_MAX for none. */
+/* When its time is up, on beam_now_ns; UINT64_MAX for never. */
 BEAM_EXPORT uint64_t beam_request_deadline_ns(const beam_request *request);
 
 #ifdef __cplusplus
