@@ -1,10 +1,10 @@
-/* An operation: one request to the kernel, embedded in the object it belongs to.
+/* An operation (op): one request to the kernel, embedded in the object it belongs to.
  *
  * The address of the op is the user_data of its submission. From bm_op_start() until the callback
  * that ends it, the op and every buffer it names are the kernel's: they neither move nor die.
  *
- *     IDLE -> QUEUED (in line, the kernel knows nothing) -> INFLIGHT -> callback -> IDLE
- *                                     bm_op_cancel() only asks: -> CANCELLING -> callback
+ *     IDLE -> QUEUED (in line; the kernel does not know it yet) -> INFLIGHT -> callback -> IDLE
+ *     QUEUED or INFLIGHT -> CANCELLING (bm_op_cancel() has asked) -> callback -> IDLE
  *
  * The callback runs on the reactor's thread, from its loop, never from inside bm_op_start() or
  * bm_op_cancel(). An ordinary op calls back exactly once. A multishot op calls back many times; the
@@ -49,13 +49,24 @@ enum bm_op_state {
     BM_OP_CANCELLING,
 };
 
+/* Two options of SENDMSG, of which SEND has the first:
+ *
+ * A *quiet* send asks for no completion if it succeeds, so that an answer costs one enter, which sends
+ * it and waits for the next request, instead of two. It never waits in the kernel (MSG_DONTWAIT):
+ * -EAGAIN says that the socket had no room and nothing was sent; it is then sent again without this
+ * option. The callback runs all the same, but only in a turn that comes for another reason, with
+ * res = len, which the caller has set to what the message holds. For sends whose end nobody waits for.
+ *
+ * *close_fds* are the sender's copies of the descriptors it passes on. They are closed in the kernel by
+ * the same submission, behind the send and only if that succeeded. If closes_linked is false in the
+ * callback (there was no room for the submissions) they are still the caller's to close. */
 struct bm_op {
     bm_op_fn *fn;
-    struct bm_list node; /* the reactor's: in line for the submission queue */
+    struct bm_list node; /* the reactor's: the one list of it that the op is on */
     uint8_t kind;        /* enum bm_op_kind */
     uint8_t state;       /* enum bm_op_state; the reactor's */
     uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
-    bool quiet;          /* SENDMSG, SEND: see below */
+    bool quiet;          /* SENDMSG, SEND */
     bool hurried;        /* quiet, and somebody waits for its end; the reactor's */
     int fd;
     uint32_t len;
@@ -63,19 +74,11 @@ struct bm_op {
     const void *addr;
     uint64_t offset;
     uint64_t news_until;  /* quiet, and taken by the kernel: see completion.c; the reactor's */
-    const int *close_fds; /* SENDMSG: close_count fds to be closed by the kernel once it has sent */
+    const int *close_fds; /* SENDMSG; frozen like every buffer */
     uint16_t close_count;
-    bool closes_linked; /* ... and it was asked to: with res > 0 they are no longer the caller's */
+    bool closes_linked; /* the reactor's: with res > 0 the fds are no longer the caller's */
 };
 
-/* A quiet send ends inside its submission, one way or the other (MSG_DONTWAIT), and asks for no
- * completion when it ends well: so an answer costs one enter that sends it and waits for the next
- * request, not two. The callback runs all the same, with res = len (the caller sets it to what the
- * message holds), but only in a turn that comes for another reason: for sends whose end nobody waits
- * for. -EAGAIN: the socket had no room, nothing was sent; send again without. */
-/* close_fds: the copies of what a message passes on are closed by the same submission, in the kernel,
- * right behind the send and only if that succeeded. Without closes_linked in the callback (there may
- * not have been room) they are still the caller's to close. */
 static inline void bm_op_init(struct bm_op *op, enum bm_op_kind kind, bm_op_fn *fn)
 {
     *op = (struct bm_op){.fn = fn, .kind = (uint8_t)kind, .fd = -1};
@@ -86,19 +89,19 @@ static inline bool bm_op_idle(const struct bm_op *op)
     return op->state == BM_OP_IDLE;
 }
 
-/* Puts the op in line for the end of the turn, where the line becomes submissions in its order. Never
- * fails and never calls back from inside: what finds the submission queue full stays in line for the
- * next turn; a submission the kernel refuses comes back through the callback as a negative result.
- * The op must be IDLE. */
+/* Puts the op in line. At the end of the turn the line becomes submissions, in its order; what finds
+ * the submission queue full stays in line for the next turn. Never fails and never calls back from
+ * inside: what the kernel refuses comes back through the callback as a negative result. The op must
+ * be IDLE. */
 void bm_op_start(struct bm_reactor *reactor, struct bm_op *op);
 
-/* Asks the kernel to end the op early; one still in line is ended without asking. The callback still
- * runs, exactly once more, usually with -ECANCELED but possibly with the true result when that came
- * first: its fds and bytes are then the caller's to dispose of. No effect on an IDLE op or one already
- * being cancelled; a quiet one that has left ends in the next turn, which then comes at once. */
+/* Asks for an early end. The callback still runs, exactly once more: usually with -ECANCELED, but with
+ * the true result if that came first, whose fds and bytes are then the caller's to dispose of. An op
+ * still in line ends without the kernel. A quiet send that has left is only hurried (below). No effect
+ * on an op that is IDLE or being cancelled. */
 void bm_op_cancel(struct bm_reactor *reactor, struct bm_op *op);
 
-/* Somebody waits for the end of a quiet op after all: it comes in the next turn, at once. */
+/* Somebody waits for the end of a quiet op after all: the next turn comes at once and brings it. */
 void bm_op_hurry(struct bm_reactor *reactor, struct bm_op *op);
 
 /* More callbacks will follow this one. */
