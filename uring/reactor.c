@@ -210,17 +210,22 @@ uint64_t bm_reactor_now_ns(struct bm_reactor *reactor)
     return bm_reactor_clock(reactor);
 }
 
-static bool drain_sources(struct bm_reactor *reactor)
+/* Returns whether a source has more than its budget; *ret_came, whether any had anything. */
+static bool drain_sources(struct bm_reactor *reactor, bool *ret_came)
 {
+    bool came = false;
     bool left = false;
     struct bm_list *node = reactor->sources.next;
     while (node != &reactor->sources) {
         struct bm_source *source = bm_list_entry(node, struct bm_source, node);
         reactor->source_next = node->next;
-        left |= source->drain(source, BM_TURN_MESSAGES) >= BM_TURN_MESSAGES;
+        unsigned n = source->drain(source, BM_TURN_MESSAGES);
+        came |= n > 0;
+        left |= n >= BM_TURN_MESSAGES;
         node = reactor->source_next;
     }
     reactor->source_next = NULL;
+    *ret_came = came;
     return left;
 }
 
@@ -268,8 +273,9 @@ bool bm_reactor_once(struct bm_reactor *reactor)
     reactor->stats.turns++;
     current = reactor;
 
+    bool came;
     bool left = run_mail(reactor);
-    left |= drain_sources(reactor);
+    left |= drain_sources(reactor, &came);
     left |= run_tasks(reactor);
     left |= run_timers(reactor);
     left |= bm_completions_run(reactor);
@@ -307,22 +313,12 @@ enum bm_look bm_reactor_look(struct bm_reactor *reactor)
     if (atomic_load_explicit(&reactor->stopping, memory_order_relaxed))
         return BM_LOOK_TURN;
 
-    bool came = false;
-    bool left = false;
+    bool came;
     reactor->in_turn = true;
     reactor->now_fresh = false;
-    struct bm_list *node = reactor->sources.next;
-    while (node != &reactor->sources) {
-        struct bm_source *source = bm_list_entry(node, struct bm_source, node);
-        reactor->source_next = node->next;
-        unsigned n = source->drain(source, BM_TURN_MESSAGES);
-        came |= n > 0;
-        left |= n >= BM_TURN_MESSAGES;
-        node = reactor->source_next;
-    }
-    reactor->source_next = NULL;
+    bool left = drain_sources(reactor, &came);
     reactor->in_turn = false;
-    /* A source may have made work without having had a message: senders that found room again. */
+    /* A source without a message may have made work all the same: senders that found room again. */
     if (!came && bm_list_empty(&reactor->tasks) && reactor->dirty_len == 0)
         return BM_LOOK_NOTHING;
     reactor->stats.turns++;
