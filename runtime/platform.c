@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "runtime/core.h"
 #include "runtime/runtime.h"
+#include "uring/features.h"
 
 #ifndef BEAM_VERSION
 #define BEAM_VERSION "0.1.0"
@@ -33,7 +34,7 @@ static void find_platform(void)
         .version = BEAM_VERSION,
         .kernel = f->kernel,
         .liburing = f->liburing,
-        .io_uring = bm_reactor_why()[0] == '\0',
+        .io_uring = bm_features_why()[0] == '\0',
         .passrights = f->passrights,
         .pidfd = f->pidfd,
         .min_wait = f->min_wait,
@@ -49,7 +50,7 @@ const struct beam_platform *beam_platform(void)
 
 const char *beam_runtime_why(void)
 {
-    return bm_reactor_why();
+    return bm_features_why();
 }
 
 static int exit_code_of_status(unsigned code)
@@ -118,7 +119,7 @@ int beam_exit_code(int error, FILE *out)
     }
     if (out)
         fprintf(out, "beam: %s\n",
-                error == -BEAM_ENO_IO_URING ? bm_reactor_why() : beam_strerror(error));
+                error == -BEAM_ENO_IO_URING ? bm_features_why() : beam_strerror(error));
     return exit_code_of_error(error);
 }
 

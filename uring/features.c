@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "uring/kernel.h"
-#include "uring/reactor.h"
 
 /* Newer than the oldest headers. */
 #define FEAT_MIN_TIMEOUT (1u << 15) /* IORING_FEAT_MIN_TIMEOUT, 6.12 */
@@ -43,7 +42,6 @@ static void probe(void)
         bm_kernel_free(kernel, NULL);
     features.min_wait = bits & FEAT_MIN_TIMEOUT;
     features.no_iowait = bits & FEAT_NO_IOWAIT;
-    features.send_msg_ring = bits && bm_kernel_has_send_msg_ring();
 
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     features.pidfd = socket_has(fd, OPTION_PASSPIDFD);
@@ -127,7 +125,7 @@ void bm_features_refused(int error)
     pthread_mutex_unlock(&why_lock);
 }
 
-const char *bm_reactor_why(void)
+const char *bm_features_why(void)
 {
     return why;
 }

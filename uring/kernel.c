@@ -18,14 +18,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "uring/sanitize.h"
-
-#define MSG_RING_REGISTER 31u /* IORING_REGISTER_SEND_MSG_RING, newer than the oldest header */
 
 struct bm_kernel {
     struct io_uring ring;
@@ -199,14 +196,6 @@ int bm_kernel_buffers_add(struct bm_kernel *kernel, void *ring, uint32_t count, 
 void bm_kernel_buffers_drop(struct bm_kernel *kernel, uint16_t group)
 {
     (void)io_uring_unregister_buf_ring(&kernel->ring, group);
-}
-
-bool bm_kernel_has_send_msg_ring(void)
-{
-    /* Refused for its descriptor by a kernel that knows the call, for its opcode by one that does
-     * not. */
-    struct io_uring_sqe sqe = {.opcode = IORING_OP_MSG_RING, .fd = -1};
-    return syscall(__NR_io_uring_register, -1, MSG_RING_REGISTER, &sqe, 1) < 0 && errno == EBADF;
 }
 
 const char *bm_kernel_library(void)

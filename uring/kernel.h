@@ -72,9 +72,6 @@ void bm_kernel_notify(struct bm_kernel *kernel, bool on);
 int bm_kernel_buffers_add(struct bm_kernel *kernel, void *ring, uint32_t count, uint16_t group);
 void bm_kernel_buffers_drop(struct bm_kernel *kernel, uint16_t group);
 
-/* Whether the kernel knows IORING_REGISTER_SEND_MSG_RING (6.13). */
-bool bm_kernel_has_send_msg_ring(void);
-
 /* The version of liburing in use, as text. */
 const char *bm_kernel_library(void);
 

@@ -68,8 +68,8 @@ struct bm_reactor_options {
 };
 
 /* Makes the ring on the calling thread, which is the owner from then on (SINGLE_ISSUER).
- * -BEAM_ENO_IO_URING when the kernel refuses io_uring (bm_reactor_why() has the cause and the cure),
- * -ENOMEM. */
+ * -BEAM_ENO_IO_URING when the kernel refuses io_uring (bm_features_why() has the cause and the cure),
+ * -ENOMEM, -EMFILE or what else the kernel says. */
 int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor **ret);
 
 /* Owner's thread. Shuts, cancels what is in flight, turns until the last completion has come, closes
@@ -84,17 +84,6 @@ struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor);
 /* Marks the reactor as ended: posts from other threads fail with -ESHUTDOWN from now on. Mail already
  * accepted is still run by bm_reactor_free(). */
 void bm_reactor_shut(struct bm_reactor *reactor);
-
-/* Why io_uring is not available and what to do, one line; empty while it has not been refused. */
-const char *bm_reactor_why(void);
-
-/* What the kernel has, probed once per process. */
-struct bm_features {
-    bool min_wait, no_iowait, passrights, pidfd, send_msg_ring;
-    char kernel[64];
-    char liburing[16];
-};
-const struct bm_features *bm_features_get(void);
 
 /* Turns until bm_reactor_stop(). */
 int bm_reactor_run(struct bm_reactor *reactor);

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "tests/unit/uring/rig.h"
+#include "uring/features.h"
 
 TEST(features_name_the_kernel_and_the_library)
 {
@@ -52,7 +53,7 @@ static struct refusal refused_in_child(uint32_t call, int error)
         struct bm_reactor *reactor = NULL;
         refuse(call, (uint32_t)error);
         refusal.result = bm_reactor_new(&options, &reactor);
-        strncpy(refusal.why, bm_reactor_why(), sizeof(refusal.why) - 1);
+        strncpy(refusal.why, bm_features_why(), sizeof(refusal.why) - 1);
         _exit(write(pipe_fds[1], &refusal, sizeof(refusal)) == sizeof(refusal) ? 0 : 1);
     }
     close(pipe_fds[1]);

@@ -35,6 +35,7 @@
 #include <sys/wait.h>
 
 #include "tests/unit/uring/rig.h"
+#include "uring/features.h"
 #include "uring/reactor_inner.h"
 
 static struct rig rig;
@@ -254,7 +255,7 @@ TEST(kernel_that_refuses_a_part_of_a_reactor_leaves_nothing_behind)
     eventfd_error = 0;
     setup_error = -EPERM;
     CHECK_INT(bm_reactor_new(&options, &reactor), -BEAM_ENO_IO_URING);
-    CHECK(bm_reactor_why()[0] != '\0');
+    CHECK(bm_features_why()[0] != '\0');
     setup_error = -ENOMEM;
     CHECK_INT(bm_reactor_new(&options, &reactor), -ENOMEM);
     setup_error = 0;
