@@ -1,4 +1,5 @@
-/* The one way in: every completion of every reactor passes bm_completion_enter(). */
+/* Where completions enter: every one of every reactor passes bm_completion_enter(). Reactor's
+ * thread. */
 #ifndef BM_COMPLETION_H
 #define BM_COMPLETION_H
 
@@ -33,9 +34,10 @@ struct bm_completion_hook {
 /* Process-wide, NULL fn: none. Set while no reactor runs. */
 extern struct bm_completion_hook bm_completion_hook;
 
+/* Dispatches one completion, by the tag in its user_data. */
 void bm_completion_enter(struct bm_reactor *reactor, const struct bm_cqe *cqe);
 
-/* Dispatches what is there within the turn's budget; true when more is left. */
+/* Dispatches what the ring has within the turn's budget; true when more is left. */
 bool bm_completions_run(struct bm_reactor *reactor);
 
 /* The kernel has taken all submissions, quiet ones among them. */

@@ -1,4 +1,5 @@
-/* Telling a child from its parent without a system call. */
+/* Telling a forked child from its parent without a system call: each process has an *epoch*, which
+ * an object remembers from its birth. Any thread. */
 #ifndef BM_FORKED_H
 #define BM_FORKED_H
 

@@ -10,7 +10,7 @@
  * A producer between its position and its release store makes the consumer see an empty box although
  * later slots are full. That is harmless: the same producer wakes the consumer afterwards.
  *
- * It wakes nobody by itself but waiting producers; waking the reactor is bm_reactor_wake(). */
+ * The box itself wakes waiting producers only; the reactor is woken by bm_reactor_wake(). */
 #define _GNU_SOURCE
 #include "uring/mailbox.h"
 
@@ -63,7 +63,8 @@ static int futex_wait_until(_Atomic uint32_t *word, uint32_t expected, uint64_t 
     return r < 0 && errno == ETIMEDOUT ? -ETIMEDOUT : 0;
 }
 
-/* Registers the caller as inside, or says that the box is shut. Partner: bm_mailbox_settle(). */
+/* Counts the caller as inside; false: the box is shut (go_out() is due all the same). Partner:
+ * bm_mailbox_settle(). */
 static bool come_in(struct bm_mailbox *box)
 {
     atomic_fetch_add_explicit(&box->inside, 1, memory_order_seq_cst);

@@ -25,7 +25,7 @@
 /* The kind of a submission, in the low bits of its user_data. */
 enum {
     BM_TAG_OP = 0,       /* the rest is the address of a struct bm_op */
-    BM_TAG_RANG = 1,     /* a doorbell of ours failed; the rest is the address of its target */
+    BM_TAG_RANG = 1,     /* a doorbell we rang failed; the rest is the address of its target */
     BM_TAG_DOORBELL = 2, /* somebody rang; the rest is the sender's time, in ns */
     BM_TAG_IGNORE = 3,
     BM_TAG_WAKE = 4, /* the read of our eventfd */
@@ -69,15 +69,16 @@ struct bm_reactor {
     uint64_t turn_start_ns; /* 0: not asked yet */
     uint64_t slept_at_ns;   /* when we last went to sleep; 0: a doorbell is no measure of a wake */
 
-    struct bm_list queued;  /* ops in line: QUEUED to be submitted, CANCELLING to be asked for */
-    struct bm_list running; /* ops the kernel has: INFLIGHT, or CANCELLING and asked for */
-    struct bm_list quiet;   /* quiet ops in the submission queue */
-    struct bm_list left;    /* ... that the kernel has taken: no news of one is good news */
-    uint64_t reaped;        /* completions copied out of the ring, ever */
-    struct bm_list ended;   /* ops that end without the kernel */
+    /* An op that is not IDLE is on one of these. */
+    struct bm_list queued;  /* in line: QUEUED ops, and CANCELLING ones whose cancellation is due */
+    struct bm_list running; /* the kernel has them: INFLIGHT, or CANCELLING and asked for */
+    struct bm_list quiet;   /* quiet sends in the submission queue */
+    struct bm_list left; /* ... that the kernel has taken: one without a completion has succeeded */
+    struct bm_list ended; /* cancelled before the kernel knew of them */
+    uint64_t reaped;      /* completions copied out of the ring, ever */
     struct bm_list tasks;
     struct bm_list sources;
-    struct bm_list *source_next; /* bm_source_remove() keeps a drain going */
+    struct bm_list *source_next; /* where a drain goes on, whichever source was removed meanwhile */
     struct bm_list buffers;
 
     struct bm_reactor *dirty[BM_DIRTY_MAX];
@@ -102,15 +103,16 @@ uint64_t bm_reactor_clock(struct bm_reactor *reactor);
 /* One turn without its enter; true when work is left. */
 bool bm_reactor_once(struct bm_reactor *reactor);
 
-/* Anything that would be missed by sleeping now. */
+/* Whether there is anything that sleeping now would miss. */
 bool bm_reactor_anything(struct bm_reactor *reactor);
 
-/* A look while spinning. What the sources have is dealt with at once: most messages between threads
- * cause nothing that needs the rest of a turn, and that rest would stand between two of them. */
+/* A look for work while spinning. What the sources have is dealt with at once, without a turn around
+ * it: most messages between threads cause nothing that needs the rest of a turn, and that rest would
+ * only delay the next message. */
 enum bm_look {
-    BM_LOOK_NOTHING,
-    BM_LOOK_DRAINED,
-    BM_LOOK_TURN, /* a whole turn is due */
+    BM_LOOK_NOTHING, /* there is none */
+    BM_LOOK_DRAINED, /* there was some, all of it from sources, and it is done */
+    BM_LOOK_TURN,    /* a whole turn is due */
 };
 enum bm_look bm_reactor_look(struct bm_reactor *reactor);
 
@@ -122,7 +124,7 @@ void bm_reactor_entered(struct bm_reactor *reactor, unsigned queued, int r);
 
 /* Turns the line of ops into submissions; false when some are left for the next turn. */
 bool bm_ops_submit(struct bm_reactor *reactor);
-/* Puts a cancellation in line for everything that is in flight, but for what gives back. */
+/* Puts a cancellation in line for everything in flight except closes and shutdowns. */
 void bm_ops_cancel_all(struct bm_reactor *reactor);
 
 #endif

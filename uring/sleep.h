@@ -7,14 +7,16 @@
 
 struct bm_reactor;
 
-/* The consumer's half of the protocol. begin: false when there is work, and then we are awake. */
+/* The consumer's half of the protocol. After true the caller may block, and wakes ring a doorbell;
+ * false: there is work, and the reactor counts as awake. */
 bool bm_sleep_begin(struct bm_reactor *reactor);
+/* Awake again, however it came about. */
 void bm_sleep_end(struct bm_reactor *reactor);
 
-/* Sleeps until something comes, the next timer is due, or at once when something is there. */
+/* Submits and sleeps until something comes or the next timer is due; not at all if there is work. */
 void bm_reactor_sleep(struct bm_reactor *reactor);
 
-/* The full protocol for every peer that bm_reactor_wake_soon() only looked at. */
+/* Wakes, by the full protocol, every peer that bm_reactor_wake_soon() has put off. */
 void bm_wake_dirty(struct bm_reactor *from);
 
 /* Writes the target's eventfd; any thread, async-signal-safe. */

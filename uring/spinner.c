@@ -34,8 +34,7 @@
 #define WAKE_MAX_NS BM_NS_PER_MS           /* ours: above it somebody else had the core */
 #define SHORT_NEED_MIN 4u
 #define SHORT_NEED_MAX 1024u
-#define DRAINS_PER_TURN                                                                            \
-    64u /* ours: messages dealt with while spinning before timers are due a look */
+#define DRAINS_PER_TURN 64u /* ours: then the timers are looked at again */
 #define CALIBRATIONS 5u
 #define CALIBRATION_NS (20 * BM_NS_PER_US)
 

@@ -1,4 +1,5 @@
-/* How long to look before sleeping: a budget that has to be earned. */
+/* How long a reactor looks for work before it sleeps: a budget that has to be earned. Reactor's
+ * thread. */
 #ifndef BM_SPINNER_H
 #define BM_SPINNER_H
 
@@ -23,8 +24,9 @@ void bm_spinner_init(struct bm_spinner *spinner, bool always, bool adaptive);
 /* Measures the cost of a wake with a few timed sleeps, if spinning is a question at all. */
 void bm_spinner_calibrate(struct bm_reactor *reactor);
 
-/* The ways the budget learns. */
+/* A sleep has ended: runs of short ones grant a budget. */
 void bm_spinner_slept(struct bm_spinner *spinner, uint64_t slept_ns);
+/* What a wake has cost this time. */
 void bm_spinner_sample_wake(struct bm_spinner *spinner, uint64_t wake_ns);
 
 /* Looks for work for as long as the budget lasts; true when there is some. */

@@ -1,11 +1,11 @@
 /* A ring from one thread to one other: slots of one cache line with the sequence number inside.
  *
  * A message costs one line transfer: the producer writes a slot and publishes it by storing
- * sequence = index + 1 in that same line; the consumer spins on that word. No shared tail exists, and
- * the head is published lazily (every BM_SPSC_HEAD_EVERY slots), so that
- * the producer looks at it only when its cached copy says "full".
+ * sequence = index + 1 in that same line; the consumer spins on that word. There is no shared tail,
+ * and the head is published only every BM_SPSC_HEAD_EVERY slots; the producer looks at it only when
+ * its cached copy says "full".
  *
- * Indices are 32 bits and wrap; tests start them at 2^32 - 8. */
+ * Indices have 32 bits and wrap; tests start them at 2^32 - 8. */
 #ifndef BM_SPSC_H
 #define BM_SPSC_H
 
@@ -47,7 +47,7 @@ static inline void bm_spsc_init(struct bm_spsc *ring, uint32_t start)
     ring->tail = ring->head_cached = start;
     ring->head = ring->head_published = start;
     atomic_store_explicit(&ring->head_shared, start, memory_order_relaxed);
-    /* Any value but the one that would publish slot i for its first lap. */
+    /* Any value that does not say "filled" to a consumer in its first lap. */
     for (uint32_t i = 0; i < BM_SPSC_SLOTS; i++)
         atomic_store_explicit(&ring->slots[(start + i) % BM_SPSC_SLOTS].seq, start + i,
                               memory_order_relaxed);
@@ -64,7 +64,7 @@ static inline struct bm_spsc_slot *bm_spsc_reserve(struct bm_spsc *ring)
     return &ring->slots[ring->tail % BM_SPSC_SLOTS];
 }
 
-/* Producer: how many slots can be reserved for certain; looks at the shared head when it must. */
+/* Producer: how many slots can be reserved now; exact when below `wanted`, else perhaps more. */
 static inline uint32_t bm_spsc_room(struct bm_spsc *ring, uint32_t wanted)
 {
     uint32_t room = BM_SPSC_SLOTS - (ring->tail - ring->head_cached);
