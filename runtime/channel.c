@@ -1,13 +1,21 @@
 /* The life of a channel, on every carrier: joining a session, credit, the two directions and how they
- * end. What is sent how is outgoing.c's, what comes in is incoming.c's.
+ * end. The states are explained in channel.h.
  *
  * Callbacks of the application run from a dispatch (a frame came in, a timer fired) or from the core's
- * notify task, never from inside a call of the application: whatever it causes itself is *due* and
- * told later. Every callback may free its channel; the reference held around it keeps the memory. */
+ * notify task, never from inside a call of the application: what such a call causes is *due*, and told
+ * by the notify task. Every callback may free its channel; a reference held around it keeps the
+ * memory.
+ *
+ * Invariants: a channel that is gone is on no list of its session but `holders`; what it has in the
+ * session's counters (queue_len, opened_here, fd_credit, large_sending) it gives back when it goes;
+ * whatever ends, the application is told exactly once, or not at all after it has freed or reset
+ * the channel itself.
+ *
+ * Left to others: which frame goes next (outgoing.c), what frames of the peer mean (incoming.c), what
+ * comes before anybody can hear it (early.c), calls and requests (call.c, request.c). */
 #include "runtime/channel.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -22,6 +30,7 @@
 
 static void on_deadline(struct bm_timer *timer);
 static void on_fd_retry(struct bm_timer *timer);
+static void tell_end(beam_channel *channel, const struct beam_status *status);
 
 beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
 {
@@ -498,6 +507,13 @@ void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text)
     bm_channel_make_ready(channel);
 }
 
+/* C3: the status of the serving end is the end of the request, so that its caller ends too. */
+static void end_as_caller(beam_channel *channel)
+{
+    if (channel->ours && channel->name_len > 0 && !channel->oneway)
+        bm_channel_end(channel, BEAM_OK, NULL);
+}
+
 void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, beam_str text,
                            const void *details, uint32_t details_len)
 {
@@ -515,10 +531,9 @@ void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, bea
     channel->remote_ended = true;
     if (abort)
         bm_channel_gone(channel);
-    bm_channel_tell_end(channel, &status);
-    /* C3: the status of the serving end is the end of the request. */
-    if (!abort && channel->ours && channel->name_len > 0 && !channel->oneway)
-        bm_channel_end(channel, BEAM_OK, NULL);
+    tell_end(channel, &status);
+    if (!abort)
+        end_as_caller(channel);
     bm_channel_check_gone(channel);
     bm_channel_unref(channel);
 }
@@ -570,14 +585,15 @@ void bm_channel_run_due(beam_channel *channel)
             .code = (enum beam_code)channel->told_code,
             .message = {text, strlen(text)},
         };
-        bm_channel_tell_end(channel, &status);
+        tell_end(channel, &status);
     }
     bm_channel_unref(channel);
 }
 
 /* --- telling ---------------------------------------------------------------------------------- */
 
-void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status)
+/* From within a dispatch or the notify task; the application hears it once. */
+static void tell_end(beam_channel *channel, const struct beam_status *status)
 {
     if (channel->kind == BM_CHANNEL_REQUEST) {
         bm_request_peer_end(channel, status);
@@ -649,9 +665,8 @@ void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *mess
     bm_message_return(message, &kept);
 
     if (last) {
-        bm_channel_tell_end(channel, &(struct beam_status){.code = BEAM_OK});
-        if (channel->ours && channel->name_len > 0 && !channel->oneway)
-            bm_channel_end(channel, BEAM_OK, NULL);
+        tell_end(channel, &(struct beam_status){.code = BEAM_OK});
+        end_as_caller(channel);
         bm_channel_check_gone(channel);
     }
     bm_channel_unref(channel);
@@ -676,7 +691,7 @@ static void on_deadline(struct bm_timer *timer)
     bm_channel_ref(channel);
     channel->expired = true;
     bm_channel_abort(channel, BEAM_DEADLINE_EXCEEDED, "deadline passed");
-    bm_channel_tell_end(channel, &status);
+    tell_end(channel, &status);
     bm_channel_unref(channel);
 }
 

@@ -1,12 +1,26 @@
-/* The channel: state, credit and life. docs/spec/session.md section 5 and 6.
+/* The channel: state, credit and life. docs/spec/session.md sections 5 and 6.
  *
- *   unbound   attached to a message that has not left: sends queue up
- *   opening   opened by name, the opening frame has not left
- *   open      has an id, stands in the session's table
- *   gone      out of the table; nothing passes any more
+ * Life. It begins in one of three ways, and ends in one:
  *
- * References: the session's (until gone), the handle's (until freed), one for each kept message that
- * owes credit, one for each callback under way. The last one frees the memory. */
+ *   unbound   our end of an attached channel, whose message has not left: sends queue up here
+ *   opening   opened by name, and its first message has not left
+ *   open      it has an id and stands in the session's table (in_table); a channel that the peer
+ *             opens begins like this
+ *   gone      out of the table: no frame passes any more, only references are left
+ *
+ * A frame with fds may have to be taken back out of a packet (unix_carrier.c), and its channels
+ * with it: then an open channel is opening or unbound once more.
+ *
+ * Endings. Each direction ends by itself (local_ended, remote_ended), both at once by an abort.
+ * What the peer must hear of ours is *due* until the carrier has taken it (end_due, abort_due).
+ * What our application must hear is *told* once (end_told); it waits (end_waits) while nobody can
+ * hear it yet. A channel goes when both directions have ended and nothing is due.
+ *
+ * References: the session's (until gone), the handle's (until freed), one for each received message
+ * that has not given its credit back, one for each callback under way or due. The last one frees
+ * the memory.
+ *
+ * Everything here is called on the core's thread, if it does not say otherwise. */
 #ifndef BM_CHANNEL_H
 #define BM_CHANNEL_H
 
@@ -30,12 +44,12 @@ enum bm_channel_kind {
     BM_CHANNEL_SINK,    /* the serving end of one */
 };
 
-/* Callbacks that are due from the core's notify task, because their cause was a call of the
- * application's or lies outside a dispatch. */
+/* Callbacks that the core's notify task will make (beam_channel.due). They cannot be made at once
+ * when their cause is a call of the application, which must not be called back from inside it. */
 enum {
     BM_DUE_WRITABLE = 1,
-    BM_DUE_END = 2,
-    BM_DUE_EARLY = 4,
+    BM_DUE_END = 2,   /* with told_code and told_text */
+    BM_DUE_EARLY = 4, /* what came before the channel was taken: early.c */
 };
 
 struct beam_channel {
@@ -47,70 +61,79 @@ struct beam_channel {
     uint8_t kind; /* enum bm_channel_kind */
     uint8_t mode; /* enum bm_channel_mode */
     uint8_t depth;
-    uint8_t due;
+    uint8_t due;             /* BM_DUE_… */
     uint8_t wanted_fds;      /* blocked: the fd credit it waits for */
     uint8_t wanted_channels; /* ... and the room for channels attached to its message */
+
+    /* Life: see above. */
     bool unbound : 1;
     bool opening : 1;
     bool in_table : 1;
     bool gone : 1;
-    bool handle : 1; /* the application holds it */
-    bool oneway : 1;
-    bool ours : 1;         /* we gave its id */
-    bool local_ended : 1;  /* nothing more may be sent */
-    bool end_due : 1;      /* END still to be put */
-    bool abort_due : 1;    /* END ABORT still to be put */
-    bool remote_ended : 1; /* the peer's direction is over */
-    bool end_waits : 1;    /* the end came before the channel was taken */
-    bool end_told : 1;     /* on_end, on_reply or on_cancel has run or is due */
-    bool never_left : 1;   /* its opening frame surely never left */
-    bool blocked : 1;      /* refused a send; wants on_writable */
-    bool held_back : 1;    /* unix: has a retained frame in the packet under way */
-    bool uncounted : 1;    /* the peer's: over for all it can see, so no longer in opened_there */
-    bool kept : 1;         /* request: outlives its handler */
-    bool answered : 1;     /* request: reply or fail was called */
-    bool in_handler : 1;
-    bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
-    bool large_sending : 1; /* counted in the session's two */
-    bool expired : 1;       /* its deadline has passed */
-    bool handed_over : 1;   /* request: its first message has gone to the handler, or into line */
-    bool cancelled : 1;     /* request: nobody waits for the answer any more */
+    bool ours : 1;       /* we gave its id, or will */
+    bool oneway : 1;     /* of events: nothing comes back */
+    bool handle : 1;     /* the application holds it, and is told what happens */
+    bool never_left : 1; /* its opening frame surely never left: its loss is UNAVAILABLE */
+    bool expired : 1;    /* its deadline has passed */
+    bool uncounted : 1;  /* the peer's: over for all it can see, so no longer in opened_there */
 
-    /* Flow. */
+    /* Endings: see above. */
+    bool local_ended : 1;  /* the application may send nothing more */
+    bool end_due : 1;      /* END still to be put, behind what is queued */
+    bool abort_due : 1;    /* END ABORT still to be put */
+    bool remote_ended : 1; /* the peer sends nothing more */
+    bool end_waits : 1;    /* it came before the channel was taken: told behind what is early */
+    bool end_told : 1;     /* the application has heard of the end, or never shall */
+
+    /* Sending and receiving. */
+    bool blocked : 1;       /* a send was refused: on_writable is owed */
+    bool held_back : 1;     /* unix: has a frame in the packet under way that may be taken back */
+    bool large_sending : 1; /* counted in session->large_sending */
+    bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
+
+    /* Of a request, at the serving end. */
+    bool handed_over : 1; /* its first message is with the handler, or in session->held */
+    bool in_handler : 1;  /* its handler is running */
+    bool kept : 1;        /* beam_request_keep was called */
+    bool answered : 1;    /* beam_reply or beam_fail was called */
+    bool cancelled : 1;   /* nobody waits for the answer any more */
+
+    /* Flow, in bytes; W1 to W4. */
     int64_t send_credit;
-    int64_t recv_credit; /* what the peer has left, as we see it */
-    int64_t owed;        /* to be given back */
+    int64_t recv_credit; /* what the peer has left, as we count it */
+    int64_t owed;        /* the application is done with it, CREDIT has not gone yet */
 
     /* Way out. */
-    beam_message *out_head, **out_tail;
-    struct bm_list session_node; /* session->channels */
-    struct bm_list ready_node;   /* session->ready or large_waiting */
-    struct bm_list blocked_node; /* session->blocked */
-    struct bm_list notify_node;  /* core->notify */
-    struct bm_list held_node;    /* session->held: a request that waits for its handler */
-    uint32_t kept_events;        /* events of this channel that the application keeps */
+    beam_message *out_head, **out_tail; /* taken from the application and not put yet */
+    struct bm_list session_node;        /* session->channels */
+    struct bm_list ready_node;          /* session->ready or large_waiting */
+    struct bm_list blocked_node;        /* session->blocked */
+    struct bm_list notify_node;         /* core->notify */
+    struct bm_list held_node;           /* session->held: a request that waits for its handler */
+    uint32_t kept_events;               /* events of this channel that the application keeps */
 
-    /* What its messages hold of the session's (fd credit, the budget for large ones) goes back there
-     * when the application is done with them, be the channel gone or not. */
-    beam_session *holds_of;    /* NULL: nothing held, or the session is lost */
-    uint32_t holds;            /* messages that do, and those that wait for a taker */
+    /* Received messages that occupy fd credit of the session, or its budget for large ones, give
+     * that back when the application is done with them; and the early ones count in early_held until
+     * they are told. By then the channel may be gone. */
+    beam_session *holds_of;    /* whose it is; NULL: none does, or the session is lost */
+    uint32_t holds;            /* how many such messages there are */
     struct bm_list holds_node; /* session->holders */
-    struct bm_timer fd_timer;  /* retry after ETOOMANYREFS */
+
+    /* ETOOMANYREFS: the next try, how long it is waited for, and when to give up (0: no wait). */
+    struct bm_timer fd_timer;
     uint64_t fd_retry_ns, fd_give_up_ns;
 
-    /* A large message on its way in. */
+    /* A message of several frames on its way in; NULL: none. */
     beam_message *incoming;
-    uint64_t incoming_left;
-    uint8_t *incoming_pos;
+    uint64_t incoming_left; /* bytes that are to come */
+    uint8_t *incoming_pos;  /* where they go */
 
     /* What came on an attached channel before it was taken out of its message; within its credit. */
     beam_message *early_head, **early_tail;
 
-    /* The end we send, and the end we were told. */
-    uint32_t end_code;
-    uint32_t told_code;
-    char *end_text; /* pool block of 256, or NULL */
-    char *told_text;
+    /* The end we send, and the end the application is told. Texts: blocks of the pool, or NULL. */
+    uint32_t end_code, told_code;
+    char *end_text, *told_text;
     uint32_t end_text_cap, told_text_cap;
 
     /* Application. */
@@ -128,18 +151,19 @@ struct beam_channel {
     struct bm_list children; /* calls made on this request's behalf */
     struct bm_list child_node;
 
-    /* Call. */
+    /* Call: the answer, should its status come behind it. Request in session->held: its message. */
+    beam_message *reply;
     beam_reply_fn *on_reply;
-    beam_message *reply; /* the last message, when the status comes apart */
 
     struct hop *hop; /* events that are served on another core: forward.c's */
 
     /* Request. */
     void (*on_cancel)(beam_request *request, void *arg);
     void *on_cancel_arg;
-    struct beam_peer peer;
+    struct beam_peer peer; /* a copy, which outlives the session */
 };
 
+/* A request is its channel; the type of its own keeps the two apart in the application's hands. */
 struct beam_request {
     struct beam_channel channel;
 };
@@ -173,89 +197,112 @@ static inline void bm_channel_unref(beam_channel *channel)
 }
 struct bm_core *bm_channel_core(const beam_channel *channel);
 
-/* Becomes the handle of an attached end, not yet sent. */
+/* A fresh channel was attached to a message of ours: it is unbound, and has two references, the
+ * handle's and the message's. */
 void bm_channel_attached(beam_channel *channel);
-/* The receiver took it: the message's reference becomes the handle's. */
+/* The receiver of a message took it: the message's reference becomes the handle's. */
 void bm_channel_taken(beam_channel *channel);
-/* The message it was attached to is freed: unsent, its handle hears CANCELLED; received and not taken,
- * it is reset. */
+/* The message it is attached to is freed, and its reference with it. Unsent: the handle hears
+ * CANCELLED. Received and not taken: the channel is reset. */
 void bm_channel_attachment_dropped(beam_channel *channel);
 
-/* Into the session's table, with an id and its credits. The table has room (bm_table_reserve). */
-void bm_channel_bind(beam_channel *channel, beam_session *session, uint64_t id, bool ours);
-/* Undo, for a frame that did not leave after all. */
-void bm_channel_unbind(beam_channel *channel);
-/* An attached channel joins a session before it has an id. */
+/* Joins a session, which counts it among its channels and refers to it; still without an id. */
 void bm_channel_join(beam_channel *channel, beam_session *session);
+/* Gets its id, and its place in the session's table, which has room (bm_table_reserve); joins the
+ * session if that is still to do. */
+void bm_channel_bind(beam_channel *channel, beam_session *session, uint64_t id, bool ours);
+/* Takes id and place away again: the frame that opens it did not leave after all. */
+void bm_channel_unbind(beam_channel *channel);
 
-/* Out of the table; drops the session's reference. */
+/* The end of its life in the session: out of the table, everything queued is dropped, and the
+ * session's reference with it. Tells the application nothing. No effect when it is gone. */
 void bm_channel_gone(beam_channel *channel);
-/* Gone if nothing is left to be sent or to come. */
+/* The same if both directions have ended and nothing is left to be put. */
 void bm_channel_check_gone(beam_channel *channel);
-/* Its last frame did not leave after all: it counts again. */
+/* Its last frame did not leave after all: it counts among the session's channels again. */
 void bm_channel_count_again(beam_channel *channel);
-/* Its core has ended: who still refers to it only frees it. */
+/* Its core has ended: whoever still refers to it can only free it. Any thread, once no core
+ * runs. */
 void bm_channel_orphan(beam_channel *channel);
-/* The session is lost. */
+/* The session is lost: gone, and the application hears it later with this code, or with UNAVAILABLE
+ * if the channel surely never reached the peer. */
 void bm_channel_lost(beam_channel *channel, enum beam_code code, const char *text);
 
 /* --- flow --- */
 
-/* Whether a message of this cost could be taken now; 0, or the error for the sender. */
+/* Whether a message of len bytes with so many fds could be taken now: 0, or the error for its
+ * sender (beam_channel_send). After -EAGAIN on_writable follows. */
 int bm_channel_may_send(beam_channel *channel, uint64_t len, unsigned fds);
-/* Takes a sealed message into the queue without asking for credit. */
+/* Takes a sealed message into the queue and charges its cost to the credit, which was looked at
+ * before (an UNPAID one is charged when it goes). */
 void bm_channel_enqueue(beam_channel *channel, beam_message *message);
 /* Frees what is queued and not yet put. */
 void bm_channel_drop_out(beam_channel *channel);
 /* Has the session's flush look at this channel. */
 void bm_channel_make_ready(beam_channel *channel);
-/* The application is done with a message, or with some bytes. */
+
+/* Credit goes back to the peer: so many bytes; so many fds that were taken out of a message or
+ * closed; all that a message occupies, as the application is done with it. */
+void bm_channel_return_credit(beam_channel *channel, int64_t amount);
+void bm_channel_fd_done(beam_message *message, unsigned count);
 void bm_channel_message_done(beam_message *message);
-/* A received message with fds, or a large one: see holds. Its payer is set. */
+/* A received message with fds, or a large one, is counted among those that hold something of the
+ * session. Its payer is set. */
 void bm_channel_message_holds(beam_message *message, beam_session *session);
 /* One thing more, or less, of the session's that outlives the channel in it. */
 void bm_channel_hold(beam_channel *channel, beam_session *session);
 void bm_channel_let_go(beam_channel *channel);
-void bm_channel_return_credit(beam_channel *channel, int64_t amount);
-void bm_channel_fd_done(beam_message *message, unsigned count);
 
 /* --- endings --- */
 
 /* Our direction ends, behind what is queued. text may be NULL. */
 void bm_channel_end(beam_channel *channel, uint32_t code, const char *text);
-/* Both directions end now. */
+/* Both directions end now, and what is queued is dropped; the peer hears it, unless the channel was
+ * never opened. Tells the application nothing. */
 void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text);
 /* The peer's direction has ended; tells the application (from within a dispatch). */
 void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, beam_str text,
                            const void *details, uint32_t details_len);
-/* The same, told later by the notify task. */
+/* Has the application told of an end later, by the notify task; changes nothing else. */
 void bm_channel_end_later(beam_channel *channel, uint32_t code, const char *text);
+/* Has the notify task make these callbacks (BM_DUE_…). */
 void bm_channel_notify(beam_channel *channel, unsigned due);
-/* Runs the callbacks that are due; called by the core's notify task. */
+/* The notify task's: makes them. */
 void bm_channel_run_due(beam_channel *channel);
 
-/* A text of at most 255 bytes, cut between characters, into a block of the pool. */
+/* Copies a text, cut to 255 bytes between characters, into a block of the pool that is made when
+ * *to is NULL. Without memory, and for no text, *to stays as it is. */
 void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text);
 
 /* Writes {"message": text} into out (BM_DETAILS_LEN_MAX bytes); its length, 0 for no text. */
 uint32_t bm_details_write(const char *text, void *out);
 
-/* --- dispatch to what the channel is for --- */
-void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *message);
-void bm_channel_tell_end(beam_channel *channel, const struct beam_status *status);
+/* --- to whom it belongs: by its kind, to the application or on to call.c and request.c --- */
 
-/* call.c */
+/* A whole message of the peer, from within a dispatch. Lent, and returned if nobody keeps it.
+ * flags: BM_MSG_END when it is the last. */
+void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *message);
+
+/* --- call.c --- */
 /* An event channel of its own, with handlers and a handle. Errors as beam_call. */
 int bm_open_events(beam_session *session, const char *service, beam_message **message,
                    const struct beam_channel_handlers *handlers, void *arg,
                    beam_channel **ret_channel);
+/* An answer has come; last: and with it the end, OK. */
 void bm_call_deliver(beam_channel *channel, bool last, beam_message *message);
+/* The end has come by itself: on_reply runs. */
 void bm_call_end(beam_channel *channel, const struct beam_status *status);
-/* request.c */
-void bm_request_run(beam_channel *channel, beam_message *message);
-void bm_request_peer_end(beam_channel *channel, const struct beam_status *status);
-void bm_request_cancel_children(beam_channel *channel);
 
+/* --- request.c --- */
+/* Runs the handler of a request or an event, or hands it on to the core that serves it. The message
+ * is lent. */
+void bm_request_run(beam_channel *channel, beam_message *message);
+/* The caller's direction has ended (code OK), or nobody waits for the answer any more. */
+void bm_request_peer_end(beam_channel *channel, const struct beam_status *status);
+
+/* --- deadline and name --- */
+/* Absolute, on bm_reactor_now_ns(); UINT64_MAX: none. When it passes, the channel is aborted with
+ * DEADLINE_EXCEEDED and the application told. */
 void bm_channel_arm_deadline(beam_channel *channel, uint64_t deadline_ns);
 /* The name of the service it is opened towards, copied; -ENOMEM. */
 int bm_channel_set_name(beam_channel *channel, const char *name, size_t len);

@@ -54,7 +54,7 @@ static void end_event(beam_channel *channel)
     }
 }
 
-void bm_request_cancel_children(beam_channel *channel)
+static void cancel_children(beam_channel *channel)
 {
     struct bm_list *node;
     while ((node = bm_list_pop_front(&channel->children))) {
@@ -85,7 +85,7 @@ void bm_request_peer_end(beam_channel *channel, const struct beam_status *status
         return;
     channel->cancelled = true;
     bm_channel_ref(channel);
-    bm_request_cancel_children(channel);
+    cancel_children(channel);
     if (h && h->on_end && !channel->end_told) {
         channel->end_told = true;
         h->on_end(channel, status, channel->arg);
