@@ -1,7 +1,7 @@
 /* Session frames as bytes: docs/spec/session.md sections 2 to 4. Pure functions, no state, no I/O.
  *
- * What can be judged without knowing the session is judged here, and named; what depends on it (ids,
- * credit, fragments, whether a MSG continues another) is the session's. */
+ * What can be judged without knowing the session is judged here, and named; what depends on it
+ * (ids, credit, fragments, whether a MSG continues another) is the session's. */
 #ifndef BM_FRAME_H
 #define BM_FRAME_H
 
@@ -17,12 +17,14 @@
 #define BM_FRAME_LEN_MAX 65536u   /* header to padding; docs/spec/session.md F2 */
 #define BM_FRAME_KIND_IGNORED 128 /* unknown kinds from here up are skipped; F3 */
 #define BM_NAME_LEN_MAX 255u
-#define BM_ATTACHED_MAX 64u /* channels per message */
+#define BM_ATTACHED_MAX BEAM_MESSAGE_CHANNELS_MAX
 #define BM_ATTACHED_LEN 16u
 #define BM_DEPTH_MAX 16u     /* of nesting; M9 */
-#define BM_WINDOW_MIN 16384u /* H3, and until the peer's HELLO has come: */
-#define BM_EARLY_CHANNELS 16u
-#define BM_EARLY_LEN 65536u
+#define BM_WINDOW_MIN 16384u /* H1 */
+
+/* Until the peer's HELLO has come, besides the least window; H3. */
+#define BM_EARLY_CHANNELS 16u /* open at once */
+#define BM_EARLY_LEN 65536u   /* of messages in all, bytes */
 
 enum bm_frame_kind {
     BM_FRAME_HELLO = 1,
@@ -86,9 +88,11 @@ struct bm_attached {
 };
 
 /* Takes the next frame off a packet and checks header, length, padding, flags, channel and fixed
- * payloads (END and GOAWAY details included; HELLO only that it is there). 1: a frame; 0: the packet
- * is used up; 2: a frame of an unknown kind to be ignored (its fds count all the same);
- * or -BEAM_EFRAME_…, and the packet's rest is not to be looked at. */
+ * payloads (END and GOAWAY details included; of HELLO only that it is there). Returns
+ *   1: a frame;
+ *   2: a frame of an unknown kind, to be ignored (its fds count all the same);
+ *   0: the packet is used up;
+ *   -BEAM_EFRAME_…: the rest of the packet is not to be looked at. */
 int bm_frame_next(struct bm_bytes *packet, struct bm_frame *ret_frame);
 
 /* Takes apart the first frame of a message on a message-mode channel. 0 or -BEAM_EFRAME_…;
@@ -106,8 +110,8 @@ static inline uint64_t bm_frame_parse_u64(const struct bm_frame *frame) /* CREDI
     return bm_get_u64(frame->payload);
 }
 
-/* Writers: all write whole frames with padding at out (8-aligned, room given by the _len function or
- * the constants) and return the end. */
+/* Writers: all write whole frames with padding at out (8-aligned, room given by the _len function
+ * or the constants) and return the end. */
 #define BM_FRAME_U64_LEN 24u
 uint8_t *bm_frame_put_u64(uint8_t *out, enum bm_frame_kind kind, uint8_t flags, uint64_t channel,
                           uint64_t value);
@@ -126,11 +130,12 @@ static inline uint32_t bm_frame_goaway_len(uint32_t details_len)
 uint8_t *bm_frame_put_goaway(uint8_t *out, const struct bm_frame_goaway *goaway);
 uint8_t *bm_frame_put_hello(uint8_t *out, const void *document, uint32_t document_len);
 
-/* Bytes of header and head, up to where the body begins. attached_entries of the head are written by
- * the caller at *ret_attached afterwards, with bm_frame_put_attached. */
+/* Bytes of header and head, up to where the body begins. */
 uint32_t bm_frame_message_head_len(const struct bm_message_head *head);
-/* body_len bytes of body are copied from head->body; flags and fds go into the header. OPEN and MORE
- * in flags are head->open and head->large. ret_attached may be NULL when nothing is attached. */
+/* Writes a whole frame, with the head->body_len bytes at head->body. OPEN and MORE in flags agree
+ * with head->open and head->large. The entries of attached channels are left to the caller, who
+ * writes head->attached of them from *ret_attached on, with bm_frame_put_attached; ret_attached may
+ * be NULL when there are none. */
 uint8_t *bm_frame_put_message(uint8_t *out, uint64_t channel, uint8_t flags, uint8_t fds,
                               const struct bm_message_head *head, uint8_t **ret_attached);
 void bm_frame_put_attached(uint8_t *entry, const struct bm_attached *attached);

@@ -1,8 +1,15 @@
 /* Making, keeping and freeing messages, and their bodies. Metadata and attachments have files of
  * their own.
  *
- * Invariants: a message has one owner; `home` is compared, never followed, unless it is a core of the
- * running runtime; a view owns nothing but its attachments. */
+ * Freeing is the one thing that any thread may do to any message, and the difficult one. A message
+ * that is bound to a core (message.h) goes there through its mailbox. If that is full, a foreign
+ * thread waits, and a reactor puts the message aside (core->unposted) to try again. If that core
+ * has ended, the message is left to beam_runtime_free (runtime->left_behind); and what is left when
+ * even that is over, a channel without a core, is memory that a lock protects. The memory of an
+ * unbound message goes home over a ring, or back to the allocator.
+ *
+ * Invariants: a message has one owner; `home` is compared, and only followed when it is a core of
+ * the runtime this thread belongs to; a view owns nothing but its attachments. */
 #define _GNU_SOURCE
 #include "runtime/message.h"
 
@@ -259,8 +266,8 @@ int bm_message_make_ours(beam_message *message)
     return 0;
 }
 
-/* What the messages of a core that is no more refer to may be shared by several, on several threads.
- * Recursive: the last one frees its channel, and with it what that holds. */
+/* Several messages, freed on several threads, may refer to one channel whose core is no more.
+ * Recursive: the last one frees the channel, and with it the messages that holds. */
 static pthread_mutex_t orphans_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 
 /* Whose core must do the freeing; NULL when any thread may. */

@@ -1,14 +1,19 @@
 /* The message as the runtime sees it. See <beam/message.h> for what applications may do.
  *
  * Memory. One block from the pool of the core that made it (its home): a first cache line with all
- * a receiver reads, a second with what only the maker needs, then room for small metadata and a small
- * body. Longer ones get blocks of their own. Blocks are allocations in their own right, so whoever
- * holds a message can free it on any thread; sending it home is only cheaper.
+ * a receiver reads, a second with what only the maker needs, then room for small metadata and a
+ * small body. Longer ones get blocks of their own. Blocks are allocations in their own right, so
+ * whoever holds a message can free it on any thread; sending it home is only cheaper.
  *
- * A *view* is a message over bytes that are somebody else's (a receive buffer, a slot of a ring, another
- * message). It lives on the stack of the dispatch and is what handlers borrow. Keeping it copies, or
- * gives the message that it shows: a small one crosses a ring as its address and a description, so that
- * its first line stays in the cache of the core that made it unless somebody keeps it. */
+ * A *view* is a message over bytes that are somebody else's (a receive buffer, a slot of a ring,
+ * another message). It lives on the stack of the dispatch and is what handlers borrow. Keeping it
+ * copies the bytes and moves the attachments, or gives the message that it shows: a small one crosses a
+ * ring as its address and a description, so that its first line stays in the cache of the core that made
+ * it unless somebody keeps it.
+ *
+ * What binds a received message to a core: it owes credit to the peer of a channel (`payer`), or
+ * channels are attached to it. Everything that touches these runs on that core; without them a
+ * message is plain memory and fds, for any one thread at a time. */
 #ifndef BM_MESSAGE_H
 #define BM_MESSAGE_H
 
@@ -26,38 +31,38 @@ struct bm_pool;
 #define BM_MESSAGE_BODY_INLINE 192u
 #define BM_MESSAGE_COST 64u /* what a message costs besides its bytes; docs/spec/session.md W2 */
 
+/* beam_message.flags */
 enum {
     BM_MESSAGE_VIEW = 1 << 0,       /* body and metadata are borrowed */
     BM_MESSAGE_STATIC = 1 << 1,     /* the one that stands for -ENOMEM */
-    BM_MESSAGE_LENT = 1 << 2,       /* a callback borrows it; `kept` is there */
-    BM_MESSAGE_WRITING = 1 << 3,    /* the metadata writer is open */
-    BM_MESSAGE_BODY_BLOCK = 1 << 4, /* body lies in a block of its own */
-    BM_MESSAGE_META_BLOCK = 1 << 5, /* metadata too */
-    BM_MESSAGE_LAST = 1 << 6,       /* our direction ends behind it */
-    BM_MESSAGE_LARGE = 1 << 7,      /* counted among the large ones under way */
-    BM_MESSAGE_FAILED = 1 << 8,     /* error is set */
-    BM_MESSAGE_UNPAID = 1 << 10, /* an answer: taken without credit, which it waits for in line */
-    BM_MESSAGE_OPENED = 1 << 11, /* packed with OPEN */
-    BM_MESSAGE_HOLDS = 1 << 12,  /* received: counted in the holds of its payer */
-    BM_MESSAGE_CHARGED = 1 << 9, /* a large one in the receiving session's budget */
-    BM_MESSAGE_CHANGED =
-        1 << 13, /* received, then built upon: came_* say what it cost its sender */
+    BM_MESSAGE_LENT = 1 << 2,       /* a callback borrows it; `kept` is there instead of `next` */
+    BM_MESSAGE_FAILED = 1 << 3,     /* error is set */
+    BM_MESSAGE_WRITING = 1 << 4,    /* the metadata writer is open */
+    BM_MESSAGE_BODY_BLOCK = 1 << 5, /* body lies in a block of its own */
+    BM_MESSAGE_META_BLOCK = 1 << 6, /* metadata lies in a block of its own */
+    BM_MESSAGE_LAST = 1 << 7,       /* to be sent: our direction ends behind it */
+    BM_MESSAGE_LARGE = 1 << 8,      /* to be sent: does not fit one frame */
+    BM_MESSAGE_UNPAID = 1 << 9,     /* to be sent: an answer that waits for its credit in line */
+    BM_MESSAGE_OPENED = 1 << 10,    /* packed, not yet sent: its frame opens its channel */
+    BM_MESSAGE_HOLDS = 1 << 11,     /* received: counted in the holds of its payer */
+    BM_MESSAGE_CHARGED = 1 << 12,   /* received: a large one, in the session's budget for those */
+    BM_MESSAGE_CHANGED = 1 << 13,   /* received, then built upon: came_* are its lengths before */
 };
 
 struct bm_attached_channel {
     uint64_t id; /* on the wire; given when packed, read when received */
     enum bm_channel_mode mode;
-    beam_channel *channel; /* sender: our end, until it is sent; receiver: until it is taken */
+    beam_channel *channel; /* referenced: our end until sent, the receiver's until taken */
 };
 
 struct bm_attachments {
     uint8_t fd_count;
     uint8_t channel_count;
-    bool sent;    /* the channels have ids; `channel` of the sender's is no longer ours to see */
-    uint32_t cap; /* of this block */
-    uint32_t channels_cap;
-    int fds[BEAM_MESSAGE_FDS_MAX]; /* -1: taken */
-    struct bm_attached_channel *channels;
+    bool sent;                            /* received: the channels are the receiver's ends */
+    uint32_t cap;                         /* of this block */
+    uint32_t channels_cap;                /* of the block below */
+    int fds[BEAM_MESSAGE_FDS_MAX];        /* -1: taken */
+    struct bm_attached_channel *channels; /* NULL: none was ever attached */
 };
 
 struct beam_message {
@@ -70,7 +75,8 @@ struct beam_message {
     const uint8_t *metadata; /* a kv map, or NULL */
     struct bm_attachments *attachments;
     struct bm_core *home; /* whose pool it came from; NULL: the allocator */
-    beam_channel *payer;  /* received: whose peer gets the credit back */
+    beam_channel *payer;  /* referenced. Received: whose peer gets the credit back. Packed, in
+                             unix_carrier.c: whose message it is */
     uint32_t body_len;
     uint32_t metadata_len;
     uint32_t codec;
@@ -124,7 +130,7 @@ static inline unsigned bm_message_fds(const beam_message *message)
     return message->attachments ? message->attachments->fd_count : 0;
 }
 
-/* Of a message that was received, without those that were taken: what would be sent. */
+/* Without those that were taken: what would be sent. */
 static inline unsigned bm_message_fds_left(const beam_message *message)
 {
     unsigned n = 0;
@@ -138,7 +144,6 @@ static inline unsigned bm_message_channels(const beam_message *message)
     return message->attachments ? message->attachments->channel_count : 0;
 }
 
-/* A view: over bytes that are somebody else's. */
 static inline void bm_message_view_init(beam_message *view, const void *body, size_t len)
 {
     memset(view, 0,
@@ -180,7 +185,7 @@ static inline void bm_message_show(beam_message *view, beam_message *message, st
     view->shown = message;
 }
 
-/* NULL without memory. */
+/* From the pool of a core whose thread this is, or from the allocator. NULL without memory. */
 beam_message *bm_message_new(struct bm_core *core);
 
 /* Makes an error stick, unless one does already. */
@@ -199,32 +204,40 @@ static inline void bm_message_will_change(beam_message *message)
 /* Ends the metadata; returns the sticky error. Sending starts with it. */
 int bm_message_seal(beam_message *message);
 
-/* Room for a body of len bytes; NULL without memory (no sticky error). */
+/* Gives the message a body of len bytes to be written; NULL without memory, and no error sticks. */
 uint8_t *bm_message_body_room(beam_message *message, uint32_t len);
 
-/* Metadata or body of a message by copy; -ENOMEM. */
+/* Gives a message without them metadata (a checked map) or a body, by copy. 0 or -ENOMEM; no error
+ * sticks. */
 int bm_message_copy_metadata(beam_message *message, const void *document, uint32_t len);
 int bm_message_copy_body(beam_message *message, const void *body, uint32_t len);
 
+/* --- attachments.c; all but the first two on a message that has some --- */
+
 /* The attachments of a message, made when missing; NULL without memory. */
 struct bm_attachments *bm_message_attachments(beam_message *message);
-/* One more attached channel; NULL without memory or over the limit. */
+/* One more attached channel, zeroed; NULL without memory or over the limit. */
 struct bm_attached_channel *bm_attachments_add_channel(beam_message *message);
-/* Resets the channels nobody took; one of them, NULL when none is left. */
-void bm_attachments_drop_channels(beam_message *message);
+/* A channel that was not sent or taken; NULL: there is none. */
 const beam_channel *bm_attachments_channel(const beam_message *message);
-/* Closes fds and resets channels that were not taken; the memory stays with the message. */
+/* Drops all of those: see bm_channel_attachment_dropped(). */
+void bm_attachments_drop_channels(beam_message *message);
+/* The same, and closes the fds that were not taken; the memory stays with the message. */
 void bm_attachments_close(beam_message *message);
 void bm_attachments_free_memory(struct bm_pool *pool, struct bm_attachments *att);
-/* The channels have left with their message: our ends are the application's alone; ids and modes stay. */
+/* The channels have left with their message: the application alone has our ends now. Ids and modes
+ * stay. */
 void bm_attachments_release_channels(struct bm_attachments *att);
 /* Of a received message all of whose channels were taken: room for others. */
 void bm_attachments_renew(struct bm_attachments *att);
-/* fds that were taken leave no gaps. */
+/* Before sending on: those that are left move up to where fds were taken. */
 void bm_attachments_close_ranks(struct bm_attachments *att);
 
-/* Around a callback that borrows a message. Once it was kept the lender must not look at it again: it
- * may be on another core, or gone. A view stays the lender's; keeping it copies. */
+/* --- lending and giving back --- */
+
+/* Around a callback that borrows a message: lend, call, return. If the callback keeps a message
+ * that is no view, *kept is set, and the lender must not look at it again: it may be on another
+ * core, or gone. */
 static inline void bm_message_lend(beam_message *message, bool *kept)
 {
     *kept = false;
@@ -232,9 +245,11 @@ static inline void bm_message_lend(beam_message *message, bool *kept)
     message->flags |= BM_MESSAGE_LENT;
 }
 
-/* Ends a message that was received: credit, fds, channels, memory (not a view's). */
+/* The owner's core is done with a message: credit goes back, fds are closed, channels dropped,
+ * memory freed (of a view: that of its attachments). */
 void bm_message_done(beam_message *message);
 
+/* The message is done with, unless it was kept. */
 static inline void bm_message_return(beam_message *message, const bool *kept)
 {
     if (*kept)
@@ -244,21 +259,23 @@ static inline void bm_message_return(beam_message *message, const bool *kept)
     bm_message_done(message);
 }
 
-/* Before a message is sent: one that was received gives its credit back and keeps only what can
- * travel on. -EINVAL: it holds channels that nobody took, which cannot. */
+/* Before a message is sent that may have been received: its credit goes back, and what was taken
+ * out of it is forgotten. -EINVAL: it holds channels that nobody took, which cannot travel on. */
 int bm_message_make_ours(beam_message *message);
 
-/* Gives the memory of a message back, without looking at payer or attachments. */
+/* Gives the memory of a message back, without looking at payer, fds and channels. Any thread. */
 void bm_message_free_memory(beam_message *message);
 
-/* Takes what binds a message to its core (credit, fd credit, channels) off it, so that any thread may
- * own it. Owner's core. */
+/* Takes off a message what binds it to its core: credit goes back, channels are dropped; fds stay.
+ * Any thread may own it then. Owner's core. */
 void bm_message_unbind(beam_message *message);
 
-/* The memory of a message that came home. Owner's core; NULL: back to the allocator. */
+/* The memory of a message has come home to this core, whose thread this is; NULL: it goes back to
+ * the allocator. */
 void bm_message_take_home(struct bm_core *core, beam_message *message);
 
-/* Those that a full mailbox refused. Owner's core. */
+/* Frees, once more, those that this core freed and whose own core had a full mailbox. Their next
+ * stop is that mailbox again. */
 void bm_message_post_again(struct bm_core *core);
 
 #endif
