@@ -101,7 +101,7 @@ void bm_attachments_release_channels(struct bm_attachments *att)
 void bm_attachments_renew(struct bm_attachments *att)
 {
     att->channel_count = 0;
-    att->sent = false;
+    att->received = false;
 }
 
 void bm_attachments_close_ranks(struct bm_attachments *att)
@@ -200,7 +200,7 @@ beam_stream *beam_message_attach_stream(beam_message *message)
 static beam_channel *take(const beam_message *message, unsigned index, enum bm_channel_mode mode)
 {
     /* Of a message we are building the ends in here are the peer's to be; nobody here may take one. */
-    if (index >= bm_message_channels(message) || !message->attachments->sent)
+    if (index >= bm_message_channels(message) || !message->attachments->received)
         return NULL;
     struct bm_attached_channel *entry = &message->attachments->channels[index];
     if (entry->mode != mode || !entry->channel)

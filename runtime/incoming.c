@@ -278,7 +278,7 @@ static int open_attached(beam_session *session, beam_message *message)
             return -ENOMEM;
     }
     if (message->attachments)
-        message->attachments->sent = true;
+        message->attachments->received = true;
     return 0;
 }
 

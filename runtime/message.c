@@ -254,7 +254,7 @@ void bm_message_unbind(beam_message *message)
 int bm_message_make_ours(beam_message *message)
 {
     struct bm_attachments *att = message->attachments;
-    if (att && att->sent) {
+    if (att && att->received) {
         if (bm_attachments_channel(message))
             return -EINVAL;
         bm_attachments_renew(att);

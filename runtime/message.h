@@ -58,7 +58,7 @@ struct bm_attached_channel {
 struct bm_attachments {
     uint8_t fd_count;
     uint8_t channel_count;
-    bool sent;                            /* received: the channels are the receiver's ends */
+    bool received;                        /* by us: the channels are the receiver's ends */
     uint32_t cap;                         /* of this block */
     uint32_t channels_cap;                /* of the block below */
     int fds[BEAM_MESSAGE_FDS_MAX];        /* -1: taken */

@@ -533,7 +533,7 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
     bool open = slot->flags & BM_MSG_OPEN;
     struct beam_peer asker;
     if (message->attachments)
-        message->attachments->sent = true;
+        message->attachments->received = true;
     if (session->state != BM_SESSION_OPEN) {
         bm_message_done(message);
         return;

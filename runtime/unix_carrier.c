@@ -394,13 +394,10 @@ static void packet_lost(struct bm_unix_session *us)
         head->retained = message->next;
         message->next = NULL;
         message->payer = NULL;
-        if (message->attachments)
-            message->attachments->sent = false;
         beam_message_free(message);
         bm_channel_unref(channel);
     }
     if (head->large) {
-        head->large_attachments->sent = false;
         drop_attachments(head->large_attachments);
         bm_channel_unref(head->large);
         head->large = NULL;

@@ -252,12 +252,12 @@ TEST(attachments_channel_of_the_other_kind_or_index_is_not_taken)
     beam_channel *channel = beam_message_attach_channel(message);
     beam_stream *stream = beam_message_attach_stream(message);
     CHECK_UINT(beam_message_channel_count(message), 2);
-    message->attachments->sent = true; /* as of one that was received */
+    message->attachments->received = true;
     CHECK_PTR(beam_message_take_channel(message, 1), NULL);
     CHECK_PTR(beam_message_take_stream(message, 0), NULL);
     CHECK_PTR(beam_message_take_channel(message, 2), NULL);
     CHECK_PTR(beam_message_take_stream(message, 64), NULL);
-    message->attachments->sent = false;
+    message->attachments->received = false;
     beam_message_free(message);
     beam_channel_free(channel);
     beam_stream_free(stream);

@@ -495,12 +495,12 @@ TEST(message_passed_on_keeps_the_fds_nobody_took_without_gaps)
     }
     int first = beam_message_take_fd(message, 0), third = beam_message_take_fd(message, 2);
     int second = beam_message_peek_fd(message, 1), fourth = beam_message_peek_fd(message, 3);
-    message->attachments->sent = true; /* as of one that was received */
+    message->attachments->received = true;
     CHECK_INT(bm_message_make_ours(message), 0);
     CHECK_UINT(beam_message_fd_count(message), 2);
     CHECK_INT(beam_message_peek_fd(message, 0), second);
     CHECK_INT(beam_message_peek_fd(message, 1), fourth);
-    CHECK(!message->attachments->sent);
+    CHECK(!message->attachments->received);
     beam_message_free(message);
     close(first);
     close(third);
