@@ -384,7 +384,6 @@ static size_t ring_memory(const beam_session *session)
 }
 
 static const struct bm_carrier ring_carrier = {
-    .name = "ring",
     .immediate = true,
     .begin = ring_begin,
     .put_hello = ring_put_hello,

@@ -498,6 +498,11 @@ beam_str beam_session_peer_name(const beam_session *session)
     return (beam_str){session->peer_name, strlen(session->peer_name)};
 }
 
+int beam_session_peer_pidfd(const beam_session *session)
+{
+    return session->carrier->peer_pidfd ? session->carrier->peer_pidfd(session) : -ENOTSUP;
+}
+
 bool beam_session_is_open(const beam_session *session)
 {
     return session->state == BM_SESSION_OPEN && session->hello_received;

@@ -737,8 +737,7 @@ static size_t unix_memory(const beam_session *session)
     return sizeof(*us) + (head ? head->cap + us->packet.bytes_cap : 0u);
 }
 
-const struct bm_carrier bm_unix_carrier = {
-    .name = "unix",
+static const struct bm_carrier unix_carrier = {
     .begin = unix_begin,
     .put_hello = unix_put_hello,
     .put_message = unix_put_message,
@@ -751,6 +750,7 @@ const struct bm_carrier bm_unix_carrier = {
     .abort = unix_abort,
     .free = unix_free,
     .memory = unix_memory,
+    .peer_pidfd = bm_unix_peer_pidfd,
 };
 
 int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_unix_session **ret)
@@ -758,7 +758,7 @@ int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_un
     struct bm_unix_session *us = bm_alloc_zero(NULL, sizeof(*us));
     if (!us)
         return -ENOMEM;
-    bm_session_init(&us->session, core, &bm_unix_carrier, opener);
+    bm_session_init(&us->session, core, &unix_carrier, opener);
     us->session.peer.kind = BEAM_PEER_UNIX;
     us->fd = bm_take_fd(fd);
     bm_op_init(&us->send_op, BM_OP_SENDMSG, on_sent);

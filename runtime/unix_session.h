@@ -15,8 +15,8 @@
 struct bm_unix_session {
     beam_session session;
     int fd;
-    bool closing;
-    bool finished;
+    bool closing;    /* abort was called: what is in flight is being cancelled */
+    bool finished;   /* ... and nothing is any more */
     bool receiving;  /* the multishot should be armed */
     bool spoken;     /* a packet has left, and with it HELLO */
     bool lingering;  /* shut: closes once the packet under way has left */
@@ -31,24 +31,25 @@ struct bm_unix_session {
     uint64_t retry_ns;
 };
 
-extern const struct bm_carrier bm_unix_carrier;
-
 static inline struct bm_unix_session *bm_unix_of(beam_session *session)
 {
     return bm_container_of(session, struct bm_unix_session, session);
 }
 
-/* A session over fd (taken on success); CONNECTING. */
+/* A session over fd (taken on success); CONNECTING. -ENOMEM. */
 int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_unix_session **ret);
 
 /* The socket is connected: frames flow. */
 void bm_unix_session_up(struct bm_unix_session *us);
 
-/* Arms the multishot receive; unix_receive.c. */
-void bm_unix_receive_start(struct bm_unix_session *us);
+/* The multishot receive: readied once, and armed whenever it has ended; unix_receive.c. */
 void bm_unix_receive_init(struct bm_unix_session *us);
+void bm_unix_receive_start(struct bm_unix_session *us);
 
-/* Frees what can be freed once closing and no op is left. */
+/* Gives the socket and the carrier's reference back once the session is closing and no op is left. */
 void bm_unix_session_finish(struct bm_unix_session *us);
+
+/* The carrier's peer_pidfd; unix_peer.c. */
+int bm_unix_peer_pidfd(const beam_session *session);
 
 #endif

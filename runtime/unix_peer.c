@@ -1,4 +1,4 @@
-/* The peer's process, as a handle that cannot be reused. */
+/* The process at the other end of a unix socket, as a handle that cannot be reused for another. */
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -8,10 +8,8 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
-int beam_session_peer_pidfd(const beam_session *session)
+int bm_unix_peer_pidfd(const beam_session *session)
 {
-    if (session->carrier != &bm_unix_carrier)
-        return -ENOTSUP;
     const struct bm_unix_session *us = bm_container_of(session, struct bm_unix_session, session);
     int pidfd;
     socklen_t len = sizeof(pidfd);
