@@ -2,13 +2,18 @@
  * the next packet is packed when that has completed. One send at a time, because two on one socket can
  * change places when the first has to wait for room.
  *
- * fds. A message with fds stays with the packet until the kernel has taken it: ETOOMANYREFS (the
- * *user* has too many fds under way, unix(7)) takes nothing, and then the packet is packed again
- * without those messages; their channels wait and try again. Everything else is a copy and its message
- * is done with when packed.
+ * fds. A message with fds stays with the packet until the kernel has taken it (*retained*):
+ * ETOOMANYREFS (the *user* has too many fds under way, unix(7)) takes nothing, and then the packet is
+ * packed again without those messages; their channels wait and try again. What follows a retained
+ * message on its channel, or on a channel it opens, is retained too, so that order and ids hold.
+ * Everything else is a copy, and its message is done with when packed.
  *
  * Failure. A packet whose send failed was not received (SEQPACKET: whole or not at all), but what
- * earlier packets did is unknown: the session ends, and session.c tells not sent from unknown. */
+ * earlier packets did is unknown: the session ends, and session.c tells not sent from unknown.
+ *
+ * Invariants: a packet does not change while its send is in flight; it has frames or there is none
+ * (unix_packet.c); the fds of a retained message are closed once, by the kernel with the send or by
+ * us. What frames mean is outgoing.c's, what comes in is unix_receive.c's. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -349,6 +354,20 @@ static void drop_attachments(struct bm_attachments *att)
     bm_message_done(&view);
 }
 
+/* The first message that stayed with the packet, and in *ret_channel its channel with the reference that
+ * the message had; NULL when none is left. */
+static beam_message *pop_retained(struct bm_unix_packet_head *head, beam_channel **ret_channel)
+{
+    beam_message *message = head->retained;
+    if (!message)
+        return NULL;
+    head->retained = message->next;
+    *ret_channel = message->payer;
+    message->next = NULL;
+    message->payer = NULL;
+    return message;
+}
+
 /* The packet has left: its fds are the kernel's, their messages are done with. */
 static void packet_left(struct bm_unix_session *us)
 {
@@ -357,12 +376,9 @@ static void packet_left(struct bm_unix_session *us)
     us->spoken = true;
     core->packets_sent++;
     core->fds_sent += head->fd_count;
-    while (head->retained) {
-        beam_message *message = head->retained;
-        beam_channel *channel = message->payer;
-        head->retained = message->next;
-        message->next = NULL;
-        message->payer = NULL;
+    beam_message *message;
+    beam_channel *channel;
+    while ((message = pop_retained(head, &channel))) {
         channel->fd_retry_ns = channel->fd_give_up_ns = 0;
         go_on_with_channels(message->attachments);
         if (us->send_op.closes_linked && message->attachments)
@@ -372,7 +388,7 @@ static void packet_left(struct bm_unix_session *us)
         bm_channel_unref(channel);
     }
     if (head->large) {
-        beam_channel *channel = head->large;
+        channel = head->large;
         head->large = NULL;
         channel->fd_retry_ns = channel->fd_give_up_ns = 0;
         go_on_with_channels(head->large_attachments);
@@ -388,12 +404,9 @@ static void packet_lost(struct bm_unix_session *us)
     struct bm_unix_packet_head *head = us->packet.head;
     if (!head)
         return;
-    while (head->retained) {
-        beam_message *message = head->retained;
-        beam_channel *channel = message->payer;
-        head->retained = message->next;
-        message->next = NULL;
-        message->payer = NULL;
+    beam_message *message;
+    beam_channel *channel;
+    while ((message = pop_retained(head, &channel))) {
         beam_message_free(message);
         bm_channel_unref(channel);
     }
