@@ -1,5 +1,5 @@
-/* A core: what the runtime keeps beside one reactor. Everything in it belongs to that reactor's
- * thread, except the rings' far ends and the few words marked otherwise. */
+/* A core: one reactor and all that the runtime keeps for it. Everything in it belongs to that
+ * reactor's thread, but for the words that are marked otherwise. */
 #ifndef BM_CORE_H
 #define BM_CORE_H
 
@@ -14,24 +14,25 @@
 #include "uring/reactor.h"
 
 #define BM_PACKET_BUFFERS 64u /* receive buffers per core; ours: 4.2 MiB, touched as needed */
-#define BM_PACKET_GROUP 1u
-#define BM_RETURNS_BATCH 6u /* messages sent home at once: what one slot of a ring holds */
+#define BM_PACKET_GROUP 1u    /* their number in the ring */
+#define BM_RETURNS_BATCH 6u   /* messages sent home at once: what one slot of a ring holds */
 #define BM_CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours */
 
-/* The session to one other core, for what is served there, and what waits for room on it. */
+/* The session to one other core, for requests that are served there, and those that wait for room
+ * on it: forward.c. */
 struct bm_hops {
-    beam_session *session; /* NULL: none yet, or closed */
-    struct bm_list waiting;
+    beam_session *session;  /* NULL: none yet, or closed */
+    struct bm_list waiting; /* zeroed until there was a session */
 };
 
-/* Messages on their way home to one other core. */
+/* Messages on their way home to one other core, collected until a slot is full: ring.c. */
 struct bm_returns {
     beam_message *messages[BM_RETURNS_BATCH];
     unsigned count;
 };
 
 struct bm_core {
-    /* Its neighbours in the array are other threads'. */
+    /* Aligned, because its neighbours in the array are other threads'. */
     _Alignas(64) beam_runtime *runtime;
     struct bm_reactor *reactor; /* set before `open` */
     _Atomic bool open;          /* seq_cst: other threads may use the reactor from now on */
@@ -39,12 +40,12 @@ struct bm_core {
     struct bm_pool pool;
 
     struct bm_list sessions;
-    struct bm_list channels; /* all that exist, until it has ended */
-    struct bm_list timers;
-    struct bm_list notify; /* channels with a callback due */
+    struct bm_list channels; /* all that exist, gone ones too */
+    struct bm_list timers;   /* the application's */
+    struct bm_list notify;   /* channels with a callback due */
     struct bm_list notify_sessions;
-    struct bm_task notify_task;
-    struct bm_source source; /* the rings from other cores, and the stop flag */
+    struct bm_task notify_task; /* makes those callbacks */
+    struct bm_source source;    /* the rings from other cores, and the stop flag */
     struct bm_buffers *packets;
     struct bm_hops *hops;         /* [cores] */
     struct bm_returns *returns;   /* [cores] */
@@ -52,46 +53,52 @@ struct bm_core {
     unsigned ring_waiters;        /* in all of them, and who is still to be refused */
     beam_session *ring_turn;      /* the one of them that goes on just now */
 
-    beam_message *unposted; /* freed here, bound to cores whose mailbox was full */
-    struct bm_timer unposted_timer;
+    beam_message *unposted;         /* freed here, bound to cores whose mailbox was full */
+    struct bm_timer unposted_timer; /* tries again */
 
-    struct bm_timer stop_timer;
-    bool stopping;
+    struct bm_timer stop_timer; /* the drain has taken long enough */
+    bool stopping;              /* the two steps of its end: core.c */
     bool quiet;
 
     uint64_t messages_sent, messages_received, packets_sent, packets_received;
     uint64_t fds_sent, fds_received;
-    uint64_t session_count, channel_count;
-    uint64_t allocs_begin;
+    uint64_t session_count, channel_count; /* that exist now */
+    uint64_t allocs_begin;                 /* the thread's allocations before it was this core's */
 
+    /* The thread that makes and frees the runtime looks after these; */
     pthread_t thread; /* ours, once it is started; embedded: the host's */
     bool thread_started;
-    unsigned early_posts; /* under start_lock: those that wait for it to open */
-    bool closed;          /* under start_lock: its thread touches nothing of it any more */
+    /* ... these are under the runtime's start_lock. */
+    unsigned early_posts; /* posts that wait for it to open */
+    bool closed;          /* its thread touches nothing of it any more */
     int start_error;
 };
 
-/* The core whose thread this is, or NULL. */
+/* The core whose thread this is, or NULL. A thread that is the host of several embedded runtimes
+ * belongs to the core that it made or turned last. */
 struct bm_core *bm_core_current(void);
-/* Makes it that: a thread may have several embedded ones, and is the one it turned last. */
+/* The host turns this one now. */
 void bm_core_enter(struct bm_core *core);
 
 /* This thread is the core's: it runs on it, or is the host of an embedded one, which may have several. */
 bool bm_core_is_here(const struct bm_core *core);
 
-/* Owner's thread: makes the reactor and all that hangs on it; -BEAM_ENO_IO_URING, -ENOMEM. */
+/* Owner's thread: makes the reactor and all that hangs on it. Errors as bm_reactor_new(). */
 int bm_core_open(struct bm_core *core);
-/* Owner's thread: ends what is left. */
+/* Owner's thread: gives the reactor's ring and buffers back. Sessions that the application still
+ * holds become orphans. */
 void bm_core_close(struct bm_core *core);
-/* Any thread, once no core runs: cuts what the application still holds loose from the core, so that
- * giving it back later is a matter of memory alone. */
+/* Any thread, once no core runs: the channels that the application still holds forget the core, so
+ * that giving them back later is a matter of memory alone. */
 void bm_core_detach(struct bm_core *core);
 void bm_core_deinit(struct bm_core *core);
 
-/* Looks whether a stopping core has nothing left to do. */
+/* To be called whenever a session or a listener has ended: a stopping core with nothing left is
+ * quiet, and when all are, all end. */
 void bm_core_check_quiet(struct bm_core *core);
 
-/* Whether the peer of a new session may have one more: those of *other* users are counted. */
+/* Whether the peer of a new session may have one more: sessions_uid_max, which spares our own
+ * user. */
 bool bm_core_admits(struct bm_core *core, const beam_session *session);
 
 /* A session to another core for what is served there; beam_connect without a URL. */

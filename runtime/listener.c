@@ -1,6 +1,9 @@
-/* Listening: a socket is made at once, on the caller's thread, so that its errors are told at once. The
- * list of listeners is under start_lock until core 0 has opened, and core 0's own from then on: whoever
- * comes later posts his listener there. */
+/* Listening: a socket is made at once, on the caller's thread, so that its errors are told at once.
+ *
+ * Invariant: the list of listeners is under start_lock until core 0 has opened, and core 0's own from
+ * then on; whoever comes later posts his listener there.
+ *
+ * What a socket is, and how peers are accepted, is the transport's. */
 #include "runtime/listener.h"
 
 #include <errno.h>
@@ -12,7 +15,7 @@
 
 static void start(struct bm_listener *listener, struct bm_core *core)
 {
-    listener->counted = true;
+    listener->running = true;
     listener->transport->start(listener, core);
 }
 
@@ -119,7 +122,7 @@ static void unlisten_here(void *arg)
         if (listener->closing || strcmp(listener->url, u->url) != 0)
             continue;
         u->result = 0;
-        if (listener->counted)
+        if (listener->running)
             listener->transport->stop(listener);
         else
             listener->transport->free(listener);

@@ -1,5 +1,9 @@
-/* Calls that other threads want run on a core. Before the core is open they wait in a list under the
- * runtime's start_lock; from then on they go through its mailbox. */
+/* Calls that other threads want run on a core: beam_post, which goes on at once, and bm_runtime_call,
+ * which waits until the call has run.
+ *
+ * Before the core is open calls wait in a list under the runtime's start_lock; from then on they go
+ * through its mailbox. Invariant: which of the two is decided under that lock, so that no call is left
+ * behind in the list. The lock is never held while a call runs. */
 #include "runtime/post.h"
 
 #include <errno.h>
@@ -94,6 +98,7 @@ int beam_post(beam_runtime *runtime, unsigned reactor, beam_post_fn *fn, void *a
     return bm_mailbox_post(core->reactor, fn, arg);
 }
 
+/* A call that somebody waits for. On the waiter's stack, which stays until done. */
 struct errand {
     void (*fn)(void *arg);
     void *arg;
@@ -115,7 +120,7 @@ static void run_errand(void *arg)
 int bm_runtime_post(struct bm_core *core, void (*fn)(void *arg), void *arg)
 {
     int r = bm_mailbox_post_wait(core->reactor, fn, arg, UINT64_MAX);
-    if (r == -EDEADLK) /* another reactor: it must not wait, and hands the work over */
+    if (r == -EDEADLK) /* another reactor, whom that call refuses: it asks until there is room */
         do
             r = bm_mailbox_post(core->reactor, fn, arg);
         while (r == -EAGAIN);

@@ -1,4 +1,5 @@
-/* The runtime's own: its cores, services, options. */
+/* The runtime: its cores, services, listeners and options. Set when it is made and then only read,
+ * by any thread, but for what is marked otherwise. */
 #ifndef BM_RUNTIME_H
 #define BM_RUNTIME_H
 
@@ -32,7 +33,8 @@ struct beam_runtime {
     unsigned core_count;
     bool may_spin; /* a CPU for each reactor */
     struct bm_core *cores;
-    /* [to * core_count + from], so that a core's own stand together; made by whoever needs it first; release, acquire by the poller. */
+    /* The rings between cores, [to * core_count + from], so that those a core polls stand together.
+     * Made by whoever needs one first; release, acquire by the poller. */
     _Atomic(struct bm_path *) *paths;
     struct bm_services services;
 
@@ -61,8 +63,8 @@ struct bm_services *bm_runtime_services(beam_runtime *runtime);
 /* A core that has its reactor begins: from now on posts go to its mailbox and listeners to core 0;
  * what came before goes first. Its own thread. */
 void bm_runtime_open_core(struct bm_core *core);
-/* Waits, on another thread, until a core that is being started has begun: -ESHUTDOWN when it does not,
- * -ETIMEDOUT on bm_clock_now_ns(). */
+/* Waits, on another thread, until a core that is being started has begun: -ESHUTDOWN when it does
+ * not, -ETIMEDOUT on bm_clock_now_ns(). */
 int bm_runtime_await_core(struct bm_core *core, uint64_t deadline_ns);
 /* Waits, on another thread, until a core whose mailbox is shut has put its things away. */
 void bm_runtime_await_closed(struct bm_core *core);

@@ -16,14 +16,14 @@ struct bm_listener {
     struct bm_core *core; /* once it runs */
     char *url;            /* as it was given; a block of url_len + 1 */
     size_t url_len;
-    bool closing;
-    bool counted; /* runs on its core */
+    bool closing; /* stop was called */
+    bool running; /* start was called */
 };
 
 struct beam_transport {
-    const char *scheme; /* "unix:" */
+    const char *scheme; /* with its colon, as URLs begin: "unix:" */
     /* Core's thread. A session that is CONNECTING or OPEN; the caller gets no reference (the carrier
-     * has one). -errno when there can be none. */
+     * has one). Else a negative error. */
     int (*connect)(struct bm_core *core, const char *url, beam_session **ret_session);
     /* Any thread: makes the socket, so that errors are told at once; runs nothing yet. */
     int (*listen)(beam_runtime *runtime, const char *url, const struct beam_listen_options *options,
