@@ -146,16 +146,54 @@ static void set_state(beam_runtime *runtime, enum bm_runtime_state state)
 
 /* --- new and free ---------------------------------------------------------------------------- */
 
+static int new_cores(beam_runtime *runtime)
+{
+    unsigned count = runtime->core_count;
+    runtime->cores = bm_alloc_zero(NULL, count * sizeof(runtime->cores[0]));
+    runtime->paths = bm_alloc_zero(NULL, (size_t)count * count * sizeof(runtime->paths[0]));
+    if (!runtime->cores || !runtime->paths)
+        return -ENOMEM;
+    for (unsigned i = 0; i < count; i++) {
+        struct bm_core *core = &runtime->cores[i];
+        core->runtime = runtime;
+        core->index = i;
+        bm_pool_init(&core->pool, NULL);
+        bm_list_init(&core->channels);
+        core->returns = bm_alloc_zero(NULL, count * sizeof(core->returns[0]));
+        core->ring_waiting = bm_alloc_zero(NULL, count * sizeof(core->ring_waiting[0]));
+        core->hops = bm_alloc_zero(NULL, count * sizeof(core->hops[0]));
+        if (!core->returns || !core->ring_waiting || !core->hops)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* Cores that new_cores() has made, perhaps not to the end. */
+static void free_cores(beam_runtime *runtime)
+{
+    unsigned count = runtime->core_count;
+    for (unsigned i = 0; runtime->cores && i < count; i++) {
+        struct bm_core *core = &runtime->cores[i];
+        core->reactor = bm_reactor_free(core->reactor);
+        bm_core_deinit(core);
+        bm_free(NULL, core->returns, count * sizeof(core->returns[0]));
+        bm_free(NULL, core->hops, count * sizeof(core->hops[0]));
+        bm_free(NULL, core->ring_waiting, count * sizeof(core->ring_waiting[0]));
+    }
+    bm_free(NULL, runtime->cores, count * sizeof(runtime->cores[0]));
+    bm_free(NULL, runtime->paths, (size_t)count * count * sizeof(runtime->paths[0]));
+}
+
 int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **ret_runtime)
 {
     struct beam_runtime_options wanted =
         options ? *options : (struct beam_runtime_options){.size = sizeof(wanted)};
     unsigned count = wanted.reactors ? wanted.reactors : 1;
     unsigned transports = 0;
-    while (wanted.transports && wanted.transports[transports] && transports <= BM_TRANSPORTS_MAX)
+    while (wanted.transports && transports <= BM_TRANSPORTS_MAX && wanted.transports[transports])
         transports++;
     if (count > BEAM_REACTORS_MAX || (wanted.embedded && count != 1) ||
-        wanted.spin > BEAM_SPIN_FOREVER || transports > BM_TRANSPORTS_MAX)
+        transports > BM_TRANSPORTS_MAX || wanted.spin > BEAM_SPIN_FOREVER)
         return -EINVAL;
 
     BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = bm_alloc_zero(NULL, sizeof(*runtime));
@@ -181,25 +219,12 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     pthread_cond_init(&runtime->start_cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
 
-    runtime->cores = bm_alloc_zero(NULL, count * sizeof(runtime->cores[0]));
-    runtime->paths = bm_alloc_zero(NULL, (size_t)count * count * sizeof(runtime->paths[0]));
-    if (!runtime->cores || !runtime->paths)
-        return -ENOMEM;
-    for (unsigned i = 0; i < count; i++) {
-        struct bm_core *core = &runtime->cores[i];
-        core->runtime = runtime;
-        core->index = i;
-        bm_pool_init(&core->pool, NULL);
-        bm_list_init(&core->channels);
-        core->returns = bm_alloc_zero(NULL, count * sizeof(core->returns[0]));
-        core->ring_waiting = bm_alloc_zero(NULL, count * sizeof(core->ring_waiting[0]));
-        core->hops = bm_alloc_zero(NULL, count * sizeof(core->hops[0]));
-        if (!core->returns || !core->ring_waiting || !core->hops)
-            return -ENOMEM;
-    }
+    int r = new_cores(runtime);
+    if (r < 0)
+        return r;
     if (wanted.embedded) {
         runtime->cores[0].thread = pthread_self();
-        int r = bm_core_open(&runtime->cores[0]);
+        r = bm_core_open(&runtime->cores[0]);
         if (r < 0)
             return r;
         bm_runtime_open_core(&runtime->cores[0]);
@@ -293,17 +318,7 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
     free_left_behind(runtime);
     if (runtime->paths && runtime->cores)
         bm_ring_deinit(runtime);
-    for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++) {
-        struct bm_core *core = &runtime->cores[i];
-        core->reactor = bm_reactor_free(core->reactor);
-        bm_core_deinit(core);
-        bm_free(NULL, core->returns, runtime->core_count * sizeof(core->returns[0]));
-        bm_free(NULL, core->hops, runtime->core_count * sizeof(core->hops[0]));
-        bm_free(NULL, core->ring_waiting, runtime->core_count * sizeof(core->ring_waiting[0]));
-    }
-    bm_free(NULL, runtime->cores, runtime->core_count * sizeof(runtime->cores[0]));
-    bm_free(NULL, runtime->paths,
-            (size_t)runtime->core_count * runtime->core_count * sizeof(runtime->paths[0]));
+    free_cores(runtime);
     bm_early_posts_drop(runtime);
     bm_services_deinit(&runtime->services);
     pthread_mutex_destroy(&runtime->start_lock);
