@@ -83,15 +83,9 @@ int bm_hello_parse(const void *document, size_t len, struct bm_hello *ret_hello)
 /* What of the name may be sent: at most 255 bytes, cut between characters; nothing if it is no text. */
 static size_t name_len(beam_str name)
 {
-    size_t len = name.len;
-    if (!bm_utf8_valid(name.ptr, len))
+    if (!bm_utf8_valid(name.ptr, name.len))
         return 0;
-    if (len > NAME_LEN_MAX) {
-        len = NAME_LEN_MAX;
-        while (((unsigned char)name.ptr[len] & 0xc0) == 0x80)
-            len--;
-    }
-    return len;
+    return name.len > NAME_LEN_MAX ? bm_utf8_whole(name.ptr, NAME_LEN_MAX) : name.len;
 }
 
 size_t bm_hello_write(const struct bm_hello *hello, void *out)

@@ -22,8 +22,7 @@ struct bm_hello {
     bool fds_refused; /* key absent */
 };
 
-/* Absent keys get the values of H1. -BEAM_EHELLO_MALFORMED, -BEAM_EHELLO_VERSION, or -BEAM_EKV_…
- * turned into -BEAM_EHELLO_MALFORMED. */
+/* Absent keys get the values of H1. -BEAM_EHELLO_MALFORMED, also when it is no document. */
 int bm_hello_parse(const void *document, size_t len, struct bm_hello *ret_hello);
 
 /* Writes the document; returns its length. out has BM_HELLO_LEN_MAX bytes; a longer name is cut. */

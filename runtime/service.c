@@ -1,7 +1,9 @@
 /* A hash table of chains that only grow: an entry is published by one release store and found by
- * acquire loads. Serving a name again after unserve revives its entry when that has the same
- * handler and argument. Else it makes a new one in front of it, so that nobody sees a handler and an
- * argument that do not belong together; such changes are what BM_SERVICES_MAX counts. */
+ * acquire loads. An entry never changes but for `live`, so that nobody sees a handler and an argument
+ * that do not belong together: serving a name anew with others makes a new entry, in front of the old
+ * one, and with the same ones revives the old. BM_SERVICES_MAX bounds what that can add up to.
+ *
+ * Running a handler is request.c's. */
 #include "runtime/service.h"
 
 #include <errno.h>
@@ -9,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "kv/utf8.h"
+#include "runtime/frame.h"
 #include "runtime/runtime.h"
 
 static unsigned bucket_of(const char *name, size_t len)
@@ -72,7 +75,7 @@ static int add(beam_runtime *runtime, unsigned core, const char *name, beam_hand
 {
     struct bm_services *services = bm_runtime_services(runtime);
     size_t len = name ? strlen(name) : 0;
-    if (len == 0 || len > 255 || !handler || !bm_utf8_valid(name, len))
+    if (len == 0 || len > BM_NAME_LEN_MAX || !handler || !bm_utf8_valid(name, len))
         return -EINVAL;
     if (bm_runtime_forked(runtime)) /* a thread of the parent's may have held the lock */
         return -BEAM_EFORKED;

@@ -9,7 +9,7 @@
 #include <beam/service.h>
 
 #define BM_SERVICE_BUCKETS 256u
-#define BM_SERVICES_MAX 65536u /* ours: names ever served by one runtime, with one handler */
+#define BM_SERVICES_MAX 65536u /* ours: entries one runtime ever has; served once, there for good */
 #define BM_ANY_CORE UINT32_MAX
 
 struct bm_service {
@@ -19,7 +19,7 @@ struct bm_service {
     void *arg;
     unsigned core; /* BM_ANY_CORE: wherever the request comes in */
     uint8_t name_len;
-    char name[256];
+    char name[256]; /* and a NUL */
 };
 
 struct bm_services {
@@ -30,6 +30,7 @@ struct bm_services {
 
 void bm_services_init(struct bm_services *services);
 void bm_services_deinit(struct bm_services *services);
+/* A name that is served now, or NULL. Any thread, no lock; valid as long as the runtime. */
 const struct bm_service *bm_services_find(struct bm_services *services, const char *name,
                                           size_t len);
 
