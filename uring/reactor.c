@@ -196,18 +196,13 @@ struct bm_reactor *bm_reactor_free(struct bm_reactor *reactor)
     return dispose(reactor);
 }
 
-uint64_t bm_reactor_clock(struct bm_reactor *reactor)
+uint64_t bm_reactor_now_ns(struct bm_reactor *reactor)
 {
     if (!reactor->now_fresh || !reactor->in_turn) {
         reactor->now_ns = bm_clock_now_ns();
         reactor->now_fresh = reactor->in_turn;
     }
     return reactor->now_ns;
-}
-
-uint64_t bm_reactor_now_ns(struct bm_reactor *reactor)
-{
-    return bm_reactor_clock(reactor);
 }
 
 /* Returns whether a source has more than its budget; *ret_came, whether any had anything. */
@@ -252,7 +247,7 @@ static bool run_timers(struct bm_reactor *reactor)
         return false;
     reactor->unclocked = 0;
     reactor->stats.timers +=
-        bm_wheel_run(&reactor->wheel, bm_reactor_clock(reactor), BM_TURN_TIMERS);
+        bm_wheel_run(&reactor->wheel, bm_reactor_now_ns(reactor), BM_TURN_TIMERS);
     return !bm_list_empty(&reactor->wheel.due);
 }
 

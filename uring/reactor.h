@@ -97,7 +97,7 @@ int bm_reactor_turn(struct bm_reactor *reactor);
 /* The reactor whose thread this is, or NULL. */
 struct bm_reactor *bm_reactor_current(void);
 
-/* The time as of this turn; one clock read per turn. */
+/* The time as of this turn, on bm_clock_now_ns(): the clock is read once a turn, by the first who asks. */
 uint64_t bm_reactor_now_ns(struct bm_reactor *reactor);
 
 /* Queue a task for this turn (owner's thread); no effect when it is already queued. */

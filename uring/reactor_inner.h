@@ -97,9 +97,6 @@ struct bm_reactor {
     struct bm_reactor_stats stats;
 };
 
-/* Reads the clock unless it was read in this turn. */
-uint64_t bm_reactor_clock(struct bm_reactor *reactor);
-
 /* One turn without its enter; true when work is left. */
 bool bm_reactor_once(struct bm_reactor *reactor);
 
