@@ -48,27 +48,6 @@ static const struct verb verbs[] = {
     {"bench", beam_bench_main}, {"version", version_main},
 };
 
-int exit_status_of(unsigned code)
-{
-    switch (code) {
-    case BEAM_OK:
-        return EXIT_OK;
-    case BEAM_UNAVAILABLE:
-        return EXIT_UNAVAILABLE;
-    case BEAM_PERMISSION_DENIED:
-    case BEAM_UNAUTHENTICATED:
-        return EXIT_PERMISSION;
-    case BEAM_RESOURCE_EXHAUSTED:
-        return EXIT_LIMIT;
-    case BEAM_DEADLINE_EXCEEDED:
-        return EXIT_DEADLINE;
-    case BEAM_NOT_FOUND:
-        return EXIT_NOT_FOUND;
-    default:
-        return EXIT_ANSWERED;
-    }
-}
-
 int exit_status_of_file(int error)
 {
     int status = beam_exit_code(error, NULL);

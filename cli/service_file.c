@@ -21,8 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define RETRIES_MAX                                                                                \
-    64 /* ours: the kernel says EAGAIN while someone renames a directory on the way */
+#define RETRIES_MAX 64 /* ours: EAGAIN, as somebody renames a directory on the way */
 
 static int open_beneath(int dir, const char *path, int flags)
 {

@@ -156,7 +156,7 @@ static int print_error(const struct call *call, unsigned code, const beam_messag
         fputs(": ", stderr);
     output_text(stderr, text);
     fputc('\n', stderr);
-    return exit_status_of(code);
+    return beam_exit_code((int)code, NULL);
 }
 
 static int print_answer(const struct call *call, const beam_message *answer)

@@ -101,7 +101,7 @@ static void on_end(beam_channel *channel, const struct beam_status *status, void
         output_text(stderr, status->message);
         fputc('\n', stderr);
     }
-    finish(watch, exit_status_of(status->code));
+    finish(watch, beam_exit_code((int)status->code, NULL));
 }
 
 /* On the reactor, as all that touches the channel. Without it, losing the session would be reported

@@ -4,18 +4,14 @@
 
 #include <beam/beam.h>
 
-/* 0 to 6 are those of beam_exit_code(). The table in main.c explains all of them to people. */
+/* Those of beam_exit_code() that the program gives by itself; the help in main.c explains all of them. */
 enum exit_status {
     EXIT_OK = 0,
     EXIT_OTHER = 1,
     EXIT_USAGE = 2,
-    EXIT_NO_IO_URING = 3,
     EXIT_UNAVAILABLE = 4,
-    EXIT_PERMISSION = 5,
     EXIT_LIMIT = 6,
     EXIT_DEADLINE = 7,
-    EXIT_NOT_FOUND = 8,
-    EXIT_ANSWERED = 9, /* the service answered with an error that has no code of its own here */
 };
 
 /* Each gets its own name as argv[0] and returns the exit code of the program. */
@@ -28,9 +24,6 @@ int version_main(int argc, char **argv);
 int beam_bench_main(int argc, char **argv) __attribute__((__weak__));
 
 extern const char serve_help[], call_help[], watch_help[];
-
-/* The exit code for how a request ended. */
-int exit_status_of(unsigned code);
 
 /* The exit code for what failed with a file of this machine: no ENOENT means there that a peer is not
  * there, and no EINVAL that the command line is wrong. */
