@@ -103,10 +103,9 @@ static bool take_fds(struct bm_core *core, unsigned count, struct fds *fds, beam
     return att != NULL;
 }
 
-static int take_attached(beam_session *session, const struct bm_message_head *head,
-                         beam_message *message)
+/* 0, a session error, or -ENOMEM. */
+static int take_attached(const struct bm_message_head *head, beam_message *message)
 {
-    (void)session;
     for (unsigned i = 0; i < head->attached; i++) {
         struct bm_attached attached;
         int r = bm_frame_parse_attached(head, i, &attached);
@@ -119,6 +118,33 @@ static int take_attached(beam_session *session, const struct bm_message_head *he
         entry->mode = attached.mode;
     }
     return 0;
+}
+
+static struct bm_incoming_message describe(const struct bm_core *core, const struct bm_frame *frame,
+                                           const struct bm_message_head *head)
+{
+    struct bm_incoming_message in = {
+        .id = frame->channel,
+        .flags = frame->flags,
+        .open = head->open,
+        .depth = head->depth,
+        .large = head->large,
+        .total = head->body_total,
+        .name = head->name,
+        .deadline_ns = UINT64_MAX,
+    };
+    /* One that lies centuries ahead is none, and must not wrap around. */
+    if (head->deadline_ns > 0 && head->deadline_ns <= UINT64_MAX / 2)
+        in.deadline_ns = bm_reactor_now_ns(core->reactor) + head->deadline_ns;
+    return in;
+}
+
+static void view_init(beam_message *view, const struct bm_message_head *head)
+{
+    bm_message_view_init(view, head->body, head->body_len);
+    view->metadata = head->metadata;
+    view->metadata_len = head->metadata_len;
+    view->codec = head->codec;
 }
 
 static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame, struct fds *fds)
@@ -148,33 +174,16 @@ static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame,
         bm_session_fail(session, r);
         return false;
     }
+    struct bm_incoming_message in = describe(core, frame, &head);
     beam_message view;
-    bm_message_view_init(&view, head.body, head.body_len);
-    view.metadata = head.metadata;
-    view.metadata_len = head.metadata_len;
-    view.codec = head.codec;
-
-    struct bm_incoming_message in = {
-        .id = frame->channel,
-        .flags = frame->flags,
-        .open = open,
-        .depth = head.depth,
-        .large = head.large,
-        .total = head.body_total,
-        .name = head.name,
-        .deadline_ns = open && head.deadline_ns > 0
-                           ? bm_reactor_now_ns(core->reactor) + head.deadline_ns
-                           : UINT64_MAX,
-    };
-    if (open && head.deadline_ns > UINT64_MAX / 2)
-        in.deadline_ns = UINT64_MAX;
+    view_init(&view, &head);
     if (frame->fds > 0) {
         in.fds_missing = !take_fds(core, frame->fds, fds, &view);
         if (in.fds_missing && !charge_fds(session, frame->fds))
             return false;
     }
     if (head.attached > 0) {
-        r = take_attached(session, &head, &view);
+        r = take_attached(&head, &view);
         if (r < 0) {
             bm_message_done(&view);
             bm_session_fail(session, r);
