@@ -1,5 +1,9 @@
-/* Asking: requests with one answer, channels opened by name, events. All three open a channel towards
- * a name; they differ in what becomes of it. */
+/* Asking: requests with one answer, channels opened by name, events. All three open a channel
+ * towards a name with a message (open_named); they differ in what becomes of it. A call's channel
+ * lives until its answer, held by the session alone; that of beam_open is the application's; an
+ * event's is found again for the next event of its name (session->events).
+ *
+ * Invariant: until open_named has succeeded nothing is taken, and nobody is told anything. */
 #include <errno.h>
 #include <string.h>
 

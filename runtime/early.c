@@ -1,6 +1,10 @@
-/* What comes on a channel before its owner can take it: on one that was attached to a message nobody has
- * opened yet, or behind a request that is held back. It waits here, within the channel's credit, and is
- * told in order as soon as there is somebody to tell. */
+/* What comes on a channel before its owner can hear it: on one that is attached to a message and
+ * has not been taken out of it yet, or behind a request that waits in session->held. It waits here,
+ * and is told in its order as soon as there is somebody to tell.
+ *
+ * Invariants: it holds the peer's credit, so that a window bounds it on each channel, and early_held
+ * bounds its memory in all of a session; the end is told last; while something waits, whatever else
+ * comes waits behind it. */
 #include "runtime/early.h"
 
 #include <stdio.h>

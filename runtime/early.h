@@ -1,19 +1,21 @@
-/* What comes on a channel before its owner can take it. */
+/* What comes on a channel before its owner can hear it: see early.c. Core's thread. */
 #ifndef BM_EARLY_H
 #define BM_EARLY_H
 
 #include <beam/channel.h>
 
-/* Whether what comes now has to wait. */
+/* Whether what comes now has to wait: because nobody can hear it, or behind what waits already. */
 bool bm_early_applies(const beam_channel *channel);
-/* A message that waits, taken over; NULL: there was no memory for it, and the channel ends. */
+/* Takes over a message that waits. NULL: there was no memory to keep it, and the channel is
+ * aborted. */
 void bm_early_put(beam_channel *channel, beam_message *message);
-/* The peer's end of its direction waits too. */
+/* The end of the channel waits too, behind the messages. */
 void bm_early_end(beam_channel *channel, const struct beam_status *status);
-/* What waited is due, by the core's notify task, which calls bm_early_tell(). */
+/* There is somebody to hear it now: has the notify task call bm_early_tell(). */
 void bm_early_tell_later(beam_channel *channel);
+/* Tells what waits, in its order. */
 void bm_early_tell(beam_channel *channel);
-/* Nobody will ever take it. */
+/* Frees the messages that wait: nobody will ever hear them. */
 void bm_early_drop(beam_channel *channel);
 
 #endif

@@ -1,5 +1,5 @@
-/* One counter for the process. A session takes its share when it begins and keeps it: a peer that never
- * takes its fds can hold up its own share and no more. */
+/* One counter for the process. A session takes a share when it begins and keeps it, so that a peer,
+ * or an application that leaves its fds lying, uses up that share and no more. */
 #include "runtime/fd_budget.h"
 
 #include <stdatomic.h>

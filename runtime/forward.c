@@ -1,12 +1,17 @@
-/* One ring hop: a channel that came in here is joined to a fresh one over a ring session to the core
- * that serves it. What comes in on either end goes out on the other, endings and resets too; fds
- * travel along, and attached channels are joined in the same way.
+/* A hop joins two channels: *near*, which came in here, and *far*, a fresh one over a ring session
+ * to the core that serves it. What comes in on either end goes out on the other, endings and resets
+ * too; fds travel along, and channels attached to a message are joined by hops of their own.
  *
- * A message holds its sender's credit until it has gone on, so a slow end slows the other and no more
- * than a window waits here. Each core keeps one session to each other core, opened at the first
- * request; what finds no room on it (it is not open yet, or too much is under way) waits in line. That
- * session has no limits of its own for channels and resets: each of its channels stands for one that was
- * counted where it came in, and what one caller does must not be at the expense of the others. */
+ * A message holds its sender's credit until it has gone on, so a slow end slows the other and no
+ * more than a window waits here. Each core keeps one session to each other core, opened at the
+ * first request; what finds no room on it (it is not open yet, or too much is under way) waits in
+ * line. That session has no limits of its own for channels and resets: each of its channels stands for
+ * one that was counted where it came in, and what one caller does must not be at the expense of the
+ * others.
+ *
+ * Invariants: a hop lives until both ends are over, however, and then frees itself; functions that
+ * may have done so return false. It uses the public interface of channels where that will do, and
+ * knows nothing of frames. */
 #include "runtime/forward.h"
 
 #include <errno.h>
@@ -21,12 +26,12 @@
 #include "runtime/service.h"
 #include "runtime/session.h"
 
-/* One of the two ends; what waits for credit on it stands in its queue. */
+/* One of the two ends, and the messages that wait for credit on it. */
 struct end {
     beam_channel *channel; /* NULL: given back */
     beam_message *head, **tail;
-    bool ending; /* the other's peer has ended: so shall this, behind the queue */
-    bool ended;
+    bool ending; /* the other end's peer has ended: so shall this one, behind the queue */
+    bool ended;  /* our direction on it has */
 };
 
 struct hop {

@@ -1,4 +1,5 @@
-/* A service that lives on one core, asked for on another: one ring hop. */
+/* A *hop*: a service that runs on one core, asked for on another. Core's thread, the one on which
+ * the request came in. */
 #ifndef BM_FORWARD_H
 #define BM_FORWARD_H
 
@@ -6,11 +7,11 @@
 
 struct bm_core;
 
-/* Takes a request (or event) to the core its service runs on. The message is the dispatch's, as with
- * a handler. */
+/* Takes a request, or an event, to the core its service runs on. The message is borrowed, as by a
+ * handler. */
 void bm_forward(beam_channel *channel, beam_message *message);
 
-/* The sender of forwarded events is done. */
+/* The sender of events that have been forwarded has ended its channel, or lost it. */
 void bm_forward_events_ended(beam_channel *channel);
 
 #endif

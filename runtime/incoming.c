@@ -1,8 +1,17 @@
 /* The way in, the same on every carrier: frames that were taken apart meet the session's state.
  *
- * Nothing a peer sends may reach an assertion, an unbounded loop, or an allocation of a size it
- * announced without a budget: what breaks the protocol ends the session (bm_session_fail), what the
- * session cannot take is refused on its channel, and every fd that came is closed or owned. */
+ * A message passes three questions. Which channel: the one it opens (open_request), or one that is
+ * open (find_open). May it: credit, attached channels, limits (accept_message). To whom: to the
+ * channel's owner, to a new request's handler, or into session->held while answers find no room
+ * (deliver). One that is a body alone, for a channel with nothing special about it, goes straight
+ * to its handler (bm_incoming_body).
+ *
+ * Invariants: nothing a peer sends may reach an assertion, an unbounded loop, or an allocation of a
+ * size it announced without a budget. What breaks the protocol ends the session (fail); what the
+ * session cannot take is refused on its channel (refuse). On every path the message is consumed,
+ * its fds are closed or owned, and their credit goes back.
+ *
+ * It does not look at bytes: frame.c has judged those. */
 #include <errno.h>
 #include <string.h>
 
@@ -185,8 +194,8 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
     return true;
 }
 
-/* An abort that the request's deadline brought: by our clock, or by that of the peer, for which the way
- * of the request counts too. */
+/* Whether an abort came because the deadline has passed: by our clock, or by the peer's, which
+ * began to count a little earlier. */
 static bool is_of_deadline(const beam_channel *channel, uint32_t code)
 {
     return channel->deadline_ns != UINT64_MAX &&
@@ -282,8 +291,8 @@ static int open_attached(beam_session *session, beam_message *message)
     return 0;
 }
 
-/* A refusal of the channel alone: the session goes on, what came with the message is disposed of. Our
- * own side hears of it too, unless it never knew of the channel. */
+/* A refusal of the channel alone: the session goes on, what came with the message is disposed of.
+ * Our own side hears of it too, unless it never knew of the channel. */
 static bool refuse(beam_session *session, beam_channel *channel, beam_message *message,
                    enum beam_code code, const char *text)
 {
@@ -325,8 +334,8 @@ static enum beam_code judge_request(beam_session *session, beam_channel *channel
     return BEAM_OK;
 }
 
-/* The channel a request opens, with a reference for the caller; NULL: refused or worse, and the message
- * has been disposed of. */
+/* The channel a request opens, with a reference for the caller; NULL: refused or worse, and the
+ * message has been disposed of. */
 static beam_channel *open_request(beam_session *session, const struct bm_incoming_message *in,
                                   uint64_t len, beam_message *message)
 {
@@ -377,7 +386,7 @@ static void run_request(beam_channel *channel, beam_message *message)
     bm_message_return(message, &kept);
 }
 
-/* A message of which the whole is here: to the application, or into line. */
+/* A message that is here whole: to the application, or into session->held. */
 static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
                     beam_message *message)
 {
@@ -474,8 +483,8 @@ static bool begin_large(beam_session *session, beam_channel *channel,
     return true;
 }
 
-/* The channel of a message that opens none, with a reference for the caller. NULL: there is none that
- * could take it; the message has been disposed of. */
+/* The channel of a message that opens none, with a reference for the caller. NULL: there is none
+ * that could take it; the message has been disposed of. */
 static beam_channel *find_open(beam_session *session, uint64_t id, beam_message *message)
 {
     beam_channel *channel = bm_incoming_find(session, id);

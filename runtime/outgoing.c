@@ -2,8 +2,14 @@
  *
  * Channels that have something to send stand in `ready` and are served in turn, a few messages a
  * visit, so that one busy channel does not hold up the others. Credits, endings and session frames
- * are never queued as frames: they are flags and numbers, written when there is room. A large message
- * goes one frame a visit, at most two of them at a time. */
+ * are never queued as frames: they are flags and numbers, written when there is room. A large
+ * message goes one frame a visit, at most two of them at a time. Where it gains something (an idle
+ * ring) a message is put when it is sent, past all of that.
+ *
+ * Invariants: on one channel everything goes in the order in which it was sent, its end last; an
+ * abort alone overtakes; ids are given when a frame is put, so that they ascend on the wire.
+ *
+ * How a frame looks and travels is the carrier's. */
 #include <errno.h>
 
 #include "base/assert.h"
@@ -125,7 +131,7 @@ static bool credit_is_due(const beam_channel *channel)
             channel->recv_credit <= 0);
 }
 
-/* 1: it must wait until one of the two has gone. */
+/* Whether it must wait until one of those under way has gone. */
 static bool large_must_wait(beam_session *session, beam_channel *channel,
                             const beam_message *message)
 {

@@ -1,5 +1,11 @@
-/* The serving end of a request: handler, answer, cancel. A request is its channel; the reference taken
- * when it reaches the handler is the application's until it has answered. */
+/* The serving end of a request: handler, answer, cancel. A request is its channel; the reference
+ * taken when it reaches the handler is the application's until it has answered (release).
+ *
+ * Events of one name share a channel, and so a request: each event that is kept takes a reference,
+ * and ending one gives one back.
+ *
+ * Invariants: a request is answered once, and whatever the application does, its caller hears an
+ * end; an answer is never refused to the handler for want of credit, it waits in line. */
 #include "runtime/channel.h"
 
 #include <errno.h>
@@ -42,8 +48,8 @@ void bm_request_run(beam_channel *channel, beam_message *message)
     }
 }
 
-/* An event has no answer; ending one that was kept gives it back. They share one channel: in a handler
- * it is the one at hand that is meant, if that was kept. */
+/* An event has no answer; ending one that was kept gives it back. They share one channel: in a
+ * handler it is the one at hand that is meant, if that was kept. */
 static void end_event(beam_channel *channel)
 {
     if (channel->in_handler && channel->kept) {

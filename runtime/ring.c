@@ -1,6 +1,6 @@
-/* Sessions between cores of one runtime. The same session, channels and credit as anywhere; only the
- * frames are slots of a ring and a message is its pointer. Up to 40 bytes of body without metadata or
- * attachments travel in the slot itself.
+/* Sessions between cores of one runtime. The same session, channels and credit as anywhere; only
+ * the frames are slots of a ring and a message is its pointer. Up to 40 bytes of body without
+ * metadata or attachments travel in the slot itself.
  *
  *   opener                         acceptor
  *   CONNECT(me) ----------------->  makes its end
@@ -9,10 +9,16 @@
  *   ... MSG, BODY, END, CREDIT ... in both directions
  *   CLOSE <---------------------->  CLOSE      each end's last slot
  *
- * A slot names the receiving end by its address. That is sound because an end is freed only after it
- * has sent its CLOSE and received the other's, behind which nothing can come.
+ * A slot names the receiving end by its address. That is sound because an end is freed only after
+ * it has sent its CLOSE and received the other's, behind which nothing can come.
  *
- * A full ring: the session stands in ring_waiting and is flushed when the consumer has made room. */
+ * A full ring: the session stands in ring_waiting and is flushed when the consumer has made room.
+ *
+ * The rings also take messages home: the memory of one that was freed on another core than it came
+ * from (SLOT_RETURN, which belongs to no session).
+ *
+ * It trusts what it reads: both ends are this library. Limits and credit are kept all the same, by
+ * the code above that serves every carrier. */
 #include "runtime/ring.h"
 
 #include <errno.h>
@@ -750,8 +756,8 @@ unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
 
 /* --- the way home ---------------------------------------------------------------------------- */
 
-/* Pointers, not a chain through the messages: whoever takes them home would follow it from one remote
- * cache line to the next. */
+/* Pointers, not a chain through the messages: whoever takes them home would follow it from one
+ * remote cache line to the next. */
 static bool send_home(struct bm_core *core, const struct bm_core *home,
                       const struct bm_returns *returns)
 {

@@ -1,5 +1,5 @@
 /* Rings between the cores of one runtime: the carrier that moves pointers, and the way home of
- * messages. */
+ * messages. On the thread of `core`, if not marked otherwise. */
 #ifndef BM_RING_H
 #define BM_RING_H
 
@@ -22,19 +22,23 @@ struct bm_path {
     _Alignas(64) struct ring_session *refused;
 };
 
-/* Opens a session from this core to another (or itself). inner: for what is served there. */
+/* Opens a session from this core to another (or itself); the caller gets no reference. inner: for what
+ * is served there. -BEAM_EURL: there is no such core. -ENOMEM. */
 int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session **ret_session);
 
-/* Sends a message's memory home to the core it came from; owner of `core`. */
+/* Sends the memory of a message home to the core it came from, in time: it is collected until a
+ * slot is full. */
 void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message);
 /* Frees what is collected; at the end. */
 void bm_ring_drop_returns(struct bm_core *core);
 
-/* What a core polls. */
+/* Whether there is a slot to read, or room for a session that waits for it. */
 bool bm_ring_ready(struct bm_core *core);
+/* Reads at most budget slots of each ring to this core, and lets sessions that waited for room go
+ * on; returns how many of both there were. */
 unsigned bm_ring_drain(struct bm_core *core, unsigned budget);
 
-/* After all cores have ended: frees what is still in the rings, and the rings. */
+/* Any thread, after all cores have ended: frees what is still in the rings, and the rings. */
 void bm_ring_deinit(beam_runtime *runtime);
 
 #endif

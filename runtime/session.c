@@ -3,6 +3,10 @@
  *
  *   CONNECTING --bm_session_up--> OPEN --drained, closed, failed or lost--> CLOSED
  *
+ * OPEN means that frames flow; to the application a session is open once the peer's HELLO has come
+ * too. Every end passes bm_session_lost: it ends the channels, has the application told, and the
+ * carrier end the link.
+ *
  * A session is freed when nobody refers to it: the carrier (until no op and no peer knows it), the
  * handle of beam_connect, each dispatch under way, each notice that is due. */
 #include "runtime/session.h"
@@ -20,9 +24,8 @@
 #include "runtime/message.h"
 #include "runtime/runtime.h"
 
-#define HELLO_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours: an unauthenticated peer's time */
-
-#define FDS_RETRY_NS BM_NS_PER_S /* ours: a peer short of fd credit is no emergency */
+#define HELLO_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours: how long a peer may stay unknown */
+#define FDS_RETRY_NS BM_NS_PER_S            /* ours: a peer short of fd credit is no emergency */
 
 static void run_flush(struct bm_task *task)
 {
@@ -173,7 +176,8 @@ void bm_session_return_fds(beam_session *session, unsigned count)
 
 /* --- those who were refused ------------------------------------------------------------------ */
 
-/* A session that was granted fewer fds than it may have asks for the rest as others give theirs back. */
+/* A session that was granted fewer fds than it may have asks for the rest as others give theirs
+ * back. */
 static void on_fds_timer(struct bm_timer *timer)
 {
     beam_session *session = bm_list_entry(timer, beam_session, fds_timer);
@@ -247,7 +251,8 @@ void bm_session_writable(beam_session *session)
     notify_session(session);
 }
 
-/* An answer that was taken without credit stands in line already: it needs credit, not room. */
+/* As bm_session_can_go_on(); but an answer that was taken without credit stands in line already,
+ * and needs credit alone. */
 static bool can_go_on(const beam_session *session, const beam_channel *channel)
 {
     const beam_message *next = channel->out_head;

@@ -1,5 +1,5 @@
-/* Streams: channels in byte mode. Bytes are cut into frames of the sender's choosing and have no
- * boundaries for the receiver. */
+/* Streams: channels in byte mode. A stream is its channel; written bytes travel as messages of a
+ * body alone, whose boundaries mean nothing to the receiver. Receiving is incoming.c's. */
 #include <errno.h>
 #include <string.h>
 

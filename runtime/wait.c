@@ -1,6 +1,8 @@
-/* Blocking calls of foreign threads: the work is posted to the reactor that owns the session, and the
- * caller sleeps on a futex in a slot both refer to. Whoever of the two leaves last frees the slot, so a
- * call that times out leaves at once and a late answer finds a place to be dropped in. */
+/* Blocking calls of foreign threads: the work is posted to the reactor that owns the session, and
+ * the caller sleeps on a futex in a slot both refer to. Whoever of the two leaves last frees the
+ * slot, so a call that times out leaves at once and a late answer finds a place to be dropped in.
+ *
+ * Invariant: from the post until `done` the fields of the slot are the reactor's, else the caller's. */
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
