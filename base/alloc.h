@@ -18,13 +18,14 @@ struct bm_allocator {
     void *arg;
 };
 
-/* Who pays. One owner thread; parent gets the same charges (session -> reactor). limit 0: none. */
+/* Who pays. Zeroed it is an account without a limit. One thread at a time. */
 struct bm_account {
-    size_t used;
-    size_t peak;
-    size_t limit;
+    size_t used;  /* bytes, now */
+    size_t peak;  /* ... and the most there ever were */
+    size_t limit; /* 0: none */
     uint64_t allocs;
-    struct bm_account *parent;
+    struct bm_account
+        *parent; /* is charged the same, and asked too (session -> reactor); or NULL */
 };
 
 /* Process-wide sums over all threads, relaxed; tests compare them before and after. */
@@ -34,14 +35,16 @@ struct bm_alloc_totals {
     uint64_t allocs;
 };
 
-void bm_alloc_set(const struct bm_allocator *allocator); /* NULL: back to the C library's */
+/* Copies the table; NULL: back to the C library's. While no other thread allocates. */
+void bm_alloc_set(const struct bm_allocator *allocator);
 struct bm_alloc_totals bm_alloc_totals(void);
-/* Allocations made by the calling thread since it began: a loop that allocates nothing does not move
- * it. */
+/* Calls of the allocator by this thread since it began: a loop that allocates nothing does not
+ * change it. */
 uint64_t bm_alloc_count_thread(void);
 
-/* NULL when the table or a limit of the account says no. The account may be NULL. A length of 0 is a
- * block of one byte, to be freed with length 0: NULL means refused and nothing else. */
+/* NULL when the table or a limit of the account says no; bm_realloc then leaves the block as it
+ * was. The account may be NULL. A length of 0 is a block of one byte, to be freed with length 0:
+ * NULL means refused and nothing else. Any thread, but an account has one at a time. */
 void *bm_alloc(struct bm_account *account, size_t len);
 void *bm_alloc_zero(struct bm_account *account, size_t len);
 void *bm_realloc(struct bm_account *account, void *ptr, size_t old_len, size_t new_len);

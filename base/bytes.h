@@ -1,5 +1,6 @@
-/* A cursor over bytes from a peer: it cannot be moved past the end, and every length is compared in
- * 64 bits with what is left before anything is touched. Little-endian, as everything of ours. */
+/* Bytes as they travel: numbers (little-endian, at any alignment), and a cursor over what a peer
+ * has sent, which cannot be moved past the end: every length is compared in 64 bits with what is
+ * left before anything is touched. */
 #ifndef BM_BYTES_H
 #define BM_BYTES_H
 

@@ -25,6 +25,7 @@ static inline int bm_take_fd(int *fd)
     return taken;
 }
 
+/* The struct of which ptr is the address of a member. */
 #define bm_container_of(ptr, type, member)                                                         \
     ((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - __builtin_offsetof(type, member)))
 

@@ -1,4 +1,4 @@
-/* The one clock and the one source of randomness, both replaceable by a test. */
+/* The one clock and the one source of randomness, both replaceable by a test. Any thread. */
 #ifndef BM_CLOCK_H
 #define BM_CLOCK_H
 
@@ -15,11 +15,14 @@ struct bm_clock {
     void *arg;
 };
 
-void bm_clock_set(const struct bm_clock *clock); /* NULL: the kernel's */
+/* Copies the table; NULL: the kernel's. While no other thread reads it. */
+void bm_clock_set(const struct bm_clock *clock);
+/* Nanoseconds of CLOCK_MONOTONIC; never go back. */
 uint64_t bm_clock_now_ns(void);
+/* len bytes that nobody can guess. */
 void bm_random(void *buf, size_t len);
 
-/* The time `ns` after `now_ns`; UINT64_MAX, which is never, when that is beyond the end of time. */
+/* The time `ns` after `now_ns`, or UINT64_MAX, which stands for never, when that does not fit. */
 static inline uint64_t bm_clock_after(uint64_t now_ns, uint64_t ns)
 {
     return ns < UINT64_MAX - now_ns ? now_ns + ns : UINT64_MAX;

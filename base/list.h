@@ -1,5 +1,6 @@
-/* Intrusive doubly linked list. A list is a node that links to itself; an unlinked node is zeroed,
- * so "is it on a list?" is one test and unlinking twice is harmless. */
+/* Intrusive doubly linked list. The head of a list is a node, which an empty list links to itself.
+ * A node that is on no list is zeroed, so "is it on a list?" is one test and unlinking twice is
+ * harmless. */
 #ifndef BM_LIST_H
 #define BM_LIST_H
 
