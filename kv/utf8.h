@@ -13,7 +13,7 @@
 
 #define BM_UTF8_SHORT 64 /* from here on the loop that can stop early is as fast */
 
-/* For bytes of which at least one is not ASCII; right for all. */
+/* Right for all bytes; made for those of which not all are ASCII. */
 bool bm_utf8_sequences_valid(const uint8_t *p, size_t len);
 
 static inline bool bm_utf8_is_ascii(const uint8_t *p, size_t len)
@@ -39,8 +39,8 @@ static inline bool bm_utf8_valid(const void *ptr, size_t len)
     return (len <= BM_UTF8_SHORT && bm_utf8_is_ascii(p, len)) || bm_utf8_sequences_valid(p, len);
 }
 
-/* Its length without the character at the end that a cut has left in pieces: half of one is not UTF-8,
- * and the whole text would be lost for it. */
+/* The length of a text that was cut to len bytes, without the character at its end if the cut went
+ * through it: half a character is not UTF-8, and the whole text would be refused for it. */
 static inline size_t bm_utf8_whole(const char *text, size_t len)
 {
     size_t start = len;

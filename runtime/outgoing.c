@@ -285,9 +285,7 @@ static bool put_session_frames(beam_session *session)
     }
     if (session->goaway_due) {
         _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
-        session->goaway.why.details_len =
-            bm_session_goaway_details(session, details, sizeof(details));
-        session->goaway.why.details = session->goaway.why.details_len > 0 ? details : NULL;
+        bm_session_explain(session, &session->goaway, details);
         if (!carrier->put_goaway(session, &session->goaway))
             return false;
         session->goaway_due = false;

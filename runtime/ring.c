@@ -323,8 +323,7 @@ static void ring_farewell(beam_session *session)
 {
     struct bm_frame_goaway goaway = session->goaway;
     _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
-    goaway.why.details_len = bm_session_goaway_details(session, details, sizeof(details));
-    goaway.why.details = goaway.why.details_len > 0 ? details : NULL;
+    bm_session_explain(session, &goaway, details);
     if (ring_begin(session))
         (void)ring_put_goaway(session, &goaway);
 }

@@ -388,19 +388,24 @@ static bool is_limit(int error)
     }
 }
 
-uint32_t bm_session_goaway_details(const beam_session *session, void *out, size_t cap)
+void bm_session_explain(const beam_session *session, struct bm_frame_goaway *goaway, void *out)
 {
+    goaway->why.details = NULL;
+    goaway->why.details_len = 0;
     if (session->error == 0)
-        return 0;
+        return;
     beam_kv_writer writer;
     const void *document;
     size_t len;
-    beam_kv_writer_init(&writer, out, cap);
+    beam_kv_writer_init(&writer, out, BM_DETAILS_LEN_MAX);
     beam_kv_begin_map(&writer, NULL);
     beam_kv_put_str(&writer, "error", beam_error_name(session->error));
     beam_kv_put_str(&writer, "message", beam_strerror(session->error));
     beam_kv_end(&writer);
-    return beam_kv_writer_finish(&writer, &document, &len) == 0 ? (uint32_t)len : 0;
+    if (beam_kv_writer_finish(&writer, &document, &len) < 0)
+        return;
+    goaway->why.details = document;
+    goaway->why.details_len = (uint32_t)len;
 }
 
 void bm_session_fail(beam_session *session, int error)

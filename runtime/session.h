@@ -266,9 +266,9 @@ void bm_session_return_fds(beam_session *session, unsigned count);
 
 /* Whether what is owed should go to the peer now, which could run dry otherwise. */
 bool bm_session_fds_are_due(const beam_session *session);
-/* Writes the details of the GOAWAY of a session that has failed into out; returns their length, 0
- * when it has not. */
-uint32_t bm_session_goaway_details(const beam_session *session, void *out, size_t cap);
+/* Gives a GOAWAY its details, which are written into out (BM_DETAILS_LEN_MAX bytes, 8-aligned): the name
+ * of the error if the session has failed, else none. */
+void bm_session_explain(const beam_session *session, struct bm_frame_goaway *goaway, void *out);
 
 /* The HELLO we send. */
 void bm_session_hello(const beam_session *session, struct bm_hello *ret_hello);

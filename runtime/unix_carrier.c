@@ -687,8 +687,7 @@ static void unix_farewell(beam_session *session)
     if (us->fd < 0 || !(us->spoken || us->send_op.state == BM_OP_INFLIGHT))
         return;
     struct bm_frame_goaway goaway = session->goaway;
-    goaway.why.details_len = bm_session_goaway_details(session, details, sizeof(details));
-    goaway.why.details = goaway.why.details_len > 0 ? details : NULL;
+    bm_session_explain(session, &goaway, details);
     uint8_t *end = bm_frame_put_goaway(frame, &goaway);
     /* The one direct send: it goes now or never, and nothing waits for it. */
     ssize_t n = send(us->fd, frame, (size_t)(end - frame), MSG_DONTWAIT | MSG_NOSIGNAL);
