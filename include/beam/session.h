@@ -192,7 +192,8 @@ BEAM_EXPORT bool beam_session_is_open(const beam_session *session);
 
 /* A pidfd (pidfd_open(2)) for the process that called connect(2) or socketpair(2) at the other end
  * of a unix session (SO_PEERPIDFD, Linux 6.5), the caller's to close. -ENOTSUP: another kind of
- * session, or an older kernel. -ESHUTDOWN: the session has ended. */
+ * session, or an older kernel. -ESHUTDOWN: the session has ended, and its socket is
+ * closed. */
 BEAM_EXPORT int beam_session_peer_pidfd(const beam_session *session);
 
 /* What a session holds of this process just now. Each number has its limit in struct
