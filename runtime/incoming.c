@@ -4,7 +4,7 @@
  * open (find_open). May it: credit, attached channels, limits (accept_message). To whom: to the
  * channel's owner, to a new request's handler, or into session->held while answers find no room
  * (deliver). One that is a body alone, for a channel with nothing special about it, goes straight
- * to its handler (bm_incoming_body).
+ * to its handler (bm_incoming_plain).
  *
  * Invariants: nothing a peer sends may reach an assertion, an unbounded loop, or an allocation of a
  * size it announced without a budget. What breaks the protocol ends the session (fail); what the
@@ -636,7 +636,7 @@ bool bm_incoming_bytes(beam_session *session, beam_channel *channel, uint8_t fla
                              : stream_bytes(session, channel, flags, bytes, len);
 }
 
-/* Whether a body alone can go straight to a handler: everything else takes the long way. */
+/* Whether a plain message can go straight to a handler: everything else takes the long way. */
 static bool is_plain(const beam_channel *channel)
 {
     const struct beam_channel_handlers *h = channel->handlers;
@@ -648,31 +648,35 @@ static bool is_plain(const beam_channel *channel)
            !bm_early_applies(channel);
 }
 
-bool bm_incoming_body(beam_session *session, uint64_t id, const void *body, uint32_t len)
+bool bm_incoming_plain(beam_session *session, uint64_t id, beam_message *view)
 {
     beam_channel *channel = bm_incoming_find(session, id);
-    beam_message view;
-    bm_message_view_init(&view, body, len);
     if (BM_UNLIKELY(!channel || !is_plain(channel))) {
-        if (channel && bm_incoming_expects_bytes(channel))
-            return bm_incoming_bytes(session, channel, 0, body, len);
+        if (channel && bm_incoming_expects_bytes(channel)) {
+            bool go_on = bm_incoming_bytes(session, channel, 0, view->body, view->body_len);
+            bm_message_done(view);
+            return go_on;
+        }
         struct bm_incoming_message in = {.id = id, .deadline_ns = UINT64_MAX};
-        return bm_incoming_message(session, &in, &view);
+        return bm_incoming_message(session, &in, view);
     }
 
     const struct beam_channel_handlers *h = channel->handlers;
-    const int64_t cost = (int64_t)len + BM_MESSAGE_COST;
+    const int64_t cost = bm_message_cost(view);
     bool kept;
     take_credit(channel, cost);
     channel->refs += 2; /* this call's, and the payer's */
-    view.payer = channel;
-    bm_message_lend(&view, &kept);
+    view->payer = channel;
+    bm_message_lend(view, &kept);
     channel->core->messages_received++;
-    h->on_message(channel, &view, channel->arg);
-    if (view.payer) {
+    h->on_message(channel, view, channel->arg);
+    if (view->payer) {
+        view->payer = NULL;
         bm_channel_return_credit(channel, cost);
         channel->refs--;
     }
+    if (view->shown)
+        bm_message_done(view);
     bm_channel_unref(channel);
     return alive(session);
 }

@@ -570,7 +570,17 @@ static void on_small_slot(beam_session *session, const struct bm_spsc_slot *slot
     memcpy(&small, &slot->word[SMALL_WORD], sizeof(small));
     bm_message_show(&view, (beam_message *)(uintptr_t)slot->word[2], small,
                     slot->len == NO_HOME ? NULL : &cores[slot->len]);
-    on_message_slot(session, slot, &view);
+    if (slot->flags == 0 && session->state == BM_SESSION_OPEN)
+        (void)bm_incoming_plain(session, slot->word[1], &view);
+    else
+        on_message_slot(session, slot, &view);
+}
+
+static void on_body_slot(beam_session *session, const struct bm_spsc_slot *slot)
+{
+    beam_message view;
+    bm_message_view_init(&view, &slot->word[BODY_WORD], slot->len);
+    (void)bm_incoming_plain(session, slot->word[1], &view);
 }
 
 static void take_home(struct bm_core *core, const struct bm_spsc_slot *slot);
@@ -600,7 +610,7 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
         break;
     case SLOT_BODY:
         if (open)
-            (void)bm_incoming_body(session, slot->word[1], &slot->word[BODY_WORD], slot->len);
+            on_body_slot(session, slot);
         break;
     case SLOT_CREDIT:
         if (open)

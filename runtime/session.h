@@ -321,8 +321,9 @@ struct bm_incoming_message {
  * alone. A view (a large one always is) or a whole message; consumed either way. */
 bool bm_incoming_message(beam_session *session, const struct bm_incoming_message *in,
                          beam_message *message);
-/* A message that is a body alone, on a carrier that marks those: the short way. */
-bool bm_incoming_body(beam_session *session, uint64_t id, const void *body, uint32_t len);
+/* A message without attachments that neither opens nor ends anything, on a carrier that can tell: the
+ * short way. Consumed. */
+bool bm_incoming_plain(beam_session *session, uint64_t id, beam_message *view);
 /* A later frame of a large message, or bytes of a byte-mode channel. */
 bool bm_incoming_bytes(beam_session *session, beam_channel *channel, uint8_t flags,
                        const uint8_t *bytes, uint32_t len);
