@@ -292,8 +292,7 @@ static void start_send(struct bm_unix_session *us, bool quiet)
             .msg_iov = &head->iov,
             .msg_iovlen = 1,
             .msg_control = head->control,
-            .msg_controllen =
-                bm_unix_control_write_fds(head->fds, head->fd_count, head->control),
+            .msg_controllen = bm_unix_control_write_fds(head->fds, head->fd_count, head->control),
         };
         us->send_op.kind = BM_OP_SENDMSG;
         us->send_op.addr = &head->msg;

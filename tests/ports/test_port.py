@@ -668,6 +668,34 @@ async def c_echo():
 
 
 @case
+async def c_echo_of_attached_channels():
+    async with Served("echo") as s:
+        stream, talk, inner = s.channel(mode=BYTES), s.channel(), s.channel(mode=BYTES)
+        same((await s.call("echo", {"n": 1}, attached=[stream, talk])).meta, {"n": 1})
+
+        data, got = os.urandom(1 << 20), b""            # far more than a window, read while it is written
+        writing = asyncio.create_task(stream.send(body=data, end=True))
+        while piece := await stream.recv():
+            got += piece.body
+        await writing
+        same(got == data, True)
+
+        for n in range(3):
+            await talk.send({"n": n}, bytes(n * 40_000))
+            answer = await talk.recv()
+            same((answer.meta, len(answer.body)), ({"n": n}, n * 40_000))
+        await talk.send({"nested": True}, attached=[inner])
+        same((await talk.recv()).meta, {"nested": True})
+        await inner.send(body=b"there and back", end=True)
+        same((await inner.recv()).body, b"there and back")
+        same(await inner.recv(), None)
+        talk.end()
+        same(await talk.recv(), None)
+        await s.ping()
+        same(s.channels, {})
+
+
+@case
 async def c_file():
     async with Served("file:DIR") as s:
         answer = await s.call("file", {"path": "hello.txt"})
