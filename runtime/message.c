@@ -146,22 +146,28 @@ uint32_t beam_message_codec(const beam_message *message)
 
 /* --- keep and free --------------------------------------------------------------------------- */
 
-/* All of the first line is written, and nothing of it read: who made the message may have it in his
- * cache, and whoever goes on with it here finds all in ours. */
-static beam_message *take_shown(beam_message *view)
+/* What a view shows goes over to a message that lasts. Without memory for one it is the shown message
+ * itself; of its first line nothing is read then, for it is the maker's. */
+static beam_message *keep_shown(beam_message *view)
 {
-    beam_message *message = view->shown;
-    message->next = NULL;
+    beam_message *message = bm_message_new(bm_core_current());
+    if (message) {
+        message->shown = view->shown;
+        message->shown_home = view->shown_home;
+    } else {
+        message = view->shown;
+        message->next = NULL;
+        message->attachments = NULL;
+        message->home = view->shown_home;
+        message->flags = 0;
+        message->fds_owed = 0;
+    }
     message->body = view->body;
     message->metadata = view->metadata;
-    message->attachments = NULL;
-    message->home = view->home;
     message->payer = view->payer;
     message->body_len = view->body_len;
     message->metadata_len = view->metadata_len;
     message->codec = view->codec;
-    message->flags = 0;
-    message->fds_owed = 0;
     view->shown = NULL;
     view->payer = NULL;
     return message;
@@ -182,7 +188,7 @@ beam_message *beam_message_keep(const beam_message *borrowed)
     }
 
     if (message->shown)
-        return take_shown(message);
+        return keep_shown(message);
     beam_message *copy = bm_message_new(bm_core_current());
     if (!copy)
         return NULL;
@@ -203,6 +209,34 @@ beam_message *beam_message_keep(const beam_message *borrowed)
     return copy;
 }
 
+/* The line of a small body, which another core has read, comes back to be written long before it is. */
+static void fetch_body(const beam_message *message)
+{
+#ifdef __x86_64__
+    /* What __builtin_prefetch(_, 1) means, and does not emit for a processor of any age. */
+    __asm__ volatile("prefetchw %0" : : "m"(*message->body_inline));
+#else
+    __builtin_prefetch(message->body_inline, 1);
+#endif
+}
+
+/* The memory of a small message that is shown, whose block is all there is to it. Without a pool
+ * everything goes to the allocator, and nothing home. */
+static void free_shown(struct bm_pool *pool, const beam_message *message)
+{
+    const uint32_t cap = bm_pool_cap(sizeof(beam_message));
+    struct bm_core *home = message->shown_home;
+    struct bm_core *core = pool ? bm_core_current() : NULL;
+    if (!core || !home) {
+        bm_pool_put(NULL, message->shown, cap);
+    } else if (home == core) {
+        fetch_body(message->shown);
+        bm_pool_put(&core->pool, message->shown, cap);
+    } else {
+        bm_ring_return(core, home, message->shown);
+    }
+}
+
 static void free_blocks(struct bm_pool *pool, beam_message *message)
 {
     if (message->flags & BM_MESSAGE_BODY_BLOCK)
@@ -211,6 +245,8 @@ static void free_blocks(struct bm_pool *pool, beam_message *message)
         bm_pool_put(pool, message->metadata_block, message->metadata_cap);
     if (message->attachments)
         bm_attachments_free_memory(pool, message->attachments);
+    if (message->shown)
+        free_shown(pool, message);
     bm_pool_put(pool, message, message->cap);
 }
 
@@ -226,29 +262,6 @@ void bm_message_free_memory(beam_message *message)
         return;
     }
     free_blocks(NULL, message);
-}
-
-/* The line of a small body, which another core has read, comes back to be written long before it is. */
-static void fetch_body(const beam_message *message)
-{
-#ifdef __x86_64__
-    /* What __builtin_prefetch(_, 1) means, and does not emit for a processor of any age. */
-    __asm__ volatile("prefetchw %0" : : "m"(*message->body_inline));
-#else
-    __builtin_prefetch(message->body_inline, 1);
-#endif
-}
-
-/* The memory of a small message, whose block is all there is to it. */
-static void free_shown(const beam_message *view)
-{
-    struct bm_core *core = bm_core_current();
-    if (view->home && view->home != core) {
-        bm_ring_return(core, view->home, view->shown);
-        return;
-    }
-    fetch_body(view->shown);
-    bm_pool_put(bm_core_pool(view->home), view->shown, bm_pool_cap(sizeof(beam_message)));
 }
 
 void bm_message_take_home(struct bm_core *core, beam_message *message)
@@ -368,7 +381,7 @@ void bm_message_done(beam_message *message)
     if (!(message->flags & BM_MESSAGE_VIEW)) {
         bm_message_free_memory(message);
     } else if (message->shown) {
-        free_shown(message);
+        free_shown(bm_core_pool(bm_core_current()), message);
         message->shown = NULL;
     } else if (message->attachments) {
         bm_attachments_free_memory(bm_core_pool(bm_core_current()), message->attachments);

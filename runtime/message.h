@@ -83,7 +83,8 @@ struct beam_message {
     uint16_t flags;
     uint16_t fds_owed; /* received: fd credits to give back for fds not yet taken */
 
-    beam_message *shown; /* VIEW: the message whose content this is, ours too; or NULL */
+    beam_message *shown; /* the small message in which the content lies, ours too; NULL: none */
+    struct bm_core *shown_home;
 
     /* What only the maker and the sending session need. */
     int error;
@@ -161,10 +162,19 @@ struct bm_small {
     uint8_t metadata_len;
 };
 
-static inline bool bm_message_is_small(const beam_message *message)
+/* The small message that this one is or shows, and whose it is; NULL: neither. Of one that is shown
+ * no more than addresses are looked at. */
+static inline beam_message *bm_message_small(beam_message *message, struct bm_core **ret_home)
 {
     const uint16_t blocks = BM_MESSAGE_BODY_BLOCK | BM_MESSAGE_META_BLOCK;
-    return !(message->flags & blocks) && !message->attachments;
+    if ((message->flags & blocks) || message->attachments)
+        return NULL;
+    beam_message *small = message->shown ? message->shown : message;
+    if ((message->body_len > 0 && message->body != small->body_inline) ||
+        (message->metadata_len > 0 && message->metadata != small->metadata_inline))
+        return NULL;
+    *ret_home = message->shown ? message->shown_home : message->home;
+    return small;
 }
 
 static inline struct bm_small bm_message_describe(const beam_message *message)
@@ -181,8 +191,8 @@ static inline void bm_message_show(beam_message *view, beam_message *message, st
     view->metadata = small.metadata_len > 0 ? message->metadata_inline : NULL;
     view->metadata_len = small.metadata_len;
     view->codec = small.codec;
-    view->home = home;
     view->shown = message;
+    view->shown_home = home;
 }
 
 /* From the pool of a core whose thread this is, or from the allocator. NULL without memory. */

@@ -176,12 +176,29 @@ static bool ring_put_hello(beam_session *session)
 }
 
 /* false: it comes from another runtime's. Without a look into the core, whose lines may be elsewhere. */
-static bool home_index(const beam_runtime *runtime, const beam_message *message, uint16_t *ret)
+static bool home_index(const beam_runtime *runtime, const struct bm_core *home, uint16_t *ret)
 {
-    if (message->home && !bm_runtime_has_core(runtime, message->home))
+    if (home && !bm_runtime_has_core(runtime, home))
         return false;
-    *ret = message->home ? (uint16_t)(message->home - runtime->cores) : NO_HOME;
+    *ret = home ? (uint16_t)(home - runtime->cores) : NO_HOME;
     return true;
+}
+
+/* Has a slot carry what describes the message, if it is small. */
+static void describe(const beam_runtime *runtime, struct bm_spsc_slot *slot, beam_message *message)
+{
+    struct bm_core *home;
+    beam_message *small = bm_message_small(message, &home);
+    if (!small || !home_index(runtime, home, &slot->len))
+        return;
+    struct bm_small description = bm_message_describe(message);
+    memcpy(&slot->word[SMALL_WORD], &description, sizeof(description));
+    slot->kind = SLOT_SMALL;
+    slot->word[2] = (uintptr_t)small;
+    if (small != message) {
+        message->shown = NULL;
+        bm_message_free_memory(message);
+    }
 }
 
 /* On whose behalf a hop opens a channel. The word that has its uid is for a small message otherwise. */
@@ -228,12 +245,8 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     from.word[2] = (uintptr_t)message;
     /* Who asks takes the room of what describes a small message. */
     bool asked = opening && channel->peer.kind != 0;
-    if (!asked && bm_message_is_small(message) &&
-        home_index(session->core->runtime, message, &from.len)) {
-        struct bm_small small = bm_message_describe(message);
-        from.kind = SLOT_SMALL;
-        memcpy(&from.word[SMALL_WORD], &small, sizeof(small));
-    }
+    if (!asked)
+        describe(session->core->runtime, &from, message);
     if (opening) {
         from.word[3] = (uintptr_t)bm_services_find(bm_runtime_services(session->core->runtime),
                                                    channel->name, channel->name_len);
