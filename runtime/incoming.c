@@ -400,8 +400,9 @@ static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
     channel->handed_over = true;
     if (flags & BM_MSG_END)
         channel->remote_ended = true;
-    if (session->queue_len >= session->limits.queue_len_max) {
-        /* Its answer would find no room: it waits, as one that has not been read. */
+    if (session->queue_len >= session->limits.queue_len_max || !bm_list_empty(&session->held)) {
+        /* Its answer would find no room, or others wait for what there is: it waits, as one that has not
+         * been read. */
         beam_message *copy = beam_message_keep(message);
         if (copy != message)
             bm_message_done(message);

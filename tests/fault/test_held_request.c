@@ -109,6 +109,24 @@ TEST(a_message_of_several_frames_behind_a_request_that_waits_arrives_when_it_run
     check_behind(5);
 }
 
+/* What room comes is theirs, step by step. */
+TEST(a_request_does_not_overtake_those_that_wait)
+{
+    struct served *served = attacked_and_full();
+    for (unsigned i = 0; i < 4; i++) {
+        test_note("%u answers were read", i + 1);
+        REQUIRE(raw_find(&bad, BM_FRAME_MSG, 0));
+        served_check(served);
+        raw_put_open(&packet, BEHIND + 2 * i, BM_MSG_END, "hold", "a", 1);
+        raw_send(&bad, &packet);
+        WAIT_UNTIL(is_read(bad.fd));
+        served_check(served);
+        CHECK(atomic_load(&served->echoes) < FILL);
+        CHECK_UINT(atomic_load(&served->held), 0);
+    }
+    finish(served);
+}
+
 TEST(a_request_that_is_aborted_while_it_waits_does_not_run)
 {
     struct served *served = attacked_and_full();
