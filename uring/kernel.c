@@ -130,14 +130,18 @@ int bm_kernel_poll(struct bm_kernel *kernel)
 
 int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns)
 {
+    struct io_uring_cqe *cqe;
+    /* A timer that is not needed is not cheap: set up, queued and cancelled with each wait. Without one
+     * liburing goes on waiting after a signal if something was submitted: handlers must have run. */
+    if (timeout_ns == BM_WAIT_FOREVER && !BM_HANDLERS_WAIT)
+        return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1, NULL, NULL);
+    if (timeout_ns == BM_WAIT_FOREVER)
+        timeout_ns = BM_NS_PER_S * 3600;
     struct __kernel_timespec ts = {
         .tv_sec = (long long)(timeout_ns / BM_NS_PER_S),
         .tv_nsec = (long long)(timeout_ns % BM_NS_PER_S),
     };
-    struct io_uring_cqe *cqe;
-    /* A timer that is not needed is not cheap: set up, queued and cancelled with each wait. */
-    return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1,
-                                            timeout_ns == BM_WAIT_FOREVER ? NULL : &ts, NULL);
+    return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1, &ts, NULL);
 }
 
 unsigned bm_kernel_pending(const struct bm_kernel *kernel)

@@ -1,7 +1,8 @@
 /* What the sanitizers cannot see for themselves: memory that the kernel writes (MSan takes it for
  * undefined) and memory that the kernel owns (ASan lets us touch it). Nothing in other builds.
  * TSan keeps account of descriptors and does not see the kernel close one: there they are closed by
- * close(2). Otherwise it needs no help: no happens-before is ever taken from a completion. */
+ * close(2). It runs signal handlers in calls that it knows, and a wait in the ring is none: one follows.
+ * Otherwise it needs no help: no happens-before is ever taken from a completion. */
 #ifndef BM_SANITIZE_H
 #define BM_SANITIZE_H
 
@@ -34,8 +35,10 @@
 
 #ifdef BM_SANITIZE_THREAD
 #define BM_KERNEL_CLOSES false
+#define BM_HANDLERS_WAIT true
 #else
 #define BM_KERNEL_CLOSES true
+#define BM_HANDLERS_WAIT false
 #endif
 
 /* The kernel, or code without instrumentation, wrote these bytes. */

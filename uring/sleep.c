@@ -26,6 +26,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "uring/reactor_inner.h"
+#include "uring/sanitize.h"
 
 /* For the latest timers: far below what the kernel's arithmetic can hold. */
 #define SLEEP_MAX_NS (24 * 3600 * BM_NS_PER_S)
@@ -60,6 +61,8 @@ void bm_reactor_sleep(struct bm_reactor *reactor)
         reactor->slept_at_ns = 0;
         (void)bm_reactor_wait(reactor, BM_WAIT_FOREVER);
         bm_sleep_end(reactor);
+        if (BM_HANDLERS_WAIT)
+            (void)bm_clock_now_ns();
         return;
     }
 
