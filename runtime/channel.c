@@ -44,8 +44,6 @@ beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
     channel->refs = 1;
     channel->mode = (uint8_t)mode;
     channel->send_credit = BM_WINDOW_MIN;
-    channel->out_tail = &channel->out_head;
-    channel->early_tail = &channel->early_head;
     channel->deadline_ns = UINT64_MAX;
     bm_timer_init(&channel->deadline_timer, on_deadline);
     bm_timer_init(&channel->fd_timer, on_fd_retry);
@@ -62,10 +60,8 @@ struct bm_core *bm_channel_core(const beam_channel *channel)
 
 void bm_channel_drop_out(beam_channel *channel)
 {
-    while (channel->out_head) {
-        beam_message *message = channel->out_head;
-        channel->out_head = message->next;
-        message->next = NULL;
+    beam_message *message;
+    while ((message = bm_message_queue_pop(&channel->out))) {
         if (channel->session) {
             channel->session->queue_len -= (uint64_t)bm_message_cost(message);
             if (!(message->flags & BM_MESSAGE_UNPAID))
@@ -73,7 +69,6 @@ void bm_channel_drop_out(beam_channel *channel)
         }
         beam_message_free(message);
     }
-    channel->out_tail = &channel->out_head;
 }
 
 static void drop_text(struct bm_pool *pool, char **text, uint32_t cap)
@@ -176,7 +171,7 @@ void bm_channel_join(beam_channel *channel, beam_session *session)
     bm_channel_ref(channel);
     channel->send_credit += bm_session_send_window(session) - (int64_t)BM_WINDOW_MIN;
     channel->recv_credit = session->limits.window;
-    for (beam_message *m = channel->out_head; m; m = m->next) {
+    for (const beam_message *m = bm_message_queue_first(&channel->out); m; m = m->next) {
         session->queue_len += (uint64_t)bm_message_cost(m);
         if (!session->hello_received)
             session->early_len += bm_message_len(m);
@@ -194,7 +189,8 @@ void bm_channel_bind(beam_channel *channel, beam_session *session, uint64_t id, 
     channel->unbound = false;
     channel->in_table = true;
     bm_table_insert(&session->table, id, channel);
-    if (channel->out_head || channel->end_due || channel->abort_due || channel->owed > 0)
+    if (!bm_message_queue_empty(&channel->out) || channel->end_due || channel->abort_due ||
+        channel->owed > 0)
         bm_channel_make_ready(channel);
 }
 
@@ -274,7 +270,7 @@ void bm_channel_gone(beam_channel *channel)
 void bm_channel_check_gone(beam_channel *channel)
 {
     if (!channel->local_ended || !channel->remote_ended || channel->end_due || channel->abort_due ||
-        channel->out_head || channel->unbound || channel->opening)
+        !bm_message_queue_empty(&channel->out) || channel->unbound || channel->opening)
         return;
     if (!channel->held_back) {
         bm_channel_gone(channel);
@@ -345,9 +341,7 @@ void bm_channel_enqueue(beam_channel *channel, beam_message *message)
     bool unpaid = message->flags & BM_MESSAGE_UNPAID;
     if (!unpaid)
         channel->send_credit -= cost;
-    message->next = NULL;
-    *channel->out_tail = message;
-    channel->out_tail = &message->next;
+    bm_message_queue_push(&channel->out, message);
     channel->core->messages_sent++;
     if (message->flags & BM_MESSAGE_LAST)
         channel->local_ended = true;
@@ -475,8 +469,8 @@ void bm_channel_end(beam_channel *channel, uint32_t code, const char *text)
     if (channel->local_ended || channel->gone)
         return;
     channel->local_ended = true;
-    if (code == BEAM_OK && channel->out_head) {
-        beam_message *last = bm_list_entry(channel->out_tail, beam_message, next);
+    beam_message *last = bm_message_queue_last(&channel->out);
+    if (code == BEAM_OK && last) {
         last->flags |= BM_MESSAGE_LAST;
         return;
     }

@@ -29,6 +29,7 @@
 #include "base/assert.h"
 #include "base/list.h"
 #include "runtime/frame.h"
+#include "runtime/message_queue.h"
 #include "uring/timer.h"
 
 struct bm_core;
@@ -104,13 +105,13 @@ struct beam_channel {
     int64_t owed;        /* the application is done with it, CREDIT has not gone yet */
 
     /* Way out. */
-    beam_message *out_head, **out_tail; /* taken from the application and not put yet */
-    struct bm_list session_node;        /* session->channels */
-    struct bm_list ready_node;          /* session->ready or large_waiting */
-    struct bm_list blocked_node;        /* session->blocked */
-    struct bm_list notify_node;         /* core->notify */
-    struct bm_list held_node;           /* session->held: a request that waits for its handler */
-    uint32_t kept_events;               /* events of this channel that the application keeps */
+    struct bm_message_queue out; /* taken from the application and not put yet */
+    struct bm_list session_node; /* session->channels */
+    struct bm_list ready_node;   /* session->ready or large_waiting */
+    struct bm_list blocked_node; /* session->blocked */
+    struct bm_list notify_node;  /* core->notify */
+    struct bm_list held_node;    /* session->held: a request that waits for its handler */
+    uint32_t kept_events;        /* events of this channel that the application keeps */
 
     /* Received messages that occupy fd credit of the session, or its budget for large ones, give
      * that back when the application is done with them; and the early ones count in early_held until
@@ -129,7 +130,7 @@ struct beam_channel {
     uint8_t *incoming_pos;  /* where they go */
 
     /* What came on an attached channel before it was taken out of its message; within its credit. */
-    beam_message *early_head, **early_tail;
+    struct bm_message_queue early;
 
     /* The end we send, and the end the application is told. Texts: blocks of the pool, or NULL. */
     uint32_t end_code, told_code;

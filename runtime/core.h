@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "runtime/message_queue.h"
 #include "runtime/pool.h"
 #include "uring/reactor.h"
 
@@ -53,8 +54,8 @@ struct bm_core {
     unsigned ring_waiters;        /* in all of them, and who is still to be refused */
     beam_session *ring_turn;      /* the one of them that goes on just now */
 
-    beam_message *unposted;         /* freed here, bound to cores whose mailbox was full */
-    struct bm_timer unposted_timer; /* tries again */
+    struct bm_message_queue unposted; /* freed here, bound to cores whose mailbox was full */
+    struct bm_timer unposted_timer;   /* tries again */
 
     struct bm_timer stop_timer; /* the drain has taken long enough */
     bool stopping;              /* the two steps of its end: core.c */

@@ -16,7 +16,7 @@
 
 bool bm_early_applies(const beam_channel *channel)
 {
-    if (channel->early_head || channel->end_waits)
+    if (!bm_message_queue_empty(&channel->early) || channel->end_waits)
         return !channel->end_told;
     if (channel->kind == BM_CHANNEL_REQUEST)
         return bm_list_linked(&channel->held_node);
@@ -62,18 +62,12 @@ void bm_early_put(beam_channel *channel, beam_message *message)
     }
     channel->session->early_held += memory_of(message);
     bm_channel_hold(channel, channel->session);
-    message->next = NULL;
-    *channel->early_tail = message;
-    channel->early_tail = &message->next;
+    bm_message_queue_push(&channel->early, message);
 }
 
 static beam_message *pop_early(beam_channel *channel)
 {
-    beam_message *message = channel->early_head;
-    channel->early_head = message->next;
-    if (!channel->early_head)
-        channel->early_tail = &channel->early_head;
-    message->next = NULL;
+    beam_message *message = bm_message_queue_pop(&channel->early);
     if (channel->holds_of)
         channel->holds_of->early_held -= memory_of(message);
     bm_channel_let_go(channel);
@@ -83,7 +77,7 @@ static beam_message *pop_early(beam_channel *channel)
 void bm_early_drop(beam_channel *channel)
 {
     /* Each may hold a reference to the channel; the caller has one of its own. */
-    while (channel->early_head)
+    while (!bm_message_queue_empty(&channel->early))
         beam_message_free(pop_early(channel));
 }
 
@@ -110,7 +104,7 @@ static void tell_early_message(beam_channel *channel, beam_message *message)
 
 void bm_early_tell(beam_channel *channel)
 {
-    while (channel->early_head && channel->handle) {
+    while (!bm_message_queue_empty(&channel->early) && channel->handle) {
         if (channel->mode == BM_MODE_BYTES)
             tell_early_bytes(channel, pop_early(channel));
         else
@@ -135,6 +129,6 @@ void bm_early_end(beam_channel *channel, const struct beam_status *status)
 
 void bm_early_tell_later(beam_channel *channel)
 {
-    if (channel->early_head || channel->end_waits)
+    if (!bm_message_queue_empty(&channel->early) || channel->end_waits)
         bm_channel_notify(channel, BM_DUE_EARLY);
 }

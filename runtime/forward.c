@@ -29,7 +29,7 @@
 /* One of the two ends, and the messages that wait for credit on it. */
 struct end {
     beam_channel *channel; /* NULL: given back */
-    beam_message *head, **tail;
+    struct bm_message_queue queue;
     bool ending; /* the other end's peer has ended: so shall this one, behind the queue */
     bool ended;  /* our direction on it has */
 };
@@ -48,21 +48,11 @@ struct hop {
 static const struct beam_channel_handlers channel_handlers;
 static const struct beam_stream_handlers stream_handlers;
 
-static void end_init(struct end *end, beam_channel *channel)
-{
-    *end = (struct end){.channel = channel};
-    end->tail = &end->head;
-}
-
 static void end_drop(struct end *end)
 {
-    while (end->head) {
-        beam_message *message = end->head;
-        end->head = message->next;
-        message->next = NULL;
+    beam_message *message;
+    while ((message = bm_message_queue_pop(&end->queue)))
         beam_message_free(message);
-    }
-    end->tail = &end->head;
 }
 
 static struct hop *hop_new(beam_channel *near, beam_channel *far)
@@ -70,8 +60,8 @@ static struct hop *hop_new(beam_channel *near, beam_channel *far)
     struct hop *hop = bm_alloc_zero(NULL, sizeof(*hop));
     if (!hop)
         return NULL;
-    end_init(&hop->near, near);
-    end_init(&hop->far, far);
+    hop->near.channel = near;
+    hop->far.channel = far;
     return hop;
 }
 
@@ -170,18 +160,16 @@ static bool pump(struct hop *hop, struct end *to)
 {
     if (to == &hop->far && hop->first)
         return true; /* not open yet */
-    while (to->head) {
-        beam_message *message = to->head;
-        beam_message *next = message->next;
+    beam_message *message;
+    while ((message = bm_message_queue_pop(&to->queue))) {
         uint32_t len = message->body_len;
         int r = beam_channel_send(to->channel, &message);
+        if (r < 0)
+            bm_message_queue_push_front(&to->queue, message);
         if (r == -EAGAIN)
             return true;
         if (r < 0)
             return hop_break(hop, code_of(r), beam_strerror(r));
-        to->head = next;
-        if (!next)
-            to->tail = &to->head;
         if (to->channel->mode == BM_MODE_BYTES) {
             struct end *from = to == &hop->near ? &hop->far : &hop->near;
             bm_channel_return_credit(from->channel, (int64_t)len + BM_MESSAGE_COST);
@@ -219,9 +207,7 @@ static bool take_on(struct hop *hop, struct end *to, const beam_message *borrowe
         beam_message_free(message);
         return hop_break(hop, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
     }
-    message->next = NULL;
-    *to->tail = message;
-    to->tail = &message->next;
+    bm_message_queue_push(&to->queue, message);
     return pump(hop, to);
 }
 
@@ -245,8 +231,7 @@ static void on_data(beam_stream *stream, const void *data, size_t len, void *arg
     /* All of it, the cost of the frame too: many small ones weigh more than their bytes. */
     beam_stream_hold(stream);
     bm_channel_return_credit(channel, -(int64_t)BM_MESSAGE_COST);
-    *to->tail = message;
-    to->tail = &message->next;
+    bm_message_queue_push(&to->queue, message);
     (void)pump(hop, to);
 }
 

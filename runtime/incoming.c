@@ -184,7 +184,7 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
     if (amount > (uint64_t)most || channel->send_credit + (int64_t)amount > most)
         return fail(session, -BEAM_ECREDIT_OVERFLOW);
     channel->send_credit += (int64_t)amount;
-    if (channel->out_head)
+    if (!bm_message_queue_empty(&channel->out))
         bm_channel_make_ready(channel);
     if (channel->blocked && bm_session_can_go_on(session, channel)) {
         bm_list_unlink(&channel->blocked_node);
@@ -642,8 +642,8 @@ static bool is_plain(const beam_channel *channel)
 {
     const struct beam_channel_handlers *h = channel->handlers;
     return channel->mode == BM_MODE_MESSAGES && !channel->incoming && !channel->remote_ended &&
-           channel->recv_credit > 0 && channel->handle && !channel->early_head && h &&
-           h->on_message &&
+           channel->recv_credit > 0 && channel->handle && bm_message_queue_empty(&channel->early) &&
+           h && h->on_message &&
            (channel->kind == BM_CHANNEL_PLAIN ||
             (channel->kind == BM_CHANNEL_REQUEST && channel->handed_over)) &&
            !bm_early_applies(channel);

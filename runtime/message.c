@@ -318,8 +318,7 @@ static void free_here(void *arg)
 static void leave_behind(beam_runtime *runtime, beam_message *message)
 {
     pthread_mutex_lock(&runtime->start_lock);
-    message->next = runtime->left_behind;
-    runtime->left_behind = message;
+    bm_message_queue_push(&runtime->left_behind, message);
     pthread_mutex_unlock(&runtime->start_lock);
 }
 
@@ -333,8 +332,7 @@ static void free_there(struct bm_core *core, beam_message *message)
     int r = here ? bm_mailbox_post(core->reactor, free_here, message)
                  : bm_mailbox_post_wait(core->reactor, free_here, message, UINT64_MAX);
     if (r == -EAGAIN) {
-        message->next = here->unposted;
-        here->unposted = message;
+        bm_message_queue_push(&here->unposted, message);
         if (!bm_timer_armed(&here->unposted_timer))
             bm_timer_arm(here->reactor, &here->unposted_timer,
                          bm_reactor_now_ns(here->reactor) + UNPOSTED_RETRY_NS);
@@ -345,14 +343,11 @@ static void free_there(struct bm_core *core, beam_message *message)
 
 void bm_message_post_again(struct bm_core *core)
 {
-    beam_message *chain = core->unposted;
-    core->unposted = NULL;
-    while (chain) {
-        beam_message *message = chain;
-        chain = message->next;
-        message->next = NULL;
+    struct bm_message_queue again = core->unposted;
+    beam_message *message;
+    bm_message_queue_init(&core->unposted);
+    while ((message = bm_message_queue_pop(&again)))
         beam_message_free(message);
-    }
 }
 
 beam_message *beam_message_free(beam_message *message)

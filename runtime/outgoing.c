@@ -48,9 +48,10 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
 
 static bool can_put_now(beam_session *session, const beam_channel *channel)
 {
-    return session && session->carrier->immediate && !channel->out_head && channel->id != 0 &&
-           !channel->end_due && !channel->abort_due && bm_list_empty(&session->ready) &&
-           session->hello_sent && session->state == BM_SESSION_OPEN;
+    return session && session->carrier->immediate && bm_message_queue_empty(&channel->out) &&
+           channel->id != 0 && !channel->end_due && !channel->abort_due &&
+           bm_list_empty(&session->ready) && session->hello_sent &&
+           session->state == BM_SESSION_OPEN;
 }
 
 void bm_outgoing_send(beam_channel *channel, beam_message *message)
@@ -173,8 +174,9 @@ static bool pay(beam_session *session, beam_channel *channel, beam_message *mess
 
 static enum visit put_messages(beam_session *session, beam_channel *channel)
 {
-    for (unsigned n = 0; channel->out_head && n < MESSAGES_PER_VISIT; n++) {
-        beam_message *message = channel->out_head;
+    beam_message *message;
+    for (unsigned n = 0;
+         (message = bm_message_queue_first(&channel->out)) && n < MESSAGES_PER_VISIT; n++) {
         int64_t cost = bm_message_cost(message);
         if (!pay(session, channel, message))
             return PARKED_UNTIL_CREDIT;
@@ -185,16 +187,15 @@ static enum visit put_messages(beam_session *session, beam_channel *channel)
             return PARKED;
         }
 
-        beam_message *next = message->next;
+        bm_message_queue_pop(&channel->out); /* it may soon be another core's */
         int r = session->carrier->put_message(session, channel, message);
+        if (r != BM_PUT_DONE)
+            bm_message_queue_push_front(&channel->out, message);
         if (r == BM_PUT_FULL)
             return NO_ROOM;
         channel->opening = false;
         if (r == BM_PUT_PART)
             return VISITED;
-        channel->out_head = next;
-        if (!next)
-            channel->out_tail = &channel->out_head;
         session->queue_len -= (uint64_t)cost;
         if (channel->large_sending) {
             channel->large_sending = false;
@@ -237,12 +238,14 @@ static enum visit visit(beam_session *session, beam_channel *channel)
     }
     /* Bytes that were put cannot be taken back: those behind an opening that may be wait for it. */
     bool bytes_wait = channel->held_back && channel->mode == BM_MODE_BYTES;
-    if (channel->out_head && !bm_timer_armed(&channel->fd_timer) && !bytes_wait) {
+    if (!bm_message_queue_empty(&channel->out) && !bm_timer_armed(&channel->fd_timer) &&
+        !bytes_wait) {
         enum visit r = put_messages(session, channel);
         if (r != VISITED)
             return r;
     }
-    if (channel->end_due && !channel->out_head && !channel->held_back && !channel->opening) {
+    if (channel->end_due && bm_message_queue_empty(&channel->out) && !channel->held_back &&
+        !channel->opening) {
         if (!put_end(session, channel))
             return NO_ROOM;
         channel->end_due = false;
@@ -253,7 +256,8 @@ static enum visit visit(beam_session *session, beam_channel *channel)
 
 static bool has_more(const beam_channel *channel)
 {
-    return !channel->gone && (channel->out_head || channel->abort_due || channel->end_due) &&
+    return !channel->gone &&
+           (!bm_message_queue_empty(&channel->out) || channel->abort_due || channel->end_due) &&
            !bm_timer_armed(&channel->fd_timer) && !channel->held_back;
 }
 

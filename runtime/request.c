@@ -256,8 +256,8 @@ bool beam_request_is_event(const beam_request *request)
 bool beam_request_is_open(const beam_request *request)
 {
     const beam_channel *channel = &request->channel;
-    return !channel->oneway &&
-           (!channel->remote_ended || channel->early_head || channel->end_waits);
+    return !channel->oneway && (!channel->remote_ended ||
+                                !bm_message_queue_empty(&channel->early) || channel->end_waits);
 }
 
 bool beam_request_is_cancelled(const beam_request *request)

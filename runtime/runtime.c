@@ -275,15 +275,12 @@ static void leave_to_parent(beam_runtime *runtime)
 
 static void free_left_behind(beam_runtime *runtime)
 {
+    beam_message *message;
     /* Detached: each is a matter of memory now. */
     for (unsigned i = 0; runtime->cores && i < runtime->core_count; i++)
         bm_message_post_again(&runtime->cores[i]);
-    while (runtime->left_behind) {
-        beam_message *message = runtime->left_behind;
-        runtime->left_behind = message->next;
-        message->next = NULL;
+    while ((message = bm_message_queue_pop(&runtime->left_behind)))
         beam_message_free(message);
-    }
 }
 
 /* Whoever waited for one of our cores has seen what became of it. */

@@ -10,6 +10,7 @@
 
 #include "base/list.h"
 #include "runtime/core.h"
+#include "runtime/message_queue.h"
 #include "runtime/service.h"
 #include "uring/forked.h"
 
@@ -47,7 +48,7 @@ struct beam_runtime {
     pthread_cond_t start_cond; /* a core has opened, or the start or the runtime is over */
     unsigned visitors; /* threads in a wait for start_cond that are no reactors; under start_lock */
     unsigned started;
-    beam_message *left_behind; /* freed when their core had ended; under start_lock */
+    struct bm_message_queue left_behind; /* freed when their core had ended; under start_lock */
     struct bm_early_post *early_posts, **early_tail; /* under start_lock */
 };
 

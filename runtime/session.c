@@ -255,7 +255,7 @@ void bm_session_writable(beam_session *session)
  * and needs credit alone. */
 static bool can_go_on(const beam_session *session, const beam_channel *channel)
 {
-    const beam_message *next = channel->out_head;
+    const beam_message *next = bm_message_queue_first(&channel->out);
     if (next && (next->flags & BM_MESSAGE_UNPAID))
         return channel->send_credit > 0 && session->fd_credit >= bm_message_fds(next);
     return bm_session_can_go_on(session, channel);
@@ -270,7 +270,7 @@ void bm_session_unblock(beam_session *session)
         if (!can_go_on(session, channel))
             continue;
         bm_list_unlink(&channel->blocked_node);
-        if (channel->out_head)
+        if (!bm_message_queue_empty(&channel->out))
             bm_channel_make_ready(channel);
         if (channel->blocked) {
             channel->blocked = false;

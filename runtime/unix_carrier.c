@@ -161,9 +161,7 @@ static void retain(struct bm_unix_session *us, beam_channel *channel, beam_messa
     struct bm_unix_packet_head *head = us->packet.head;
     message->payer = bm_channel_ref(channel);
     message->frame_offset = offset;
-    message->next = NULL;
-    *head->retained_tail = message;
-    head->retained_tail = &message->next;
+    bm_message_queue_push(&head->retained, message);
     channel->held_back = true;
     hold_back_channels(message->attachments);
 }
@@ -274,8 +272,9 @@ static bool end_matters(const struct bm_unix_session *us)
 {
     const beam_session *session = &us->session;
     const struct bm_unix_packet_head *head = us->packet.head;
-    for (const beam_message *m = head->retained; m; m = m->next)
-        if (bm_message_channels(m) > 0 || m->payer->end_due || m->payer->out_head)
+    for (const beam_message *m = bm_message_queue_first(&head->retained); m; m = m->next)
+        if (bm_message_channels(m) > 0 || m->payer->end_due ||
+            !bm_message_queue_empty(&m->payer->out))
             return true;
     return !closes_are_linked(head) || us->lingering || session->shut || session->want_writable ||
            session->queue_len > 0 || !bm_list_empty(&session->ready) ||
@@ -331,7 +330,7 @@ static void unix_commit(beam_session *session)
 static void go_on(beam_channel *channel)
 {
     channel->held_back = false;
-    if (channel->end_due || channel->abort_due || channel->out_head)
+    if (channel->end_due || channel->abort_due || !bm_message_queue_empty(&channel->out))
         bm_channel_make_ready(channel);
     bm_channel_check_gone(channel);
 }
@@ -357,12 +356,10 @@ static void drop_attachments(struct bm_attachments *att)
  * the message had; NULL when none is left. */
 static beam_message *pop_retained(struct bm_unix_packet_head *head, beam_channel **ret_channel)
 {
-    beam_message *message = head->retained;
+    beam_message *message = bm_message_queue_pop(&head->retained);
     if (!message)
         return NULL;
-    head->retained = message->next;
     *ret_channel = message->payer;
-    message->next = NULL;
     message->payer = NULL;
     return message;
 }
@@ -437,7 +434,7 @@ static void cut_retained(struct bm_unix_packet *packet)
 {
     uint32_t out = 0;
     uint32_t in = 0;
-    const beam_message *next = packet->head->retained;
+    const beam_message *next = bm_message_queue_first(&packet->head->retained);
     while (in < packet->len) {
         uint32_t len = (uint32_t)bm_round_up8(BM_FRAME_HEADER_LEN +
                                               (uint64_t)bm_get_u32(packet->bytes + in + 8));
@@ -485,10 +482,7 @@ static void take_back(beam_channel *channel, beam_message *message)
 {
     bm_channel_count_again(channel);
     unbind_opened(channel, message);
-    message->next = channel->out_head;
-    if (!channel->out_head)
-        channel->out_tail = &message->next;
-    channel->out_head = message;
+    bm_message_queue_push_front(&channel->out, message);
     channel->session->queue_len += (uint64_t)bm_message_cost(message);
 }
 
@@ -545,7 +539,7 @@ static bool take_back_large(struct bm_unix_session *us)
         if (!channel->gone)
             end_taken_back(channel);
     } else {
-        beam_message *message = channel->out_head;
+        beam_message *message = bm_message_queue_first(&channel->out);
         message->attachments = att;
         message->packed = 0;
         unbind_opened(channel, message);
@@ -561,21 +555,14 @@ static bool take_back_large(struct bm_unix_session *us)
 static bool take_back_retained(struct bm_unix_session *us)
 {
     struct bm_unix_packet_head *head = us->packet.head;
-    beam_message *reversed = NULL;
+    struct bm_message_queue reversed = {0};
+    beam_message *message;
     bool sound = true;
-    while (head->retained) {
-        beam_message *message = head->retained;
-        head->retained = message->next;
-        message->next = reversed;
-        reversed = message;
-    }
-    head->retained_tail = &head->retained;
-    while (reversed) {
-        beam_message *message = reversed;
+    while ((message = bm_message_queue_pop(&head->retained)))
+        bm_message_queue_push_front(&reversed, message);
+    while ((message = bm_message_queue_pop(&reversed))) {
         beam_channel *channel = message->payer;
         unsigned fds = bm_message_fds(message);
-        reversed = message->next;
-        message->next = NULL;
         message->payer = NULL;
         channel->held_back = false;
         sound = unbind_attached(message->attachments) && sound;
@@ -600,7 +587,7 @@ static bool refuse_fds(struct bm_unix_session *us)
 {
     struct bm_unix_packet_head *head = us->packet.head;
     bool sound;
-    if (!head->retained && !head->large)
+    if (bm_message_queue_empty(&head->retained) && !head->large)
         return false;
     if (head->large) {
         sound = take_back_large(us);

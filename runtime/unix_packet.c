@@ -22,8 +22,7 @@ bool bm_unix_packet_reserve(struct bm_unix_packet *packet, struct bm_core *core,
         head->first_id = 0;
         head->large = NULL;
         head->large_attachments = NULL;
-        head->retained = NULL;
-        head->retained_tail = &head->retained;
+        bm_message_queue_init(&head->retained);
         packet->head = head;
         packet->len = 0;
     }
@@ -35,7 +34,7 @@ void bm_unix_packet_clear(struct bm_unix_packet *packet, struct bm_core *core)
 {
     if (!packet->head)
         return;
-    bm_assert(!packet->head->retained && !packet->head->large);
+    bm_assert(bm_message_queue_empty(&packet->head->retained) && !packet->head->large);
     bm_pool_put(&core->pool, packet->bytes, packet->bytes_cap);
     bm_pool_put(&core->pool, packet->head, packet->head->cap);
     *packet = (struct bm_unix_packet){0};

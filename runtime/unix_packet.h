@@ -8,6 +8,7 @@
 #include <beam/message.h>
 
 #include "runtime/frame.h"
+#include "runtime/message_queue.h"
 #include "runtime/unix_control.h"
 
 struct bm_attachments;
@@ -26,7 +27,7 @@ struct bm_unix_packet_head {
     unsigned fd_count;
     int fds[BM_PACKET_FDS_MAX];
     /* Messages with fds, and what followed them on their channels: kept until the packet has left. */
-    beam_message *retained, **retained_tail;
+    struct bm_message_queue retained;
     _Alignas(struct cmsghdr) uint8_t control[BM_UNIX_CONTROL_LEN];
 };
 
