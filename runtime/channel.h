@@ -34,7 +34,7 @@
 
 struct bm_core;
 struct bm_service;
-struct hop;
+struct bm_hop;
 
 /* What kind of conversation it is for its owner here. */
 enum bm_channel_kind {
@@ -156,7 +156,7 @@ struct beam_channel {
     beam_message *reply;
     beam_reply_fn *on_reply;
 
-    struct hop *hop; /* events that are served on another core: forward.c's */
+    struct bm_hop *hop; /* events that are served on another core: forward.c's */
 
     /* Request. */
     void (*on_cancel)(beam_request *request, void *arg);

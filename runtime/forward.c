@@ -34,7 +34,7 @@ struct end {
     bool ended;  /* our direction on it has */
 };
 
-struct hop {
+struct bm_hop {
     struct end near, far;
     struct bm_core *core;
     const struct bm_service *service;
@@ -55,9 +55,9 @@ static void end_drop(struct end *end)
         beam_message_free(message);
 }
 
-static struct hop *hop_new(beam_channel *near, beam_channel *far)
+static struct bm_hop *hop_new(beam_channel *near, beam_channel *far)
 {
-    struct hop *hop = bm_alloc_zero(NULL, sizeof(*hop));
+    struct bm_hop *hop = bm_alloc_zero(NULL, sizeof(*hop));
     if (!hop)
         return NULL;
     hop->near.channel = near;
@@ -66,7 +66,7 @@ static struct hop *hop_new(beam_channel *near, beam_channel *far)
 }
 
 /* Both ends are over, however. An end that is not gets reset by giving it back. */
-static void hop_free(struct hop *hop)
+static void hop_free(struct bm_hop *hop)
 {
     end_drop(&hop->near);
     end_drop(&hop->far);
@@ -82,7 +82,7 @@ static void hop_free(struct hop *hop)
 
 /* --- joining attached channels --------------------------------------------------------------- */
 
-static void set_handlers(beam_channel *channel, struct hop *hop)
+static void set_handlers(beam_channel *channel, struct bm_hop *hop)
 {
     if (channel->mode == BM_MODE_BYTES)
         beam_stream_set_handlers((beam_stream *)channel, &stream_handlers, hop);
@@ -109,7 +109,7 @@ static int join_attached(beam_message *message)
                              : came[i]->mode == BM_MODE_BYTES
                                  ? (beam_channel *)beam_message_attach_stream(message)
                                  : beam_message_attach_channel(message);
-        struct hop *hop = goes ? hop_new(came[i], goes) : NULL;
+        struct bm_hop *hop = goes ? hop_new(came[i], goes) : NULL;
         if (!hop) {
             beam_channel_free(came[i]);
             beam_channel_free(goes);
@@ -125,7 +125,7 @@ static int join_attached(beam_message *message)
 /* --- what flows ------------------------------------------------------------------------------ */
 
 /* false: the hop is no more. */
-static bool hop_break(struct hop *hop, enum beam_code code, const char *text)
+static bool hop_break(struct bm_hop *hop, enum beam_code code, const char *text)
 {
     if (hop->request) {
         beam_request *request = hop->request;
@@ -156,7 +156,7 @@ static enum beam_code code_of(int error)
 }
 
 /* Sends what waits for `to`; ends it when its time has come. false: the hop is no more. */
-static bool pump(struct hop *hop, struct end *to)
+static bool pump(struct bm_hop *hop, struct end *to)
 {
     if (to == &hop->far && hop->first)
         return true; /* not open yet */
@@ -192,13 +192,13 @@ static bool pump(struct hop *hop, struct end *to)
     return true;
 }
 
-static struct end *other_end(struct hop *hop, const beam_channel *channel)
+static struct end *other_end(struct bm_hop *hop, const beam_channel *channel)
 {
     return channel == hop->near.channel ? &hop->far : &hop->near;
 }
 
 /* Takes over a message that has come in, for `to`. false: the hop is no more. */
-static bool take_on(struct hop *hop, struct end *to, const beam_message *borrowed)
+static bool take_on(struct bm_hop *hop, struct end *to, const beam_message *borrowed)
 {
     beam_message *message = beam_message_keep(borrowed);
     if (!message)
@@ -213,13 +213,13 @@ static bool take_on(struct hop *hop, struct end *to, const beam_message *borrowe
 
 static void on_message(beam_channel *channel, const beam_message *message, void *arg)
 {
-    struct hop *hop = arg;
+    struct bm_hop *hop = arg;
     (void)take_on(hop, other_end(hop, channel), message);
 }
 
 static void on_data(beam_stream *stream, const void *data, size_t len, void *arg)
 {
-    struct hop *hop = arg;
+    struct bm_hop *hop = arg;
     beam_channel *channel = (beam_channel *)stream;
     struct end *to = other_end(hop, channel);
     beam_message *message = bm_message_new(channel->core);
@@ -235,7 +235,7 @@ static void on_data(beam_stream *stream, const void *data, size_t len, void *arg
     (void)pump(hop, to);
 }
 
-static void go_on(beam_channel *channel, struct hop *hop)
+static void go_on(beam_channel *channel, struct bm_hop *hop)
 {
     (void)pump(hop, channel == hop->near.channel ? &hop->near : &hop->far);
 }
@@ -252,7 +252,7 @@ static void on_stream_writable(beam_stream *stream, void *arg)
 
 static void on_end(beam_channel *channel, const struct beam_status *status, void *arg)
 {
-    struct hop *hop = arg;
+    struct bm_hop *hop = arg;
     struct end *to = other_end(hop, channel);
     if (status->code != BEAM_OK) {
         char text[256];
@@ -283,7 +283,7 @@ static const struct beam_stream_handlers stream_handlers = {
 
 /* --- the sessions between cores -------------------------------------------------------------- */
 
-static int hop_open(struct hop *hop, beam_session *session)
+static int hop_open(struct bm_hop *hop, beam_session *session)
 {
     const beam_channel *near = hop->near.channel;
     int r;
@@ -308,7 +308,7 @@ static int hop_open(struct hop *hop, beam_session *session)
     return r;
 }
 
-static void cannot_be_reached(struct hop *hop, int error)
+static void cannot_be_reached(struct bm_hop *hop, int error)
 {
     char text[200];
     snprintf(text, sizeof(text), "the reactor that serves it cannot be reached: %s",
@@ -327,7 +327,7 @@ static void on_session_writable(beam_session *session, void *arg)
     bm_list_init(&waiting);
     bm_list_splice_back(&waiting, &hops->waiting);
     while ((node = bm_list_pop_front(&waiting))) {
-        struct hop *hop = bm_list_entry(node, struct hop, waiting_node);
+        struct bm_hop *hop = bm_list_entry(node, struct bm_hop, waiting_node);
         bool fds = bm_message_fds_left(hop->first) > 0;
         int r = full ? -EAGAIN : hop_open(hop, session);
         if (r == -EAGAIN)
@@ -346,7 +346,7 @@ static void on_session_close(beam_session *session, const struct beam_status *st
     hops->session = NULL;
     beam_session_free(session);
     while ((node = bm_list_pop_front(&hops->waiting)))
-        cannot_be_reached(bm_list_entry(node, struct hop, waiting_node), -ESHUTDOWN);
+        cannot_be_reached(bm_list_entry(node, struct bm_hop, waiting_node), -ESHUTDOWN);
 }
 
 static const struct beam_session_handlers session_handlers = {
@@ -364,7 +364,7 @@ static int connect_to(struct bm_core *core, unsigned to, struct bm_hops *hops)
                         &hops->session);
 }
 
-static void hop_start(struct hop *hop)
+static void hop_start(struct bm_hop *hop)
 {
     struct bm_hops *hops = &hop->core->hops[hop->service->core];
     int r = connect_to(hop->core, hop->service->core, hops);
@@ -379,9 +379,9 @@ static void hop_start(struct hop *hop)
 /* --- requests and events --------------------------------------------------------------------- */
 
 /* A hop that begins with this message, its attachments joined; NULL without memory. */
-static struct hop *hop_begin(beam_channel *channel, beam_message *message)
+static struct bm_hop *hop_begin(beam_channel *channel, beam_message *message)
 {
-    struct hop *hop = hop_new(channel, NULL);
+    struct bm_hop *hop = hop_new(channel, NULL);
     if (!hop)
         return NULL;
     hop->core = channel->core;
@@ -405,7 +405,7 @@ static void on_request_cancelled(beam_request *request, void *arg)
 static void forward_request(beam_channel *channel, beam_message *message)
 {
     beam_request *request = bm_channel_request(channel);
-    struct hop *hop = hop_begin(channel, message);
+    struct bm_hop *hop = hop_begin(channel, message);
     beam_request_keep(request);
     bm_channel_ref(channel); /* the application's, as in bm_request_run() */
     if (!hop) {
@@ -425,7 +425,7 @@ static void forward_event(beam_channel *channel, beam_message *message)
         (void)take_on(channel->hop, &channel->hop->far, message);
         return;
     }
-    struct hop *hop = hop_begin(channel, message);
+    struct bm_hop *hop = hop_begin(channel, message);
     if (!hop) {
         bm_channel_abort(channel, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
         return;
@@ -446,7 +446,7 @@ void bm_forward(beam_channel *channel, beam_message *message)
 
 void bm_forward_events_ended(beam_channel *channel)
 {
-    struct hop *hop = channel->hop;
+    struct bm_hop *hop = channel->hop;
     channel->hop = NULL;
     hop->near.channel = NULL;
     /* What was accepted goes on. */
