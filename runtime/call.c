@@ -16,7 +16,7 @@
 
 /* What a request inherits from the one it is made for. */
 struct lineage {
-    beam_channel *parent; /* or NULL */
+    beam_request *parent; /* or NULL */
     uint64_t deadline_ns;
     uint8_t depth;
 };
@@ -25,15 +25,16 @@ static int find_lineage(const beam_session *session, const struct beam_call_opti
                         struct lineage *ret)
 {
     uint64_t now = bm_reactor_now_ns(session->core->reactor);
-    beam_channel *parent = options && options->parent ? bm_request_channel(options->parent) : NULL;
-    *ret = (struct lineage){.parent = parent, .deadline_ns = UINT64_MAX};
+    beam_request *request = options ? options->parent : NULL;
+    *ret = (struct lineage){.parent = request, .deadline_ns = UINT64_MAX};
     if (options && options->timeout_ns > 0)
         ret->deadline_ns = bm_clock_after(now, options->timeout_ns);
-    if (!parent)
+    if (!request)
         return 0;
+    const beam_channel *parent = &request->channel;
     if (parent->core != session->core)
         return -EXDEV;
-    if (parent->cancelled)
+    if (request->cancelled)
         return parent->expired ? -ETIMEDOUT : -ECANCELED;
     if (parent->depth >= BM_DEPTH_MAX)
         return -ELOOP;

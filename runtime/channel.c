@@ -39,7 +39,7 @@ beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
     if (!request)
         return NULL;
     beam_channel *channel = &request->channel;
-    memset(channel, 0, sizeof(*channel));
+    memset(request, 0, sizeof(*request));
     channel->core = core;
     channel->refs = 1;
     channel->mode = (uint8_t)mode;
@@ -47,7 +47,7 @@ beam_channel *bm_channel_new(struct bm_core *core, enum bm_channel_mode mode)
     channel->deadline_ns = UINT64_MAX;
     bm_timer_init(&channel->deadline_timer, on_deadline);
     bm_timer_init(&channel->fd_timer, on_fd_retry);
-    bm_list_init(&channel->children);
+    bm_list_init(&request->children);
     bm_list_push_back(&core->channels, &channel->core_node);
     core->channel_count++;
     return channel;
@@ -79,6 +79,7 @@ static void drop_text(struct bm_pool *pool, char **text, uint32_t cap)
 
 void bm_channel_dispose(beam_channel *channel)
 {
+    beam_request *request = bm_channel_request(channel);
     struct bm_core *core = channel->core;
     struct bm_pool *pool = bm_core_pool(core);
     bm_assert(!channel->in_table && !bm_list_linked(&channel->session_node));
@@ -89,7 +90,7 @@ void bm_channel_dispose(beam_channel *channel)
         core->channel_count--;
     }
     bm_list_unlink(&channel->child_node);
-    while (bm_list_pop_front(&channel->children))
+    while (bm_list_pop_front(&request->children))
         ; /* calls made on its behalf outlive an event */
     bm_channel_drop_out(channel);
     beam_message_free(channel->incoming);
@@ -98,7 +99,7 @@ void bm_channel_dispose(beam_channel *channel)
     drop_text(pool, &channel->told_text, channel->told_text_cap);
     if (channel->name_cap > 0)
         bm_pool_put(pool, channel->name, channel->name_cap);
-    bm_pool_put(pool, bm_channel_request(channel), bm_pool_cap(sizeof(struct beam_request)));
+    bm_pool_put(pool, request, bm_pool_cap(sizeof(*request)));
 }
 
 void bm_channel_orphan(beam_channel *channel)

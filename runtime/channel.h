@@ -92,12 +92,8 @@ struct beam_channel {
     bool large_sending : 1; /* counted in session->large_sending */
     bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
 
-    /* Of a request, at the serving end. */
+    /* Of a request, at the serving end: here, where each of its messages asks for it. */
     bool handed_over : 1; /* its first message is with the handler, or in session->held */
-    bool in_handler : 1;  /* its handler is running */
-    bool kept : 1;        /* beam_request_keep was called */
-    bool answered : 1;    /* beam_reply or beam_fail was called */
-    bool cancelled : 1;   /* nobody waits for the answer any more */
 
     /* Flow, in bytes; W1 to W4. */
     int64_t send_credit;
@@ -111,7 +107,6 @@ struct beam_channel {
     struct bm_list blocked_node; /* session->blocked */
     struct bm_list notify_node;  /* core->notify */
     struct bm_list held_node;    /* session->held: a request that waits for its handler */
-    uint32_t kept_events;        /* events of this channel that the application keeps */
 
     /* Received messages that occupy fd credit of the session, or its budget for large ones, give
      * that back when the application is done with them; and the early ones count in early_held until
@@ -149,8 +144,7 @@ struct beam_channel {
     const struct bm_service *service;
     uint64_t deadline_ns; /* absolute, UINT64_MAX: none */
     struct bm_timer deadline_timer;
-    struct bm_list children; /* calls made on this request's behalf */
-    struct bm_list child_node;
+    struct bm_list child_node; /* beam_request.children */
 
     /* Call: the answer, should its status come behind it. Request in session->held: its message. */
     beam_message *reply;
@@ -158,15 +152,23 @@ struct beam_channel {
 
     struct bm_hop *hop; /* events that are served on another core: forward.c's */
 
-    /* Request. */
-    void (*on_cancel)(beam_request *request, void *arg);
-    void *on_cancel_arg;
+    /* Request: who asks. */
     struct beam_peer peer; /* a copy, which outlives the session */
 };
 
-/* A request is its channel; the type of its own keeps the two apart in the application's hands. */
+/* A request, or the events of one name, at the serving end: request.c's. It is its channel, and each
+ * channel's block is one; the type of its own keeps the two apart in the application's hands. */
 struct beam_request {
     struct beam_channel channel;
+
+    bool in_handler : 1;     /* its handler is running */
+    bool kept : 1;           /* beam_request_keep was called */
+    bool answered : 1;       /* beam_reply or beam_fail was called */
+    bool cancelled : 1;      /* nobody waits for the answer any more */
+    uint32_t kept_events;    /* events of this channel that the application keeps */
+    struct bm_list children; /* calls made on its behalf */
+    void (*on_cancel)(beam_request *request, void *arg);
+    void *on_cancel_arg;
 };
 
 static inline beam_request *bm_channel_request(beam_channel *channel)

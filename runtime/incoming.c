@@ -390,9 +390,8 @@ static void run_request(beam_channel *channel, beam_message *message)
 static void deliver(beam_session *session, beam_channel *channel, uint8_t flags,
                     beam_message *message)
 {
-    bool request =
-        channel->kind == BM_CHANNEL_REQUEST && !channel->in_handler && !channel->handed_over;
-    if (!request) {
+    bool first = channel->kind == BM_CHANNEL_REQUEST && !channel->handed_over;
+    if (!first) {
         bm_channel_deliver(channel, flags, message);
         return;
     }

@@ -35,35 +35,35 @@ void bm_request_run(beam_channel *channel, beam_message *message)
         return;
     }
     bm_channel_ref(channel);
-    channel->in_handler = true;
+    request->in_handler = true;
     service->handler(request, message, service->arg);
-    channel->in_handler = false;
-    if (event && channel->kept) {
-        channel->kept = false;
-        channel->kept_events++; /* its reference is the application's until it ends the event */
+    request->in_handler = false;
+    if (event && request->kept) {
+        request->kept = false;
+        request->kept_events++; /* its reference is the application's until it ends the event */
     } else if (event) {
         bm_channel_unref(channel);
-    } else if (!channel->answered && !channel->kept) {
+    } else if (!request->answered && !request->kept) {
         beam_fail(request, BEAM_INTERNAL, "handler returned without an answer");
     }
 }
 
 /* An event has no answer; ending one that was kept gives it back. They share one channel: in a
  * handler it is the one at hand that is meant, if that was kept. */
-static void end_event(beam_channel *channel)
+static void end_event(beam_request *request)
 {
-    if (channel->in_handler && channel->kept) {
-        channel->kept = false;
-    } else if (channel->kept_events > 0) {
-        channel->kept_events--;
-        bm_channel_unref(channel);
+    if (request->in_handler && request->kept) {
+        request->kept = false;
+    } else if (request->kept_events > 0) {
+        request->kept_events--;
+        bm_channel_unref(&request->channel);
     }
 }
 
-static void cancel_children(beam_channel *channel)
+static void cancel_children(beam_request *request)
 {
     struct bm_list *node;
-    while ((node = bm_list_pop_front(&channel->children))) {
+    while ((node = bm_list_pop_front(&request->children))) {
         beam_channel *child = bm_list_entry(node, beam_channel, child_node);
         bm_channel_ref(child);
         bm_channel_abort(child, BEAM_CANCELLED, "the request it was made for has ended");
@@ -74,8 +74,9 @@ static void cancel_children(beam_channel *channel)
 
 void bm_request_peer_end(beam_channel *channel, const struct beam_status *status)
 {
+    beam_request *request = bm_channel_request(channel);
     const struct beam_channel_handlers *h = channel->handlers;
-    if (channel->answered)
+    if (request->answered)
         return;
     if (status->code == BEAM_OK) {
         if (bm_early_applies(channel) && !channel->end_waits) {
@@ -87,30 +88,30 @@ void bm_request_peer_end(beam_channel *channel, const struct beam_status *status
         }
         return;
     }
-    if (channel->cancelled)
+    if (request->cancelled)
         return;
-    channel->cancelled = true;
+    request->cancelled = true;
     bm_channel_ref(channel);
-    cancel_children(channel);
+    cancel_children(request);
     if (h && h->on_end && !channel->end_told) {
         channel->end_told = true;
         h->on_end(channel, status, channel->arg);
     }
-    if (channel->on_cancel && !channel->answered)
-        channel->on_cancel(bm_channel_request(channel), channel->on_cancel_arg);
+    if (request->on_cancel && !request->answered)
+        request->on_cancel(request, request->on_cancel_arg);
     bm_channel_unref(channel);
 }
 
 /* The application is done with the request. */
-static void release(beam_channel *channel)
+static void release(beam_request *request)
 {
-    struct bm_list *node;
+    beam_channel *channel = bm_request_channel(request);
     channel->handle = false;
     channel->handlers = NULL;
-    channel->on_cancel = NULL;
+    request->on_cancel = NULL;
     if (channel->core) /* else it outlived its runtime */
         bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
-    while ((node = bm_list_pop_front(&channel->children)))
+    while (bm_list_pop_front(&request->children))
         ; /* calls made on its behalf go on by themselves */
     bm_channel_check_gone(channel);
     bm_channel_unref(channel);
@@ -161,10 +162,10 @@ void beam_reply(beam_request *request, beam_message **message)
     beam_message *m = message ? *message : NULL;
     if (message)
         *message = NULL;
-    if (channel->answered || channel->oneway) {
+    if (request->answered || channel->oneway) {
         beam_message_free(m);
         if (channel->oneway)
-            end_event(channel);
+            end_event(request);
         return;
     }
 
@@ -175,7 +176,7 @@ void beam_reply(beam_request *request, beam_message **message)
         beam_fail(request, code, "%s", text);
         return;
     }
-    channel->answered = true;
+    request->answered = true;
     if (channel->gone || channel->local_ended) {
         beam_message_free(m); /* cancelled: nobody waits for it */
     } else if (m) {
@@ -189,17 +190,17 @@ void beam_reply(beam_request *request, beam_message **message)
     } else {
         bm_channel_end(channel, BEAM_OK, NULL);
     }
-    release(channel);
+    release(request);
 }
 
 void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
 {
     beam_channel *channel = bm_request_channel(request);
     if (channel->oneway) {
-        end_event(channel);
+        end_event(request);
         return;
     }
-    if (channel->answered)
+    if (request->answered)
         return;
     char text[256] = "";
     if (format) {
@@ -208,23 +209,22 @@ void beam_fail(beam_request *request, enum beam_code code, const char *format, .
         vsnprintf(text, sizeof(text), format, args);
         va_end(args);
     }
-    channel->answered = true;
+    request->answered = true;
     /* Both directions are over: whatever the caller still sends has nobody to read it. */
     bm_channel_abort(channel, code == BEAM_OK ? BEAM_UNKNOWN : code, text);
-    release(channel);
+    release(request);
 }
 
 void beam_request_keep(beam_request *request)
 {
-    bm_request_channel(request)->kept = true;
+    request->kept = true;
 }
 
 void beam_request_on_cancel(beam_request *request, void (*fn)(beam_request *request, void *arg),
                             void *arg)
 {
-    beam_channel *channel = bm_request_channel(request);
-    channel->on_cancel = fn;
-    channel->on_cancel_arg = arg;
+    request->on_cancel = fn;
+    request->on_cancel_arg = arg;
 }
 
 beam_channel *beam_request_channel(beam_request *request)
@@ -262,7 +262,7 @@ bool beam_request_is_open(const beam_request *request)
 
 bool beam_request_is_cancelled(const beam_request *request)
 {
-    return request->channel.cancelled;
+    return request->cancelled;
 }
 
 unsigned beam_request_depth(const beam_request *request)
