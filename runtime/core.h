@@ -53,6 +53,7 @@ struct bm_core {
     struct bm_list *ring_waiting; /* [cores]: ring sessions that found the ring there full */
     unsigned ring_waiters;        /* in all of them, and who is still to be refused */
     beam_session *ring_turn;      /* the one of them that goes on just now */
+    unsigned ring_turn_left;      /* slots it may still fill before it is the turn of the next */
 
     struct bm_message_queue unposted; /* freed here, bound to cores whose mailbox was full */
     struct bm_timer unposted_timer;   /* tries again */

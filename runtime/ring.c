@@ -127,10 +127,23 @@ static bool others_wait(const struct ring_session *rs)
            !bm_list_empty(&core->ring_waiting[rs->to->index]);
 }
 
+/* A reader that keeps up would have a turn last for as long as there is something to say. */
+static bool turn_is_over(const struct ring_session *rs)
+{
+    struct bm_core *core = rs->session.core;
+    if (BM_LIKELY(core->ring_turn != &rs->session))
+        return false;
+    if (core->ring_turn_left == 0)
+        return true;
+    core->ring_turn_left--;
+    return false;
+}
+
 /* A slot to fill, or NULL: the session then waits its turn. */
 static struct bm_spsc_slot *reserve(struct ring_session *rs)
 {
-    struct bm_spsc_slot *slot = others_wait(rs) ? NULL : reserve_in(rs->out);
+    bool others_first = others_wait(rs) || turn_is_over(rs);
+    struct bm_spsc_slot *slot = others_first ? NULL : reserve_in(rs->out);
     if (BM_UNLIKELY(!slot))
         wait_for_room(rs);
     return slot;
@@ -731,8 +744,8 @@ static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *
     return n;
 }
 
-/* How many sessions go on: that is work too, and a drain without any ends in sleep. Each has one turn;
- * who fills the ring again stands at the end of the line. */
+/* How many sessions go on: that is work too, and a drain without any ends in sleep. Each has one turn,
+ * of a ring at most; who fills it again stands at the end of the line. */
 static unsigned retry_waiting(struct bm_core *core, unsigned to)
 {
     struct bm_list *line = &core->ring_waiting[to];
@@ -750,6 +763,7 @@ static unsigned retry_waiting(struct bm_core *core, unsigned to)
             bm_list_entry(bm_list_pop_front(&waiting), struct ring_session, waiting_node);
         core->ring_waiters--;
         core->ring_turn = bm_session_ref(&rs->session);
+        core->ring_turn_left = BM_SPSC_SLOTS;
         try_connect(rs);
         try_close(rs);
         bm_outgoing_flush(&rs->session);
@@ -759,6 +773,9 @@ static unsigned retry_waiting(struct bm_core *core, unsigned to)
     }
     bm_list_splice_back(&waiting, line);
     bm_list_splice_back(line, &waiting);
+    /* Not each has found the ring full and asked for itself. Before we sleep bm_ring_ready() looks again. */
+    if (!bm_list_empty(line))
+        atomic_exchange_explicit(&out->want_room, 1, memory_order_seq_cst);
     return n;
 }
 
