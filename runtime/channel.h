@@ -104,7 +104,7 @@ struct beam_channel {
     struct bm_message_queue out; /* taken from the application and not put yet */
     struct bm_list session_node; /* session->channels */
     struct bm_list ready_node;   /* session->ready or large_waiting */
-    struct bm_list blocked_node; /* session->blocked */
+    struct bm_list blocked_node; /* session->blocked; on none while it lacks credit */
     struct bm_list notify_node;  /* core->notify */
     struct bm_list held_node;    /* session->held: a request that waits for its handler */
 

@@ -79,9 +79,11 @@ bool bm_incoming_hello(beam_session *session, const struct bm_hello *hello)
     bm_timer_cancel(session->core->reactor, &session->hello_timer);
 
     /* H3: what was opened before gets the rest of its window. */
-    for (struct bm_list *n = session->channels.next; n != &session->channels; n = n->next)
-        bm_list_entry(n, beam_channel, session_node)->send_credit +=
-            (int64_t)session->peer_window - (int64_t)BM_WINDOW_MIN;
+    for (struct bm_list *n = session->channels.next; n != &session->channels; n = n->next) {
+        beam_channel *channel = bm_list_entry(n, beam_channel, session_node);
+        channel->send_credit += (int64_t)session->peer_window - (int64_t)BM_WINDOW_MIN;
+        bm_session_credited(session, channel);
+    }
     bm_session_opened(session);
     bm_session_unblock(session);
     return alive(session);
@@ -184,13 +186,7 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
     if (amount > (uint64_t)most || channel->send_credit + (int64_t)amount > most)
         return fail(session, -BEAM_ECREDIT_OVERFLOW);
     channel->send_credit += (int64_t)amount;
-    if (!bm_message_queue_empty(&channel->out))
-        bm_channel_make_ready(channel);
-    if (channel->blocked && bm_session_can_go_on(session, channel)) {
-        bm_list_unlink(&channel->blocked_node);
-        channel->blocked = false;
-        bm_channel_notify(channel, BM_DUE_WRITABLE);
-    }
+    bm_session_credited(session, channel);
     return true;
 }
 

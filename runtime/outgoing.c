@@ -31,10 +31,8 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
         return -EMSGSIZE;
     if (!session || (uint64_t)session->opened_here + count > session->peer_channels_max) {
         channel->blocked = true;
-        if (session) {
-            session->want_channels = true;
+        if (session)
             bm_session_block(session, channel, 0, count);
-        }
         return -EAGAIN;
     }
     if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + count) < 0)

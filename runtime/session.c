@@ -218,7 +218,8 @@ void bm_session_wants_writable(beam_session *session, unsigned fds, unsigned cha
     session->want_writable = true;
 }
 
-bool bm_session_can_go_on(const beam_session *session, const beam_channel *channel)
+/* Whether all that a refused message needs is there now. */
+static bool has_what_it_wants(const beam_session *session, const beam_channel *channel)
 {
     return channel->send_credit > 0 && session->fd_credit >= channel->wanted_fds &&
            session->opened_here + channel->wanted_channels <= session->peer_channels_max &&
@@ -229,8 +230,30 @@ void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds
 {
     channel->wanted_fds = (uint8_t)fds;
     channel->wanted_channels = (uint8_t)channels;
+    if (channel->send_credit <= 0) {
+        bm_list_unlink(&channel->blocked_node);
+        return; /* whatever else it lacks is looked at when its CREDIT has come */
+    }
+    session->want_channels |= channels > 0;
     if (!bm_list_linked(&channel->blocked_node))
         bm_list_push_back(&session->blocked, &channel->blocked_node);
+}
+
+void bm_session_credited(beam_session *session, beam_channel *channel)
+{
+    if (channel->send_credit <= 0)
+        return;
+    if (channel->out_head)
+        bm_channel_make_ready(channel);
+    if (!channel->blocked)
+        return;
+    if (!has_what_it_wants(session, channel)) {
+        bm_session_block(session, channel, channel->wanted_fds, channel->wanted_channels);
+        return;
+    }
+    bm_list_unlink(&channel->blocked_node);
+    channel->blocked = false;
+    bm_channel_notify(channel, BM_DUE_WRITABLE);
 }
 
 static void notify_session(beam_session *session)
@@ -251,14 +274,14 @@ void bm_session_writable(beam_session *session)
     notify_session(session);
 }
 
-/* As bm_session_can_go_on(); but an answer that was taken without credit stands in line already,
+/* As has_what_it_wants(); but an answer that was taken without credit stands in line already,
  * and needs credit alone. */
 static bool can_go_on(const beam_session *session, const beam_channel *channel)
 {
     const beam_message *next = bm_message_queue_first(&channel->out);
     if (next && (next->flags & BM_MESSAGE_UNPAID))
         return channel->send_credit > 0 && session->fd_credit >= bm_message_fds(next);
-    return bm_session_can_go_on(session, channel);
+    return has_what_it_wants(session, channel);
 }
 
 void bm_session_unblock(beam_session *session)
@@ -267,9 +290,11 @@ void bm_session_unblock(beam_session *session)
     while (node != &session->blocked) {
         beam_channel *channel = bm_list_entry(node, beam_channel, blocked_node);
         node = node->next;
-        if (!can_go_on(session, channel))
+        if (channel->send_credit > 0 && !can_go_on(session, channel))
             continue;
         bm_list_unlink(&channel->blocked_node);
+        if (channel->send_credit <= 0)
+            continue; /* spent since: its CREDIT finds it */
         if (!bm_message_queue_empty(&channel->out))
             bm_channel_make_ready(channel);
         if (channel->blocked) {

@@ -106,8 +106,9 @@ struct beam_session {
     bool closed_due;
     struct bm_list notify_node; /* core->notify_sessions */
 
-    /* Those who were refused (-EAGAIN). Messages on a channel wait as that channel, in `blocked`.
-     * Calls and opens have no channel yet: they want the session's on_writable. */
+    /* Those who were refused (-EAGAIN). Messages on a channel wait as that channel: in `blocked`, which
+     * every flush walks, or on no list while the channel lacks credit of its own, which CREDIT alone
+     * can bring. Calls and opens have no channel yet: they want the session's on_writable. */
     struct bm_list blocked;               /* channels that wait for the queue, fds or channels */
     bool want_channels;                   /* one of them waits for room for attached channels */
     bool want_writable;                   /* a call or an open waits */
@@ -223,8 +224,8 @@ int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds,
  * on_writable follows when that is there. */
 void bm_session_block(beam_session *session, beam_channel *channel, unsigned fds,
                       unsigned channels);
-/* Whether it is there now. */
-bool bm_session_can_go_on(const beam_session *session, const beam_channel *channel);
+/* The channel's credit has grown: what it waits with goes on, or waits in `blocked` for the rest. */
+void bm_session_credited(beam_session *session, beam_channel *channel);
 /* A call or an open was refused: the session's on_writable follows when there is room for what it
  * needs. */
 void bm_session_wants_writable(beam_session *session, unsigned fds, unsigned channels);

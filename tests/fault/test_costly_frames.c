@@ -2,6 +2,8 @@
  * the reactor from the others. */
 #include <errno.h>
 
+#include "runtime/channel.h"
+#include "runtime/session.h"
 #include "tests/support/served.h"
 
 enum { CHANNELS = 8000, PACKETS = 400, IN_TIME_MS = 5000 };
@@ -106,6 +108,115 @@ TEST(a_flood_of_fd_credit_is_no_walk_each_over_all_who_wait)
     check_in_time(served, since_ns);
     served_run(served->runtime, 0, free_first, NULL);
     finish(served);
+}
+
+/* --- those who wait for their own credit -------------------------------------------------------- */
+
+enum { SPEAKERS = 500, WINDOW = 16384 };
+
+static beam_request *speakers[SPEAKERS];
+static unsigned speaker_count;
+static atomic_uint speakers_writable;
+
+static void on_writable(beam_channel *channel, void *arg)
+{
+    (void)channel;
+    (void)arg;
+    atomic_fetch_add(&speakers_writable, 1);
+}
+
+/* One message takes the whole credit; another is refused. */
+static void speak(beam_request *request, const beam_message *message, void *arg)
+{
+    static const struct beam_channel_handlers handlers = {.on_writable = on_writable};
+    static const char body[WINDOW];
+    beam_channel *channel = beam_request_channel(request);
+    (void)message;
+    (void)arg;
+    beam_request_keep(request);
+    beam_channel_set_handlers(channel, &handlers, NULL);
+    CHECK_INT(beam_channel_send_body(channel, body, sizeof(body)), 0);
+    CHECK(beam_channel_credit(channel) < 0);
+    CHECK_INT(beam_channel_send_body(channel, body, 1), -EAGAIN);
+    speakers[speaker_count++] = request;
+}
+
+static struct served *spoken_to(uint32_t queue_len_max, unsigned count)
+{
+    struct served *served = served_start(
+        &BEAM_RUNTIME_OPTIONS(.limits.queue_len_max = queue_len_max, .name = "served"));
+    struct bm_hello hello = {
+        .version = BM_PROTOCOL_VERSION,
+        .opener = true,
+        .window = WINDOW,
+        .channels_max = 1,
+        .message_len_max = 1 << 20,
+    };
+    speaker_count = 0;
+    atomic_store(&speakers_writable, 0);
+    REQUIRE_INT(beam_serve(served->runtime, "speak", speak, NULL), 0);
+    raw_connect(&bad, served->name);
+    raw_clear(&packet);
+    raw_put_hello_of(&packet, &hello);
+    raw_send(&bad, &packet);
+    REQUIRE(raw_find(&bad, BM_FRAME_HELLO, 0));
+    raw_clear(&packet);
+    for (unsigned i = 0; i < count; i++)
+        raw_put_open(&packet, 1 + 2 * i, BM_MSG_END, "speak", NULL, 0);
+    return served;
+}
+
+static void answer_speakers(void *arg)
+{
+    (void)arg;
+    while (speaker_count > 0)
+        beam_reply(speakers[--speaker_count], NULL);
+}
+
+/* How many every flush of their session looks at. */
+static void count_walked(void *arg)
+{
+    unsigned *count = arg;
+    const beam_session *session = beam_request_session(speakers[0]);
+    *count = 0;
+    for (struct bm_list *n = session->blocked.next; n != &session->blocked; n = n->next)
+        ++*count;
+}
+
+TEST(channels_that_lack_credit_of_their_own_are_walked_by_no_flush)
+{
+    struct served *served = spoken_to(64 << 20, SPEAKERS);
+    unsigned walked = SPEAKERS;
+    raw_send(&bad, &packet);
+    raw_sync(&bad);
+    CHECK_UINT(speaker_count, SPEAKERS);
+    served_run(served->runtime, 0, count_walked, &walked);
+    CHECK_UINT(walked, 0);
+
+    /* CREDIT alone makes each go on. */
+    for (unsigned i = 0; i < SPEAKERS; i++)
+        raw_put_credit(&packet, 1 + 2 * i, WINDOW);
+    raw_send(&bad, &packet);
+    raw_sync(&bad);
+    WAIT_UNTIL(atomic_load(&speakers_writable) == SPEAKERS);
+    served_run(served->runtime, 0, answer_speakers, NULL);
+    raw_sync(&bad);
+    finish(served);
+}
+
+TEST(a_channel_whose_credit_comes_while_the_queue_is_full_goes_on_when_that_is_not)
+{
+    enum { MANY = 40 }; /* of 16 KiB: more than the socket and the queue hold */
+    struct served *served = spoken_to(8 * WINDOW, MANY);
+    raw_put_credit(&packet, 1, WINDOW);
+    raw_send(&bad, &packet);
+    raw_sync(&bad);
+    WAIT_UNTIL(atomic_load(&speakers_writable) == 1);
+    raw_close(&bad);
+    WAIT_UNTIL(served_stats(served, 0).sessions == 1);
+    served_run(served->runtime, 0, answer_speakers, NULL);
+    served_check_clean(served);
+    served_stop(served);
 }
 
 TEST(a_flood_of_goaway_is_no_walk_each_over_all_channels)
