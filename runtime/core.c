@@ -153,6 +153,8 @@ static bool source_ready(struct bm_source *source)
     if (BM_UNLIKELY(!core->stopping &&
                     atomic_load_explicit(&core->runtime->stop, memory_order_seq_cst)))
         return true;
+    if (BM_UNLIKELY(atomic_load_explicit(&core->fds_back, memory_order_seq_cst)))
+        return true;
     return bm_ring_ready(core);
 }
 
@@ -165,10 +167,24 @@ static unsigned source_drain(struct bm_source *source, unsigned budget)
         begin_stop(core);
         n++;
     }
+    if (BM_UNLIKELY(atomic_load_explicit(&core->fds_back, memory_order_seq_cst))) {
+        atomic_store_explicit(&core->fds_back, false, memory_order_seq_cst);
+        bm_session_share_fds(core);
+        n++;
+    }
     n += bm_ring_drain(core, budget);
     if (BM_UNLIKELY(core->stopping && !core->quiet))
         bm_core_check_quiet(core);
     return n;
+}
+
+/* Somebody has given fds back. The lock of the line keeps the reactor alive. */
+static void wake_for_fds(struct bm_fd_waiter *waiter)
+{
+    struct bm_core *core = bm_list_entry(waiter, struct bm_core, fds_waiter);
+    /* seq_cst: polled by the core's source, which the sleep protocol looks at again. */
+    if (!atomic_exchange_explicit(&core->fds_back, true, memory_order_seq_cst))
+        bm_reactor_wake(core->reactor);
 }
 
 /* --- beginning and end ----------------------------------------------------------------------- */
@@ -201,6 +217,8 @@ int bm_core_open(struct bm_core *core)
     bm_list_init(&core->timers);
     bm_list_init(&core->notify);
     bm_list_init(&core->notify_sessions);
+    bm_list_init(&core->fds_waiting);
+    core->fds_waiter.wake = wake_for_fds;
     for (unsigned i = 0; i < runtime->core_count; i++)
         bm_list_init(&core->ring_waiting[i]);
     core->notify_task.fn = run_notify;
@@ -224,6 +242,9 @@ void bm_core_close(struct bm_core *core)
     bm_timers_stop(core);
     core->packets = bm_buffers_free(core->packets);
     bm_reactor_close(reactor);
+    bm_fd_budget_leave(&core->fds_waiter);
+    if (atomic_load_explicit(&core->fds_back, memory_order_seq_cst))
+        bm_fd_budget_pass_on(&core->fds_waiter, 0, false); /* it was woken and has not looked */
     /* Behind the last mail, which was run just now: it may have freed or made timers, and freed messages. */
     bm_timers_free(core);
     bm_ring_drop_returns(core);

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "runtime/fd_budget.h"
 #include "runtime/message_queue.h"
 #include "runtime/pool.h"
 #include "uring/reactor.h"
@@ -57,6 +58,10 @@ struct bm_core {
 
     struct bm_message_queue unposted; /* freed here, bound to cores whose mailbox was full */
     struct bm_timer unposted_timer;   /* tries again */
+
+    struct bm_list fds_waiting;     /* sessions that were granted fewer fds than they may have */
+    struct bm_fd_waiter fds_waiter; /* ... in the process's line while there are any */
+    _Atomic bool fds_back;          /* seq_cst: set by whoever gives fds back, polled by `source` */
 
     struct bm_timer stop_timer; /* the drain has taken long enough */
     bool stopping;              /* the two steps of its end: core.c */

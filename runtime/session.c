@@ -25,14 +25,11 @@
 #include "runtime/runtime.h"
 
 #define HELLO_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours: how long a peer may stay unknown */
-#define FDS_RETRY_NS BM_NS_PER_S            /* ours: a peer short of fd credit is no emergency */
 
 static void run_flush(struct bm_task *task)
 {
     bm_outgoing_flush(bm_list_entry(task, beam_session, flush_task));
 }
-
-static void on_fds_timer(struct bm_timer *timer);
 
 static void on_hello_timeout(struct bm_timer *timer)
 {
@@ -64,7 +61,6 @@ void bm_session_init(beam_session *session, struct bm_core *core, const struct b
     bm_list_init(&session->holders);
     session->flush_task.fn = run_flush;
     bm_timer_init(&session->hello_timer, on_hello_timeout);
-    bm_timer_init(&session->fds_timer, on_fds_timer);
     session->abort_tokens = 2.0 * session->limits.aborts_per_s;
     session->abort_refill_ns = bm_reactor_now_ns(core->reactor);
     if (!session->limits.fds_refused) {
@@ -82,7 +78,7 @@ void bm_session_dispose(beam_session *session)
     bm_assert(session->state == BM_SESSION_CLOSED);
     bm_assert(bm_list_empty(&session->channels));
     bm_assert(!bm_timer_armed(&session->hello_timer));
-    bm_assert(!bm_timer_armed(&session->fds_timer));
+    bm_assert(!bm_list_linked(&session->fds_node));
     bm_assert(!bm_list_linked(&session->notify_node));
     bm_list_unlink(&session->node);
     bm_table_deinit(&session->table);
@@ -174,22 +170,53 @@ void bm_session_return_fds(beam_session *session, unsigned count)
         bm_session_want_flush(session);
 }
 
-/* --- those who were refused ------------------------------------------------------------------ */
-
-/* A session that was granted fewer fds than it may have asks for the rest as others give theirs
- * back. */
-static void on_fds_timer(struct bm_timer *timer)
+static void wait_for_fds(beam_session *session)
 {
-    beam_session *session = bm_list_entry(timer, beam_session, fds_timer);
-    unsigned more = bm_fd_budget_take(session->limits.fds_max - session->fds_granted);
-    session->fds_granted += more;
-    session->fds_reserved += more;
-    if (more > 0)
-        bm_session_return_fds(session, more);
-    if (session->fds_granted < session->limits.fds_max)
-        bm_timer_arm(session->core->reactor, timer,
-                     bm_reactor_now_ns(session->core->reactor) + FDS_RETRY_NS);
+    struct bm_core *core = session->core;
+    if (session->limits.fds_refused || session->fds_granted >= session->limits.fds_max)
+        return;
+    /* What it got when it began was its part of this turn, unless nobody stood in line to be told. */
+    bm_list_push_back(&core->fds_waiting, &session->fds_node);
+    bm_fd_budget_wait(&core->fds_waiter);
+    /* Something may have come back since it asked. */
+    atomic_store_explicit(&core->fds_back, true, memory_order_seq_cst);
 }
+
+static void wait_for_fds_no_more(beam_session *session)
+{
+    struct bm_core *core = session->core;
+    if (!bm_list_linked(&session->fds_node))
+        return;
+    bm_list_unlink(&session->fds_node);
+    if (bm_list_empty(&core->fds_waiting))
+        bm_fd_budget_leave(&core->fds_waiter);
+}
+
+void bm_session_share_fds(struct bm_core *core)
+{
+    uint64_t turn = bm_fd_budget_turn();
+    struct bm_list *node = bm_list_front(&core->fds_waiting);
+    beam_session *session = node ? bm_list_entry(node, beam_session, fds_node) : NULL;
+    /* They stand in the order in which they last got something. */
+    bool done = !session || session->fds_turn == turn;
+    if (!done) {
+        unsigned more = bm_fd_budget_take(session->limits.fds_max - session->fds_granted);
+        if (more == 0)
+            return; /* nor is there any for the others */
+        session->fds_turn = turn;
+        session->fds_granted += more;
+        session->fds_reserved += more;
+        bm_session_return_fds(session, more);
+        bm_list_unlink(node);
+        if (session->fds_granted < session->limits.fds_max)
+            bm_list_push_back(&core->fds_waiting, node);
+    }
+    if (bm_list_empty(&core->fds_waiting))
+        bm_fd_budget_leave(&core->fds_waiter);
+    bm_fd_budget_pass_on(&core->fds_waiter, turn, done);
+}
+
+/* --- those who were refused ------------------------------------------------------------------ */
 
 int bm_session_may_take(const beam_session *session, uint64_t len, unsigned fds, bool stream)
 {
@@ -367,9 +394,7 @@ void bm_session_opened(beam_session *session)
 {
     session->open_due = true;
     notify_session(session);
-    if (!session->limits.fds_refused && session->fds_granted < session->limits.fds_max)
-        bm_timer_arm(session->core->reactor, &session->fds_timer,
-                     bm_reactor_now_ns(session->core->reactor) + FDS_RETRY_NS);
+    wait_for_fds(session);
 }
 
 /* --- endings --------------------------------------------------------------------------------- */
@@ -381,7 +406,7 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     bm_session_ref(session);
     session->state = BM_SESSION_CLOSED;
     bm_timer_cancel(session->core->reactor, &session->hello_timer);
-    bm_timer_cancel(session->core->reactor, &session->fds_timer);
+    wait_for_fds_no_more(session);
     bm_task_cancel(&session->flush_task);
     session->close_code = code;
     size_t len = text ? bm_utf8_whole(text, strnlen(text, sizeof(session->close_text) - 1)) : 0;

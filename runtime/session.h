@@ -144,11 +144,12 @@ struct beam_session {
     bool fds_refused;  /* ... none, ever */
 
     /* fds to us. fds_granted = under way or with the application + fds_owed + fds_recv_credit. */
-    uint32_t fds_granted;      /* how many the peer may have in all: at first our HELLO's */
-    int64_t fds_recv_credit;   /* how many more it may send */
-    uint32_t fds_owed;         /* the application is done with them, CREDIT has not gone yet */
-    uint32_t fds_reserved;     /* our share of the process's budget: fd_budget.c */
-    struct bm_timer fds_timer; /* asks for the rest, while that is less than limits.fds_max */
+    uint32_t fds_granted;    /* how many the peer may have in all: at first our HELLO's */
+    int64_t fds_recv_credit; /* how many more it may send */
+    uint32_t fds_owed;       /* the application is done with them, CREDIT has not gone yet */
+    uint32_t fds_reserved;   /* our share of the process's budget: fd_budget.c */
+    uint64_t fds_turn;       /* ... in which it last got something of the rest: fd_budget.h */
+    struct bm_list fds_node; /* core->fds_waiting, while that is less than limits.fds_max */
 
     /* Way in. */
     struct bm_list held;      /* requests that wait for their handler, as the queue out is full */
@@ -264,6 +265,10 @@ void bm_session_take_back_fds(beam_session *session, unsigned count);
 /* fds of the peer that the application has taken or closed, or that were refused: their credit goes
  * back to it. */
 void bm_session_return_fds(beam_session *session, unsigned count);
+
+/* Something of the process's budget of fds has come back: of a core's sessions that were granted too few
+ * one gets of it, and the line goes on. */
+void bm_session_share_fds(struct bm_core *core);
 
 /* Whether what is owed should go to the peer now, which could run dry otherwise. */
 bool bm_session_fds_are_due(const beam_session *session);

@@ -2,12 +2,17 @@
  * closed at a moment when something is under way. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "runtime/core.h"
+#include "runtime/session.h"
+#include "uring/reactor.h"
 #include "tests/support/asker.h"
 #include "tests/support/served.h"
 
@@ -296,6 +301,101 @@ TEST(another_user_has_so_many_sessions_and_no_more)
     test_run_as_nobody(crowd);
     served_check_clean(served);
     served_stop(served);
+}
+
+/* --- a budget of fds that is too small for all ------------------------------------------------- */
+
+enum { MANY = 8, FEW_FILES = 256 }; /* a quarter of them is what all sessions share */
+
+static struct raw_peer many[MANY];
+
+static struct served *served_short_of_fds(unsigned reactors, struct rlimit *before)
+{
+    REQUIRE_INT(getrlimit(RLIMIT_NOFILE, before), 0);
+    struct rlimit low = {FEW_FILES, before->rlim_max};
+    REQUIRE_INT(setrlimit(RLIMIT_NOFILE, &low), 0);
+    /* There is enough for those who stay in the end, but not for all. */
+    struct served *served = served_start(
+        &BEAM_RUNTIME_OPTIONS(.reactors = reactors, .limits.fds_max = 16, .name = "served"));
+    for (unsigned i = 0; i < MANY; i++)
+        raw_open_session(&many[i], served->name);
+    for (unsigned i = 0; i < MANY; i++)
+        raw_sync(&many[i]);
+    return served;
+}
+
+static void count_timers(void *arg)
+{
+    *(uint64_t *)arg = bm_reactor_stats(bm_core_current()->reactor)->timers;
+}
+
+TEST(sessions_short_of_fd_credit_cost_an_idle_reactor_no_timer)
+{
+    struct rlimit before;
+    struct served *served = served_short_of_fds(1, &before);
+    uint64_t timers_before, timers_after;
+    served_run(served->runtime, 0, count_timers, &timers_before);
+    /* One timer is the request's own: how long nothing else happens. */
+    struct bm_message_head head = {
+        .open = true, .name = {"hold", 4}, .deadline_ns = 1500 * (uint64_t)BEAM_MS};
+    raw_clear(&packet);
+    raw_put_head(&packet, 1, BM_MSG_OPEN | BM_MSG_END, 0, &head, NULL);
+    raw_send(&many[0], &packet);
+    CHECK(raw_find(&many[0], BM_FRAME_END, 1));
+    served_run(served->runtime, 0, count_timers, &timers_after);
+    CHECK_UINT(timers_after - timers_before, 1);
+    for (unsigned i = 0; i < MANY; i++)
+        raw_close(&many[i]);
+    served_check_clean(served);
+    served_stop(served);
+    REQUIRE_INT(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+static void find_least_grant(void *arg)
+{
+    const struct bm_list *all = &bm_core_current()->sessions;
+    unsigned *least = arg;
+    *least = UINT_MAX;
+    for (struct bm_list *n = all->next; n != all; n = n->next) {
+        const beam_session *session = bm_list_entry(n, beam_session, node);
+        if (session->fds_granted < *least)
+            *least = session->fds_granted;
+    }
+}
+
+static unsigned least_grant(const struct served *served, unsigned reactor)
+{
+    unsigned least;
+    served_run(served->runtime, reactor, find_least_grant, &least);
+    return least;
+}
+
+static void fd_credit_goes_round(unsigned reactors)
+{
+    struct rlimit before;
+    struct served *served = served_short_of_fds(reactors, &before);
+    /* Those who were the last to come have found nothing; they stay. */
+    for (unsigned i = 0; i < reactors; i++)
+        CHECK_UINT(least_grant(served, i), 0);
+    for (unsigned i = 0; i < MANY - 2; i++)
+        raw_close(&many[i]);
+    for (unsigned i = 0; i < reactors; i++)
+        WAIT_UNTIL(least_grant(served, i) > 0);
+    for (unsigned i = MANY - 2; i < MANY; i++)
+        raw_close(&many[i]);
+    served_check_clean(served);
+    served_stop(served);
+    REQUIRE_INT(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+TEST(what_an_ended_session_gives_back_of_fds_goes_to_those_who_wait)
+{
+    fd_credit_goes_round(1);
+}
+
+TEST(what_an_ended_session_gives_back_of_fds_goes_to_those_on_another_reactor)
+{
+    fd_credit_goes_round(2);
 }
 
 /* --- closed while something is under way ----------------------------------------------------- */

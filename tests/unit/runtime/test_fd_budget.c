@@ -104,3 +104,49 @@ TEST(fd_budget_holds_for_sessions_of_many_threads)
     bm_fd_budget_return(QUARTER / 2);
     restore();
 }
+
+/* --- the line --------------------------------------------------------------------------------- */
+
+struct waiter {
+    struct bm_fd_waiter waiter;
+    unsigned woken;
+};
+
+static void count_wake(struct bm_fd_waiter *waiter)
+{
+    bm_container_of(waiter, struct waiter, waiter)->woken++;
+}
+
+TEST(fd_budget_wakes_those_in_line_in_turn_when_something_comes_back)
+{
+    struct waiter w[2] = {{.waiter.wake = count_wake}, {.waiter.wake = count_wake}};
+    unsigned share = bm_fd_budget_take(6);
+    REQUIRE_UINT(share, 6);
+    bm_fd_budget_return(1); /* nobody is there */
+    bm_fd_budget_wait(&w[0].waiter);
+    bm_fd_budget_wait(&w[1].waiter);
+    bm_fd_budget_wait(&w[0].waiter);
+    CHECK_UINT(w[0].woken + w[1].woken, 0);
+    bm_fd_budget_return(0);
+    CHECK_UINT(w[0].woken + w[1].woken, 0);
+    bm_fd_budget_return(1);
+    CHECK_UINT(w[0].woken, 1);
+    uint64_t turn = bm_fd_budget_turn();
+    bm_fd_budget_pass_on(&w[0].waiter, turn, true);
+    CHECK_UINT(w[1].woken, 1);
+    bm_fd_budget_pass_on(&w[1].waiter, turn, false);
+    CHECK_UINT(w[1].woken, 2); /* alone it goes on */
+    bm_fd_budget_pass_on(&w[1].waiter, turn, true);
+    CHECK_UINT(w[0].woken, 1);
+    CHECK_UINT(w[1].woken, 2);
+    bm_fd_budget_return(2);
+    CHECK_UINT(w[0].woken, 2);
+    bm_fd_budget_leave(&w[1].waiter);
+    bm_fd_budget_leave(&w[1].waiter);
+    bm_fd_budget_return(1);
+    CHECK_UINT(w[0].woken, 3);
+    CHECK_UINT(w[1].woken, 2);
+    bm_fd_budget_leave(&w[0].waiter);
+    bm_fd_budget_return(1);
+    CHECK_UINT(w[0].woken, 3);
+}
