@@ -165,6 +165,7 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
     if (session->peer_draining && goaway->last_id >= session->peer_last_id)
         return true;
     session->peer_draining = true;
+    bm_callers_go_on(session);
     session->peer_last_id = lose_unserved(session, goaway->last_id);
     bm_session_check_drained(session);
     return alive(session);

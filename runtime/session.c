@@ -56,6 +56,7 @@ void bm_session_init(beam_session *session, struct bm_core *core, const struct b
     bm_list_init(&session->events);
     bm_list_init(&session->ready);
     bm_list_init(&session->large_waiting);
+    bm_list_init(&session->callers);
     bm_list_init(&session->blocked);
     bm_list_init(&session->held);
     bm_list_init(&session->holders);
@@ -76,7 +77,7 @@ void bm_session_dispose(beam_session *session)
 {
     struct bm_core *core = session->core;
     bm_assert(session->state == BM_SESSION_CLOSED);
-    bm_assert(bm_list_empty(&session->channels));
+    bm_assert(bm_list_empty(&session->channels) && bm_list_empty(&session->callers));
     bm_assert(!bm_timer_armed(&session->hello_timer));
     bm_assert(!bm_list_linked(&session->fds_node));
     bm_assert(!bm_list_linked(&session->notify_node));
@@ -358,6 +359,7 @@ void bm_session_run_due(beam_session *session)
     }
     if (session->writable_due) {
         session->writable_due = false;
+        bm_callers_go_on(session);
         if (session->handle && session->handlers && session->handlers->on_writable &&
             session->state != BM_SESSION_CLOSED)
             session->handlers->on_writable(session, session->arg);
@@ -418,6 +420,7 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
                         session->hello_sent ? BEAM_UNKNOWN : BEAM_UNAVAILABLE, session->close_text);
     while ((node = bm_list_pop_front(&session->holders)))
         bm_list_entry(node, beam_channel, holds_node)->holds_of = NULL;
+    bm_callers_go_on(session);
     session->closed_due = true;
     notify_session(session);
     session->carrier->abort(session);
@@ -495,6 +498,7 @@ void beam_session_drain(beam_session *session)
     if (session->state == BM_SESSION_CLOSED || session->draining)
         return;
     session->draining = true;
+    bm_callers_go_on(session);
     /* Event channels have no end of their own; they would keep the session open for ever. */
     struct bm_list *node = session->channels.next;
     while (node != &session->channels) {

@@ -109,6 +109,7 @@ struct beam_session {
     /* Those who were refused (-EAGAIN). Messages on a channel wait as that channel: in `blocked`, which
      * every flush walks, or on no list while the channel lacks credit of its own, which CREDIT alone
      * can bring. Calls and opens have no channel yet: they want the session's on_writable. */
+    struct bm_list callers;               /* calls of foreign threads that wait for it: wait.c */
     struct bm_list blocked;               /* channels that wait for the queue, fds or channels */
     bool want_channels;                   /* one of them waits for room for attached channels */
     bool want_writable;                   /* a call or an open waits */
@@ -237,6 +238,10 @@ void bm_session_unblock(beam_session *session);
 void bm_session_unblock_later(beam_session *session);
 /* Has the session's on_writable run, later, if a call or an open waits for it. */
 void bm_session_writable(beam_session *session);
+
+/* There may be room, or there will be none any more: the blocking calls of foreign threads that wait for
+ * it go on, or end. Runs nothing of the application. wait.c */
+void bm_callers_go_on(beam_session *session);
 
 /* --- what the application is told --- */
 

@@ -2,7 +2,12 @@
  * the caller sleeps on a futex in a slot both refer to. Whoever of the two leaves last frees the
  * slot, so a call that times out leaves at once and a late answer finds a place to be dropped in.
  *
- * Invariant: from the post until `done` the fields of the slot are the reactor's, else the caller's. */
+ * A call that finds no room stands in its session's `callers` and is tried again when there is some. It
+ * is the caller who watches the time: leaving, he takes a call that still waits back with him, which is
+ * how he knows that it has surely not run.
+ *
+ * Invariant: from the post until `done` the fields of the slot are the reactor's, else the caller's; and
+ * the caller's again once he has given up a call that waits. */
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
@@ -19,9 +24,20 @@
 #include "runtime/runtime.h"
 #include "runtime/session.h"
 
-#define TEXT_LEN_MAX 4096u /* PATH_MAX; a name or URL that is longer is none */
+#define LEFT_ALONE_NS (10 * BM_NS_PER_MS) /* ours: how long one that gave up may lie about */
+#define TEXT_LEN_MAX 4096u                /* PATH_MAX; a name or URL that is longer is none */
+
+enum call_stage {
+    CALL_TRIED,    /* the reactor tries it, or has made it; or has not looked at it yet */
+    CALL_WAITS,    /* for room: not made */
+    CALL_GIVEN_UP, /* its caller is gone */
+};
 
 struct slot {
+    _Atomic uint32_t stage; /* of a call; acq_rel: whose the message is hangs on it */
+    struct bm_list node;    /* session->callers */
+    struct bm_timer timer;  /* ... and a look whether the caller is still there */
+    uint64_t deadline_ns;
     _Atomic unsigned refs; /* acq_rel: the last one frees */
     _Atomic uint32_t done; /* release by the reactor; acquire by the caller; the futex */
     int result;            /* 0, > 0: a status code, < 0: -errno */
@@ -115,13 +131,100 @@ static void on_reply(const struct beam_status *status, const beam_message *messa
     slot_finish(slot, result);
 }
 
+static bool move_on(struct slot *slot, uint32_t from, uint32_t to)
+{
+    return atomic_compare_exchange_strong_explicit(&slot->stage, &from, to, memory_order_acq_rel,
+                                                   memory_order_acquire);
+}
+
+static void wait_for_room(struct slot *slot)
+{
+    bm_list_push_back(&slot->session->callers, &slot->node);
+    if (slot->deadline_ns != UINT64_MAX && !bm_timer_armed(&slot->timer))
+        bm_timer_arm(slot->session->core->reactor, &slot->timer,
+                     bm_clock_after(slot->deadline_ns, LEFT_ALONE_NS));
+}
+
+static void wait_no_more(struct slot *slot)
+{
+    bm_list_unlink(&slot->node);
+    bm_timer_cancel(slot->session->core->reactor, &slot->timer);
+}
+
+static void on_caller_late(struct bm_timer *timer)
+{
+    struct slot *slot = bm_container_of(timer, struct slot, timer);
+    struct bm_reactor *reactor = slot->session->core->reactor;
+    if (atomic_load_explicit(&slot->stage, memory_order_acquire) == CALL_GIVEN_UP) {
+        wait_no_more(slot);
+        slot_unref(slot);
+    } else {
+        bm_timer_arm(reactor, timer, bm_reactor_now_ns(reactor) + LEFT_ALONE_NS);
+    }
+}
+
+/* Its stage is CALL_TRIED. */
+static void try_call(struct slot *slot)
+{
+    int r =
+        beam_call(slot->session, slot->text, &slot->message, on_reply, slot, &slot->call_options);
+    if (r == -EAGAIN && move_on(slot, CALL_TRIED, CALL_WAITS)) {
+        wait_for_room(slot);
+        return;
+    }
+    wait_no_more(slot);
+    if (r < 0)
+        slot_finish(slot, r);
+}
+
+static bool nobody_can_go_on(const beam_session *session)
+{
+    return session->state != BM_SESSION_CLOSED && !session->draining && !session->peer_draining &&
+           (session->opened_here >= session->peer_channels_max ||
+            session->queue_len >= session->limits.queue_len_max);
+}
+
+void bm_callers_go_on(beam_session *session)
+{
+    struct bm_list todo;
+    struct bm_list *node;
+    uint64_t now = bm_clock_now_ns();
+    bm_list_init(&todo);
+    bm_list_splice_back(&todo, &session->callers);
+    while (!nobody_can_go_on(session) && (node = bm_list_pop_front(&todo))) {
+        struct slot *slot = bm_list_entry(node, struct slot, node);
+        if (slot->deadline_ns <= now && session->state != BM_SESSION_CLOSED) {
+            wait_for_room(slot); /* its caller is about to leave */
+        } else if (move_on(slot, CALL_WAITS, CALL_TRIED)) {
+            if (slot->deadline_ns != UINT64_MAX)
+                slot->call_options.timeout_ns =
+                    slot->deadline_ns > now ? slot->deadline_ns - now : 1;
+            try_call(slot);
+        } else {
+            wait_no_more(slot);
+            slot_unref(slot);
+        }
+    }
+    if (bm_list_empty(&todo))
+        return;
+    /* Those who were not asked may need less than those who were. */
+    bm_session_wants_writable(session, 0, 1);
+    bm_list_splice_back(&todo, &session->callers);
+    bm_list_splice_back(&session->callers, &todo);
+}
+
 static void call_here(void *arg)
 {
     struct slot *slot = arg;
-    int r =
-        beam_call(slot->session, slot->text, &slot->message, on_reply, slot, &slot->call_options);
-    if (r < 0)
-        slot_finish(slot, r);
+    bm_timer_init(&slot->timer, on_caller_late);
+    if (bm_list_empty(&slot->session->callers)) {
+        try_call(slot);
+    } else if (move_on(slot, CALL_TRIED, CALL_WAITS)) {
+        wait_for_room(slot); /* behind those who came before */
+        bm_callers_go_on(slot->session);
+    } else {
+        slot_unref(slot);
+    }
 }
 
 int beam_call_wait(beam_session *session, const char *service, beam_message **message,
@@ -145,6 +248,7 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
     slot->session = session;
     slot->message = *message;
     slot->call_options = (struct beam_call_options){.timeout_ns = timeout};
+    slot->deadline_ns = deadline;
 
     r = orphan ? -ESHUTDOWN
                : bm_mailbox_post_wait(session->core->reactor, call_here, slot, deadline);
@@ -162,6 +266,9 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
             *ret_reply = bm_take_ptr(slot->message);
         else if (r < 0)
             *message = bm_take_ptr(slot->message); /* not taken after all */
+    } else if (atomic_exchange_explicit(&slot->stage, CALL_GIVEN_UP, memory_order_acq_rel) ==
+               CALL_WAITS) {
+        *message = bm_take_ptr(slot->message);
     } else {
         r = BEAM_DEADLINE_EXCEEDED;
         if (ret_reply)

@@ -149,15 +149,16 @@ BEAM_EXPORT int beam_call(beam_session *session, const char *service, beam_messa
                           const struct beam_call_options *options);
 
 /* The same from a thread that is no reactor, waiting for the end, on a session whose handle the
- * caller holds.
+ * caller holds. What beam_call says -EAGAIN to, this waits for, as long as timeout_ns allows.
  *
  *   - 0: the request ended with OK. *ret_reply is the answer, the caller's, to be used on any
  *     thread; NULL: it was empty.
  *   - Above 0: the status code it ended with. *ret_reply is a message whose metadata are the
  *     details, "message" among them for people; or NULL. When timeout_ns is over this returns
  *     BEAM_DEADLINE_EXCEEDED at once, whatever the peer does.
- *   - Below 0: the call was not made, and the message is still the caller's. Errors as beam_call;
- *     -EAGAIN too, as room is not waited for. -EDEADLK: on a reactor. -BEAM_EFORKED.
+ *   - Below 0: the call was not made, and the message is still the caller's. Errors as beam_call, but
+ *     for -EAGAIN. -ETIMEDOUT: there was no room until timeout_ns was over. -EDEADLK: on a reactor.
+ *     -BEAM_EFORKED.
  *
  * ret_reply may be NULL. The answer's fds stay in it. Channels attached to it are reset, because only
  * a reactor could use them. */

@@ -1,5 +1,6 @@
 /* Threads that are no reactors: blocking calls, posts, timers, the start and the stop. Over rings and
  * over a unix socket, through the public headers alone. */
+#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -28,10 +29,11 @@ static void random_url(void)
              (unsigned long long)random);
 }
 
-static void open_both(bool unix_socket, const char *name, beam_handler *handler, void *arg)
+static void open_both_limited(bool unix_socket, const struct beam_limits *limits, const char *name,
+                              beam_handler *handler, void *arg)
 {
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.reactors = 2, .transports = transports);
+        BEAM_RUNTIME_OPTIONS(.reactors = 2, .transports = transports, .limits = *limits);
     REQUIRE_INT(beam_runtime_new(&options, &server), 0);
     REQUIRE_INT(beam_serve(server, name, handler, arg), 0);
     client = server;
@@ -44,6 +46,12 @@ static void open_both(bool unix_socket, const char *name, beam_handler *handler,
         snprintf(url, sizeof(url), "ring:1");
     }
     REQUIRE_INT(beam_start(server), 0);
+}
+
+static void open_both(bool unix_socket, const char *name, beam_handler *handler, void *arg)
+{
+    static const struct beam_limits by_default;
+    open_both_limited(unix_socket, &by_default, name, handler, arg);
 }
 
 static void close_both(void)
@@ -254,6 +262,91 @@ BOTH(stop_ends_blocking_calls)
     beam_session_free(session);
     close_both();
     sem_destroy(&asked);
+}
+
+/* --- no room ---------------------------------------------------------------------------------- */
+
+static const struct beam_limits one_channel = {.channels_max = 1};
+
+BOTH(blocking_calls_wait_for_room)
+{
+    open_both_limited(unix_socket, &one_channel, "add.one", on_add_one, NULL);
+    REQUIRE_INT(beam_connect_wait(client, url, NULL, &shared_session), 0);
+    run_threads(call_many);
+    shared_session = beam_session_free(shared_session);
+    close_both();
+}
+
+static void *ask_slowly(void *arg)
+{
+    int *result = arg;
+    BEAM_CLEANUP(beam_message_freep) beam_message *question = beam_message_new();
+    *result = beam_call_wait(shared_session, "slow", &question, NULL, NULL);
+    return NULL;
+}
+
+BOTH(blocking_call_that_found_no_room_in_time_has_surely_not_run)
+{
+    sem_init(&asked, 0, 0);
+    sem_init(&may_answer, 0, 0);
+    open_both_limited(unix_socket, &one_channel, "slow", on_slow, NULL);
+    REQUIRE_INT(beam_connect_wait(client, url, NULL, &shared_session), 0);
+    pthread_t thread;
+    int result = -1;
+    REQUIRE_INT(pthread_create(&thread, NULL, ask_slowly, &result), 0);
+    wait_for(&asked);
+    beam_message *question = beam_message_new();
+    for (unsigned i = 0; i < 5; i++) {
+        uint64_t before = beam_now_ns();
+        CHECK_INT(beam_call_wait(shared_session, "slow", &question,
+                                 &BEAM_CALL_OPTIONS(.timeout_ns = 20 * BEAM_MS), NULL),
+                  -ETIMEDOUT);
+        CHECK(beam_now_ns() - before >= 20 * BEAM_MS);
+        REQUIRE(question != NULL);
+    }
+    CHECK_INT(beam_post(server, slow_reactor, answer_slow, NULL), 0);
+    wait_for(&may_answer);
+    pthread_join(thread, NULL);
+    CHECK_INT(result, 0);
+    CHECK_INT(sem_trywait(&asked), -1);
+
+    /* The room is there again, for one. */
+    REQUIRE_INT(pthread_create(&thread, NULL, ask_slowly, &result), 0);
+    wait_for(&asked);
+    CHECK_INT(beam_post(server, slow_reactor, answer_slow, NULL), 0);
+    pthread_join(thread, NULL);
+    CHECK_INT(result, 0);
+    beam_message_free(question);
+    shared_session = beam_session_free(shared_session);
+    close_both();
+    sem_destroy(&asked);
+    sem_destroy(&may_answer);
+}
+
+BOTH(blocking_calls_that_wait_for_room_end_with_their_session)
+{
+    sem_init(&asked, 0, 0);
+    sem_init(&may_answer, 0, 0);
+    open_both_limited(unix_socket, &one_channel, "slow", on_slow, NULL);
+    REQUIRE_INT(beam_connect_wait(client, url, NULL, &shared_session), 0);
+    pthread_t threads[THREADS];
+    int results[THREADS];
+    REQUIRE_INT(pthread_create(&threads[0], NULL, ask_slowly, &results[0]), 0);
+    wait_for(&asked);
+    for (unsigned i = 1; i < THREADS; i++)
+        REQUIRE_INT(pthread_create(&threads[i], NULL, ask_slowly, &results[i]), 0);
+    beam_runtime_stop(client);
+    for (unsigned i = 1; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK_INT(results[i], -ESHUTDOWN);
+    }
+    CHECK_INT(beam_post(server, slow_reactor, answer_slow, NULL), 0);
+    pthread_join(threads[0], NULL);
+    CHECK_INT(results[0], 0);
+    shared_session = beam_session_free(shared_session);
+    close_both();
+    sem_destroy(&asked);
+    sem_destroy(&may_answer);
 }
 
 /* --- where it is not allowed ----------------------------------------------------------------- */
