@@ -700,6 +700,7 @@ static void unix_abort(beam_session *session)
     us->closing = true;
     us->receiving = false;
     bm_timer_cancel(core->reactor, &us->retry_timer);
+    bm_timer_cancel(core->reactor, &us->receive_timer);
     if (core->packets)
         bm_buffers_unwait(core->packets, &us->buffers_waiter);
     bm_op_cancel(core->reactor, &us->connect_op);

@@ -3,17 +3,20 @@
  *
  * A multishot ends for many reasons (no buffer, a full completion queue, an error); whatever the
  * reason, it is armed again unless the session is ending. Without a buffer it waits for one to come
- * home. Every fd of a packet is put into its message, or closed, on every path. */
+ * home, without memory of the kernel's a little while. Every fd of a packet is put into its message, or closed, on every path. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
 #include "runtime/unix_session.h"
 #include "uring/packet.h"
+
+#define RECEIVE_RETRY_NS (10 * BM_NS_PER_MS) /* ours: the kernel has no memory, or puts it off */
 
 /* The fds of one packet while its frames are taken apart. */
 struct fds {
@@ -296,7 +299,20 @@ static void receive_again(struct bm_unix_session *us, int res)
         bm_buffers_wait(core->packets, &us->buffers_waiter);
         return;
     }
+    if (res == -ENOMEM || res == -EAGAIN) {
+        /* Nothing tells when that is over, and asking at once is mostly told the same. */
+        bm_timer_arm(core->reactor, &us->receive_timer,
+                     bm_reactor_now_ns(core->reactor) + RECEIVE_RETRY_NS);
+        return;
+    }
     bm_reactor_count_rearm(core->reactor);
+    bm_unix_receive_start(us);
+}
+
+static void on_receive_retry(struct bm_timer *timer)
+{
+    struct bm_unix_session *us = bm_container_of(timer, struct bm_unix_session, receive_timer);
+    bm_reactor_count_rearm(us->session.core->reactor);
     bm_unix_receive_start(us);
 }
 
@@ -345,6 +361,7 @@ void bm_unix_receive_init(struct bm_unix_session *us)
     us->receive_op.group = BM_PACKET_GROUP;
     us->receive_form = (struct msghdr){.msg_controllen = BM_UNIX_CONTROL_LEN};
     us->buffers_waiter.fn = on_buffer_home;
+    bm_timer_init(&us->receive_timer, on_receive_retry);
 }
 
 void bm_unix_receive_start(struct bm_unix_session *us)

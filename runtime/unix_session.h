@@ -29,6 +29,7 @@ struct bm_unix_session {
     struct bm_unix_packet packet;
     struct bm_timer retry_timer; /* connect: the backlog is full; send: no memory, or deserted */
     uint64_t retry_ns;
+    struct bm_timer receive_timer; /* the kernel had no memory for a receive */
 };
 
 static inline struct bm_unix_session *bm_unix_of(beam_session *session)

@@ -483,6 +483,49 @@ TEST(a_packet_without_memory_in_the_kernel_keeps_nobody_busy)
     bm_completion_hook.fn = NULL;
 }
 
+static void receives_are_calm_while_they_fail(int error)
+{
+    static struct raw_peer peer;
+    await_storm();
+    struct served *served = served_start(NULL);
+    raw_open_session(&peer, served->name);
+    begin_storm(BM_OP_RECVMSG_MULTISHOT, error);
+    raw_close(&peer); /* from now on each receive ends at once */
+    check_calm(-1);
+    atomic_store(&storm.kind, NO_KIND);
+    /* What was there to be received is, in the end. */
+    served_check_clean(served);
+    served_stop(served);
+    bm_completion_hook.fn = NULL;
+}
+
+TEST(a_receive_without_memory_in_the_kernel_keeps_nobody_busy)
+{
+    receives_are_calm_while_they_fail(-ENOMEM);
+}
+
+TEST(a_receive_that_is_put_off_by_the_kernel_keeps_nobody_busy)
+{
+    receives_are_calm_while_they_fail(-EAGAIN);
+}
+
+TEST(a_session_may_be_closed_while_its_receive_waits)
+{
+    static struct raw_peer peer;
+    await_storm();
+    struct served *served = served_start(NULL);
+    raw_open_session(&peer, served->name);
+    begin_storm(BM_OP_RECVMSG_MULTISHOT, -ENOMEM);
+    raw_close(&peer);
+    WAIT_UNTIL(atomic_load(&storm.count) > 1);
+    beam_runtime_stop(served->runtime);
+    atomic_store(&storm.kind, NO_KIND);
+    raw_close(&served->good);
+    served->runtime = beam_runtime_free(served->runtime);
+    bm_completion_hook.fn = NULL;
+    CHECK(true);
+}
+
 TEST(any_completion_may_fail_once)
 {
     sweep_completions(false);
