@@ -607,7 +607,9 @@ static void tell_end(beam_channel *channel, const struct beam_status *status)
         return;
     case BM_CHANNEL_SINK:
         if (channel->hop)
-            bm_forward_events_ended(channel);
+            bm_forward_events_ended(channel, status->code);
+        else if (status->code != BEAM_OK)
+            bm_request_events_lost(channel);
         return;
     case BM_CHANNEL_REQUEST:
         return;

@@ -302,6 +302,8 @@ void bm_call_end(beam_channel *channel, const struct beam_status *status);
 void bm_request_run(beam_channel *channel, beam_message *message);
 /* The caller's direction has ended (code OK), or nobody waits for the answer any more. */
 void bm_request_peer_end(beam_channel *channel, const struct beam_status *status);
+/* The sender of events has aborted their channel, or is lost: those that are kept hear of it. */
+void bm_request_events_lost(beam_channel *channel);
 
 /* --- deadline and name --- */
 /* Absolute, on bm_reactor_now_ns(); UINT64_MAX: none. When it passes, the channel is aborted with

@@ -41,8 +41,9 @@ struct bm_hop {
     struct beam_peer peer; /* who asks, for the handler to know */
     beam_message *first;   /* opens far; NULL once it has */
     struct bm_list waiting_node;
-    beam_request *request; /* near is a request of ours to answer; or NULL */
-    bool events;           /* near is a sink of events: nothing comes back */
+    beam_request *request;      /* near is a request of ours to answer; or NULL */
+    bool events;                /* near is a sink of events: nothing comes back */
+    enum beam_code events_code; /* ... and how their sender has ended */
 };
 
 static const struct beam_channel_handlers channel_handlers;
@@ -183,7 +184,7 @@ static bool pump(struct bm_hop *hop, struct end *to)
             hop_free(hop);
             return false;
         }
-        beam_channel_end(to->channel);
+        bm_channel_end(to->channel, hop->events_code, NULL);
         if (hop->near.ended && hop->far.ended) {
             hop_free(hop);
             return false;
@@ -444,12 +445,13 @@ void bm_forward(beam_channel *channel, beam_message *message)
         forward_request(channel, message);
 }
 
-void bm_forward_events_ended(beam_channel *channel)
+void bm_forward_events_ended(beam_channel *channel, enum beam_code code)
 {
     struct bm_hop *hop = channel->hop;
     channel->hop = NULL;
     hop->near.channel = NULL;
-    /* What was accepted goes on. */
+    /* What was accepted goes on, and how it ended behind that. */
+    hop->events_code = code;
     hop->far.ending = true;
     (void)pump(hop, &hop->far);
 }

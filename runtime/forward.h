@@ -11,7 +11,7 @@ struct bm_core;
  * handler. */
 void bm_forward(beam_channel *channel, beam_message *message);
 
-/* The sender of events that have been forwarded has ended its channel, or lost it. */
-void bm_forward_events_ended(beam_channel *channel);
+/* The sender of events that have been forwarded has ended its channel, or is lost. */
+void bm_forward_events_ended(beam_channel *channel, enum beam_code code);
 
 #endif

@@ -2,7 +2,7 @@
  * taken when it reaches the handler is the application's until it has answered (release).
  *
  * Events of one name share a channel, and so a request: each event that is kept takes a reference,
- * and ending one gives one back.
+ * and ending one gives one back. They share what beam_request_on_cancel has set, too.
  *
  * Invariants: a request is answered once, and whatever the application does, its caller hears an
  * end; an answer is never refused to the handler for want of credit, it waits in line. */
@@ -24,6 +24,13 @@
 
 #define WAITING_ANSWERS_MAX (64u << 20) /* ours: beyond it large answers become errors */
 
+/* What an event has set is over with the last that was kept. */
+static void forget_cancel_of_events(beam_request *request)
+{
+    if (request->kept_events == 0 && !request->kept)
+        request->on_cancel = NULL;
+}
+
 void bm_request_run(beam_channel *channel, beam_message *message)
 {
     beam_request *request = bm_channel_request(channel);
@@ -42,6 +49,7 @@ void bm_request_run(beam_channel *channel, beam_message *message)
         request->kept = false;
         request->kept_events++; /* its reference is the application's until it ends the event */
     } else if (event) {
+        forget_cancel_of_events(request);
         bm_channel_unref(channel);
     } else if (!request->answered && !request->kept) {
         beam_fail(request, BEAM_INTERNAL, "handler returned without an answer");
@@ -54,8 +62,10 @@ static void end_event(beam_request *request)
 {
     if (request->in_handler && request->kept) {
         request->kept = false;
+        forget_cancel_of_events(request);
     } else if (request->kept_events > 0) {
         request->kept_events--;
+        forget_cancel_of_events(request);
         bm_channel_unref(&request->channel);
     }
 }
@@ -98,6 +108,19 @@ void bm_request_peer_end(beam_channel *channel, const struct beam_status *status
         h->on_end(channel, status, channel->arg);
     }
     if (request->on_cancel && !request->answered)
+        request->on_cancel(request, request->on_cancel_arg);
+    bm_channel_unref(channel);
+}
+
+void bm_request_events_lost(beam_channel *channel)
+{
+    beam_request *request = bm_channel_request(channel);
+    if (request->cancelled || request->kept_events == 0)
+        return;
+    request->cancelled = true;
+    bm_channel_ref(channel);
+    cancel_children(request);
+    if (request->on_cancel)
         request->on_cancel(request, request->on_cancel_arg);
     bm_channel_unref(channel);
 }

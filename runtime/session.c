@@ -271,7 +271,7 @@ void bm_session_credited(beam_session *session, beam_channel *channel)
 {
     if (channel->send_credit <= 0)
         return;
-    if (channel->out_head)
+    if (!bm_message_queue_empty(&channel->out))
         bm_channel_make_ready(channel);
     if (!channel->blocked)
         return;

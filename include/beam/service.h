@@ -72,7 +72,9 @@ BEAM_EXPORT void beam_request_keep(beam_request *request);
 
 /* fn runs once if nobody waits for the answer any more before the request was ended: it was
  * cancelled, its deadline has passed, or the session is lost. The request is still to be ended, by
- * fn or later; what is sent goes nowhere. fn NULL: no more. */
+ * fn or later; what is sent goes nowhere. fn NULL: no more. For a kept event: its sender has aborted the
+ * channel of its events, or the session is lost; those of one sender and name that are kept share one
+ * request, and so one fn, which runs once for all of them. */
 BEAM_EXPORT void beam_request_on_cancel(beam_request *request,
                                         void (*fn)(beam_request *request, void *arg), void *arg);
 

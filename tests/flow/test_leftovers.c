@@ -12,7 +12,7 @@ static beam_request *kept[KEPT_MAX]; /* the server's */
 static unsigned kept_count;
 
 struct counts {
-    _Atomic unsigned kept, right, replies, messages, cancelled;
+    _Atomic unsigned lost, kept, right, replies, messages, cancelled;
     _Atomic int codes[2];
     _Atomic uint64_t channels;
 };
@@ -116,6 +116,56 @@ FLOW_TEST(kept_events_stay_valid_when_their_session_is_gone)
     flow_settle();
     flow_at_server(end_lasting, counts);
     CHECK_UINT(counts->right, 5);
+}
+
+static void on_lasting_lost(beam_request *request, void *arg)
+{
+    if (beam_request_is_cancelled(request))
+        ((struct counts *)arg)->lost++;
+}
+
+static void on_watchful(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_request_on_cancel(request, on_lasting_lost, arg);
+    on_lasting(request, message, arg);
+}
+
+static void lose_watchful(bool at_home, bool end_first)
+{
+    struct counts *counts = flow_share(sizeof(*counts));
+    kept_count = 0;
+    (at_home ? flow_serve_at_home : flow_serve)("lasting", on_watchful, counts);
+    flow_start(NULL);
+    for (unsigned i = 0; i < 3; i++)
+        CHECK_INT(send_event("lasting", 0), 0);
+    FLOW_WAIT(counts->kept == 3);
+    flow_settle();
+    CHECK_UINT(counts->lost, 0);
+    if (end_first)
+        (at_home ? flow_at_home : flow_at_server)(end_lasting, counts);
+    beam_session_free(flow.session);
+    flow.session = flow_connect(NULL, NULL);
+    if (!end_first)
+        FLOW_WAIT(counts->lost == 1);
+    flow_settle();
+    CHECK_UINT(counts->lost, end_first ? 0 : 1);
+    (at_home ? flow_at_home : flow_at_server)(end_lasting, counts);
+    CHECK_UINT(counts->right, 3);
+}
+
+FLOW_TEST(kept_events_hear_once_that_their_session_is_lost)
+{
+    lose_watchful(false, false);
+}
+
+FLOW_TEST(kept_events_of_another_reactor_hear_once_that_their_session_is_lost)
+{
+    lose_watchful(true, false);
+}
+
+FLOW_TEST(events_that_were_ended_hear_nothing_more)
+{
+    lose_watchful(false, true);
 }
 
 /* --- calls made for an event ----------------------------------------------------------------- */
