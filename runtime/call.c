@@ -12,6 +12,7 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/options.h"
 #include "runtime/session.h"
 
 /* What a request inherits from the one it is made for. */
@@ -25,9 +26,9 @@ static int find_lineage(const beam_session *session, const struct beam_call_opti
                         struct lineage *ret)
 {
     uint64_t now = bm_reactor_now_ns(session->core->reactor);
-    beam_request *request = options ? options->parent : NULL;
+    beam_request *request = options->parent;
     *ret = (struct lineage){.parent = request, .deadline_ns = UINT64_MAX};
-    if (options && options->timeout_ns > 0)
+    if (options->timeout_ns > 0)
         ret->deadline_ns = bm_clock_after(now, options->timeout_ns);
     if (!request)
         return 0;
@@ -89,11 +90,14 @@ static int open_named(beam_session *session, const char *service, beam_message *
 {
     size_t name_len = service ? strlen(service) : 0;
     beam_message *m = *message;
+    struct beam_call_options wanted;
     struct lineage lineage;
     beam_channel *channel;
     if (name_len == 0 || name_len > BM_NAME_LEN_MAX || !bm_utf8_valid(service, name_len))
         return -EINVAL;
-    int r = find_lineage(session, options, &lineage);
+    int r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r >= 0)
+        r = find_lineage(session, &wanted, &lineage);
     if (r >= 0)
         r = bm_message_seal(m);
     if (r >= 0)

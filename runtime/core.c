@@ -16,6 +16,7 @@
 #include "runtime/frame.h"
 #include "runtime/listener.h"
 #include "runtime/message.h"
+#include "runtime/options.h"
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
 #include "runtime/session.h"
@@ -311,6 +312,7 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
                  beam_session **ret_session)
 {
     struct bm_core *core = bm_core_current();
+    struct beam_connect_options wanted;
     beam_session *session;
     int r;
     if (!core || core->runtime != runtime)
@@ -321,6 +323,9 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
         return -BEAM_EFORKED;
     if (core->stopping)
         return -ESHUTDOWN;
+    r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r < 0)
+        return r;
 
     if (strncmp(url, "ring:", 5) == 0) {
         char *end;
@@ -334,7 +339,7 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
     }
     if (r < 0)
         return r;
-    *ret_session = hand_out(core, session, options);
+    *ret_session = hand_out(core, session, &wanted);
     return 0;
 }
 

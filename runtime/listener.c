@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "runtime/core.h"
+#include "runtime/options.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 
@@ -91,7 +92,10 @@ int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen
         return -BEAM_EURL;
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
-    int r = transport->listen(runtime, url, options, &listener);
+    struct beam_listen_options wanted;
+    int r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r >= 0)
+        r = transport->listen(runtime, url, &wanted, &listener);
     if (r < 0)
         return r;
     listener->transport = transport;

@@ -18,6 +18,7 @@
 #include "runtime/frame.h"
 #include "runtime/listener.h"
 #include "runtime/message.h"
+#include "runtime/options.h"
 #include "runtime/post.h"
 #include "runtime/ring.h"
 #include "runtime/session.h"
@@ -186,8 +187,10 @@ static void free_cores(beam_runtime *runtime)
 
 int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **ret_runtime)
 {
-    struct beam_runtime_options wanted =
-        options ? *options : (struct beam_runtime_options){.size = sizeof(wanted)};
+    struct beam_runtime_options wanted;
+    int r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r < 0)
+        return r;
     unsigned count = wanted.reactors ? wanted.reactors : 1;
     unsigned transports = 0;
     while (wanted.transports && transports <= BM_TRANSPORTS_MAX && wanted.transports[transports])
@@ -219,7 +222,7 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     pthread_cond_init(&runtime->start_cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
 
-    int r = new_cores(runtime);
+    r = new_cores(runtime);
     if (r < 0)
         return r;
     if (wanted.embedded) {

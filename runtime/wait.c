@@ -21,6 +21,7 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/options.h"
 #include "runtime/runtime.h"
 #include "runtime/session.h"
 
@@ -234,12 +235,16 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
         return -EDEADLK;
     if (!service || !fits(service) || !session->handle)
         return -EINVAL;
+    struct beam_call_options wanted;
+    int r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r < 0)
+        return r;
     bool orphan = bm_session_is_orphan(session);
     if (!orphan && bm_runtime_forked(session->core->runtime))
         return -BEAM_EFORKED;
-    uint64_t timeout = options ? options->timeout_ns : 0;
+    uint64_t timeout = wanted.timeout_ns;
     uint64_t deadline = timeout > 0 ? bm_clock_after(bm_clock_now_ns(), timeout) : UINT64_MAX;
-    int r = bm_message_seal(*message);
+    r = bm_message_seal(*message);
     if (r < 0)
         return r;
     struct slot *slot = slot_new(service);
@@ -247,7 +252,7 @@ int beam_call_wait(beam_session *session, const char *service, beam_message **me
         return -ENOMEM;
     slot->session = session;
     slot->message = *message;
-    slot->call_options = (struct beam_call_options){.timeout_ns = timeout};
+    slot->call_options = BEAM_CALL_OPTIONS(.timeout_ns = timeout);
     slot->deadline_ns = deadline;
 
     r = orphan ? -ESHUTDOWN
@@ -323,7 +328,10 @@ int beam_connect_wait(beam_runtime *runtime, const char *url,
         return -EINVAL;
     if (!fits(url))
         return -BEAM_EURL;
-    struct beam_connect_options wanted = options ? *options : (struct beam_connect_options){0};
+    struct beam_connect_options wanted;
+    int r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r < 0)
+        return r;
     if (wanted.reactor >= runtime->core_count)
         return -EINVAL;
     if (bm_runtime_forked(runtime))
@@ -332,7 +340,7 @@ int beam_connect_wait(beam_runtime *runtime, const char *url,
         wanted.timeout_ns = BM_CONNECT_TIMEOUT_NS;
     struct bm_core *core = &runtime->cores[wanted.reactor];
     uint64_t deadline = bm_clock_after(bm_clock_now_ns(), wanted.timeout_ns);
-    int r = bm_runtime_await_core(core, deadline);
+    r = bm_runtime_await_core(core, deadline);
     if (r < 0)
         return r;
     struct slot *slot = slot_new(url);

@@ -69,6 +69,12 @@ typedef struct beam_timer beam_timer;
 /* Scope-bound release: BEAM_CLEANUP(beam_message_freep) beam_message *msg = NULL; */
 #define BEAM_CLEANUP(fn) __attribute__((__cleanup__(fn)))
 
+/* Options: each struct of them begins with its own size, which the macro of its name fills in
+ * (BEAM_RUNTIME_OPTIONS and so on), and zero means the default in every member. A program may so be
+ * older than the library or newer: what a shorter struct lacks counts as zero; of a longer one what the
+ * library does not know must be zero, else -E2BIG. -EINVAL: no size. Where options may be NULL, all is
+ * default. */
+
 /* A way for sessions to travel, and the scheme of URLs that names it. The runtime is given pointers
  * to these, so that a program links only the transports it names. The rings between the reactors of
  * one runtime ("ring:") need no entry. */
@@ -91,7 +97,7 @@ enum beam_log_level {
  * 3). What is marked [told] is sent to the peer, which keeps to it; breaking it ends the
  * session. */
 struct beam_limits {
-    size_t size;               /* sizeof(struct beam_limits) */
+    size_t size;               /* not looked at: the size of beam_runtime_options covers it */
     uint32_t window;           /* [told] credit of each channel, bytes; 65 536, at least 16 384 */
     uint32_t channels_max;     /* [told] channels the peer has open at once; 1024 */
     uint32_t message_len_max;  /* [told] metadata and body of one message, bytes; 16 MiB */
@@ -136,7 +142,7 @@ struct beam_runtime_options {
 /* Makes a runtime; nothing runs yet, but an embedded one is ready to be turned. options may be NULL
  * and are copied, the table of transports and the name too. The caller owns the runtime.
  * -EINVAL: more reactors or transports than there may be, several reactors embedded, no such spin
- * policy. -ENOMEM. Embedded also the errors of beam_start, because its ring is made here. */
+ * policy. -E2BIG: as any options. -ENOMEM. Embedded also the errors of beam_start, because its ring is made here. */
 BEAM_EXPORT int beam_runtime_new(const struct beam_runtime_options *options,
                                  beam_runtime **ret_runtime);
 

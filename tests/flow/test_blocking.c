@@ -170,6 +170,10 @@ BOTH(blocking_call_returns_code_and_details)
     CHECK(question != NULL);
     CHECK_PTR(answer, NULL);
     static char endless[10000];
+    CHECK_INT(beam_call_wait(session, "add.one", &question, &(struct beam_call_options){0}, NULL),
+              -EINVAL);
+    beam_session *second = NULL;
+    CHECK_INT(beam_connect_wait(client, url, &(struct beam_connect_options){0}, &second), -EINVAL);
     memset(endless, 'a', sizeof(endless) - 1);
     CHECK_INT(beam_call_wait(session, endless, &question, NULL, &answer), -EINVAL);
     CHECK(question != NULL);
