@@ -119,7 +119,7 @@ void bm_request_events_lost(beam_channel *channel)
         return;
     request->cancelled = true;
     bm_channel_ref(channel);
-    cancel_children(request);
+    /* Calls made on their behalf go on: they may be of events that are long done with. */
     if (request->on_cancel)
         request->on_cancel(request, request->on_cancel_arg);
     bm_channel_unref(channel);
