@@ -1,6 +1,6 @@
 /* Sessions between cores of one runtime. The same session, channels and credit as anywhere; only
- * the frames are slots of a ring and a message is its pointer. Up to 40 bytes of body without
- * metadata or attachments travel in the slot itself.
+ * the frames are slots of a ring and a message is its pointer, with what describes it if it is small
+ * (docs/adr/0206). Up to 40 bytes of body without metadata or attachments travel in the slot itself.
  *
  *   opener                         acceptor
  *   CONNECT(me) ----------------->  makes its end
