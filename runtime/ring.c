@@ -14,8 +14,8 @@
  *
  * A full ring: the session stands in ring_waiting and is flushed when the consumer has made room.
  *
- * The rings also take messages home: the memory of one that was freed on another core than it came
- * from (SLOT_RETURN, which belongs to no session).
+ * The rings themselves are path.c's. They also take messages home (ring_home.c; BM_SLOT_RETURN, which
+ * belongs to no session).
  *
  * It trusts what it reads: both ends are this library. Limits and credit are kept all the same, by
  * the code above that serves every carrier. */
@@ -29,23 +29,10 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/path.h"
 #include "runtime/runtime.h"
 #include "runtime/service.h"
 #include "runtime/session.h"
-
-enum {
-    SLOT_CONNECT = 1,
-    SLOT_HELLO,
-    SLOT_MSG,
-    SLOT_SMALL, /* a message and what describes it: its first line need not come along */
-    SLOT_BODY,
-    SLOT_END,
-    SLOT_CREDIT,
-    SLOT_PING,
-    SLOT_GOAWAY,
-    SLOT_CLOSE,
-    SLOT_RETURN,
-};
 
 /* Words of a slot: 0 the receiving end, 1 the channel; the rest by kind. */
 #define BODY_LEN_MAX 40u
@@ -66,34 +53,6 @@ struct ring_session {
 static struct ring_session *ring_of(beam_session *session)
 {
     return bm_container_of(session, struct ring_session, session);
-}
-
-static struct bm_path *path_between(const beam_runtime *runtime, unsigned from, unsigned to)
-{
-    return atomic_load_explicit(&runtime->paths[to * runtime->core_count + from],
-                                memory_order_acquire);
-}
-
-/* Whoever connects first makes the ring; the loser of that race frees its own. */
-static struct bm_path *make_path(beam_runtime *runtime, unsigned from, unsigned to)
-{
-    struct bm_path *path = path_between(runtime, from, to);
-    if (path)
-        return path;
-    path = bm_alloc(NULL, sizeof(*path));
-    if (!path)
-        return NULL;
-    bm_spsc_init(&path->ring, 0);
-    atomic_init(&path->want_room, 0);
-    path->refused = NULL;
-    struct bm_path *none = NULL;
-    if (!atomic_compare_exchange_strong_explicit(&runtime->paths[to * runtime->core_count + from],
-                                                 &none, path, memory_order_acq_rel,
-                                                 memory_order_acquire)) {
-        bm_free(NULL, path, sizeof(*path));
-        return none;
-    }
-    return path;
 }
 
 /* --- way out --------------------------------------------------------------------------------- */
@@ -180,7 +139,7 @@ static bool ring_put_hello(beam_session *session)
     if (!slot)
         return false;
     bm_session_hello(session, &hello);
-    struct bm_spsc_slot from = fill(rs, SLOT_HELLO, hello.fds_refused);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_HELLO, hello.fds_refused);
     from.word[1] = (uintptr_t)rs;
     from.word[2] = (uint64_t)hello.window << 32 | hello.channels_max;
     from.word[3] = (uint64_t)hello.message_len_max << 32 | hello.fds_max;
@@ -206,7 +165,7 @@ static void describe(const beam_runtime *runtime, struct bm_spsc_slot *slot, bea
         return;
     struct bm_small description = bm_message_describe(message);
     memcpy(&slot->word[SMALL_WORD], &description, sizeof(description));
-    slot->kind = SLOT_SMALL;
+    slot->kind = BM_SLOT_SMALL;
     slot->word[2] = (uintptr_t)small;
     if (small != message) {
         message->shown = NULL;
@@ -253,7 +212,7 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
 
     if (opening)
         flags |= BM_MSG_OPEN | (channel->oneway ? BM_MSG_ONEWAY : 0);
-    struct bm_spsc_slot from = fill(rs, SLOT_MSG, flags);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_MSG, flags);
     from.word[1] = channel->id;
     from.word[2] = (uintptr_t)message;
     /* Who asks takes the room of what describes a small message. */
@@ -281,7 +240,7 @@ static bool ring_put_body(beam_session *session, beam_channel *channel, const vo
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    struct bm_spsc_slot from = fill(rs, SLOT_BODY, 0);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_BODY, 0);
     from.word[1] = channel->id;
     from.len = (uint16_t)len;
     memcpy(&from.word[BODY_WORD], body, len);
@@ -309,7 +268,7 @@ static bool ring_put_end(beam_session *session, uint64_t id, uint8_t flags,
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    struct bm_spsc_slot from = fill(rs, SLOT_END, flags);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_END, flags);
     from.word[1] = id;
     from.word[2] = end->code;
     from.word[3] = (uintptr_t)wrap_details(session->core, end);
@@ -324,7 +283,8 @@ static bool ring_put_u64(beam_session *session, enum bm_frame_kind kind, uint8_t
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    struct bm_spsc_slot from = fill(rs, kind == BM_FRAME_CREDIT ? SLOT_CREDIT : SLOT_PING, flags);
+    struct bm_spsc_slot from =
+        fill(rs, kind == BM_FRAME_CREDIT ? BM_SLOT_CREDIT : BM_SLOT_PING, flags);
     from.word[1] = id;
     from.word[2] = value;
     put(rs, slot, &from);
@@ -337,7 +297,7 @@ static bool ring_put_goaway(beam_session *session, const struct bm_frame_goaway 
     struct bm_spsc_slot *slot = reserve(rs);
     if (!slot)
         return false;
-    struct bm_spsc_slot from = fill(rs, SLOT_GOAWAY, 0);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_GOAWAY, 0);
     from.word[1] = goaway->last_id;
     from.word[2] = goaway->why.code;
     from.word[3] = (uintptr_t)wrap_details(session->core, &goaway->why);
@@ -365,7 +325,7 @@ static void try_close(struct ring_session *rs)
         return;
     rs->close_due = false;
     rs->close_sent = true;
-    struct bm_spsc_slot from = fill(rs, SLOT_CLOSE, 0);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_CLOSE, 0);
     put(rs, slot, &from);
     ring_commit(&rs->session);
     if (rs->close_received)
@@ -378,7 +338,7 @@ static void try_connect(struct ring_session *rs)
     if (!slot)
         return;
     rs->connect_due = false;
-    struct bm_spsc_slot from = fill(rs, SLOT_CONNECT, rs->session.inner);
+    struct bm_spsc_slot from = fill(rs, BM_SLOT_CONNECT, rs->session.inner);
     from.word[1] = (uintptr_t)rs;
     put(rs, slot, &from);
     ring_commit(&rs->session);
@@ -435,8 +395,8 @@ static const struct bm_carrier ring_carrier = {
 static int new_end(struct bm_core *core, unsigned to, bool opener, bool inner,
                    struct ring_session **ret)
 {
-    struct bm_path *out = make_path(core->runtime, core->index, to);
-    struct bm_path *back = out ? make_path(core->runtime, to, core->index) : NULL;
+    struct bm_path *out = bm_path_make(core->runtime, core->index, to);
+    struct bm_path *back = out ? bm_path_make(core->runtime, to, core->index) : NULL;
     if (!back)
         return -ENOMEM;
     struct ring_session *rs = bm_alloc_zero(NULL, sizeof(*rs));
@@ -475,7 +435,7 @@ static unsigned tell_refused(struct bm_core *core, unsigned to, struct bm_path *
     struct bm_spsc_slot *slot;
     unsigned n = 0;
     while (out->refused && (slot = reserve_in(out))) {
-        struct bm_spsc_slot from = {.kind = SLOT_CLOSE, .word = {(uintptr_t)out->refused}};
+        struct bm_spsc_slot from = {.kind = BM_SLOT_CLOSE, .word = {(uintptr_t)out->refused}};
         out->refused = out->refused->next_refused;
         core->ring_waiters--;
         bm_spsc_put(&out->ring, slot, &from);
@@ -492,7 +452,7 @@ static void accept_end(struct bm_core *core, unsigned from, const struct bm_spsc
     struct ring_session *rs;
     if (new_end(core, from, false, connect->flags, &rs) < 0) {
         /* Both rings are there: the opener has made them. Until it is told, that word of it is ours. */
-        struct bm_path *out = path_between(core->runtime, core->index, from);
+        struct bm_path *out = bm_path_between(core->runtime, core->index, from);
         opener->next_refused = out->refused;
         out->refused = opener;
         core->ring_waiters++;
@@ -609,16 +569,14 @@ static void on_body_slot(beam_session *session, const struct bm_spsc_slot *slot)
     (void)bm_incoming_plain(session, slot->word[1], &view);
 }
 
-static void take_home(struct bm_core *core, const struct bm_spsc_slot *slot);
-
 static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_slot *slot)
 {
     struct ring_session *rs = (struct ring_session *)(uintptr_t)slot->word[0];
-    if (slot->kind == SLOT_RETURN) {
-        take_home(core, slot);
+    if (slot->kind == BM_SLOT_RETURN) {
+        bm_ring_take_home(core, slot);
         return;
     }
-    if (slot->kind == SLOT_CONNECT) {
+    if (slot->kind == BM_SLOT_CONNECT) {
         accept_end(core, from, slot);
         return;
     }
@@ -628,31 +586,31 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
     struct bm_frame_end end;
     bool open = session->state == BM_SESSION_OPEN;
     switch (slot->kind) {
-    case SLOT_MSG:
+    case BM_SLOT_MSG:
         on_message_slot(session, slot, (beam_message *)(uintptr_t)slot->word[2]);
         break;
-    case SLOT_SMALL:
+    case BM_SLOT_SMALL:
         on_small_slot(session, slot);
         break;
-    case SLOT_BODY:
+    case BM_SLOT_BODY:
         if (open)
             on_body_slot(session, slot);
         break;
-    case SLOT_CREDIT:
+    case BM_SLOT_CREDIT:
         if (open)
             (void)bm_incoming_credit(session, slot->word[1], slot->word[2]);
         break;
-    case SLOT_END:
+    case BM_SLOT_END:
         end.code = (uint32_t)slot->word[2];
         take_details(slot->word[3], &end, &holder);
         if (open)
             (void)bm_incoming_end(session, slot->word[1], slot->flags, &end);
         break;
-    case SLOT_PING:
+    case BM_SLOT_PING:
         if (open)
             (void)bm_incoming_ping(session, slot->flags, slot->word[2]);
         break;
-    case SLOT_GOAWAY: {
+    case BM_SLOT_GOAWAY: {
         struct bm_frame_goaway goaway = {.last_id = slot->word[1]};
         goaway.why.code = (uint32_t)slot->word[2];
         take_details(slot->word[3], &goaway.why, &holder);
@@ -660,10 +618,10 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
             (void)bm_incoming_goaway(session, &goaway);
         break;
     }
-    case SLOT_HELLO:
+    case BM_SLOT_HELLO:
         on_hello_slot(rs, slot);
         break;
-    case SLOT_CLOSE:
+    case BM_SLOT_CLOSE:
         on_close_slot(rs);
         break;
     default:
@@ -679,7 +637,7 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
 static bool room_came(struct bm_core *core)
 {
     for (unsigned to = 0; to < core->runtime->core_count; to++) {
-        struct bm_path *out = path_between(core->runtime, core->index, to);
+        struct bm_path *out = bm_path_between(core->runtime, core->index, to);
         if (out && (out->refused || !bm_list_empty(&core->ring_waiting[to])) &&
             bm_spsc_room(&out->ring, 1) > 0)
             return true;
@@ -691,7 +649,7 @@ bool bm_ring_ready(struct bm_core *core)
 {
     const beam_runtime *runtime = core->runtime;
     for (unsigned from = 0; from < runtime->core_count; from++) {
-        struct bm_path *path = path_between(runtime, from, core->index);
+        struct bm_path *path = bm_path_between(runtime, from, core->index);
         if (path && bm_spsc_peek(&path->ring))
             return true;
     }
@@ -718,9 +676,9 @@ static void prefetch_ahead(const struct bm_spsc *ring)
     const struct bm_spsc_slot *slot = &ring->slots[index % BM_SPSC_SLOTS];
     if (atomic_load_explicit(&slot->seq, memory_order_acquire) != index + 1)
         return;
-    if (slot->kind == SLOT_SMALL)
+    if (slot->kind == BM_SLOT_SMALL)
         prefetch_body(slot);
-    else if (slot->kind == SLOT_MSG)
+    else if (slot->kind == BM_SLOT_MSG)
         __builtin_prefetch((const void *)(uintptr_t)slot->word[2], 1);
 }
 
@@ -732,7 +690,7 @@ static unsigned drain_path(struct bm_core *core, unsigned from, struct bm_path *
     /* A copy, so that the slot is free before a handler runs: what it sends in answer may need the
      * room, and what it views must not change under it. */
     while (n < budget && bm_spsc_take(&path->ring, &slot)) {
-        if (slot.kind == SLOT_SMALL)
+        if (slot.kind == BM_SLOT_SMALL)
             prefetch_body(&slot);
         bm_spsc_consume(&path->ring);
         n++;
@@ -751,7 +709,7 @@ static unsigned retry_waiting(struct bm_core *core, unsigned to)
     struct bm_list *line = &core->ring_waiting[to];
     struct bm_list waiting;
     unsigned n = 0;
-    struct bm_path *out = path_between(core->runtime, core->index, to);
+    struct bm_path *out = bm_path_between(core->runtime, core->index, to);
     if (out && out->refused)
         n += tell_refused(core, to, out);
     if (bm_list_empty(line))
@@ -784,105 +742,11 @@ unsigned bm_ring_drain(struct bm_core *core, unsigned budget)
     beam_runtime *runtime = core->runtime;
     unsigned n = 0;
     for (unsigned from = 0; from < runtime->core_count; from++) {
-        struct bm_path *path = path_between(runtime, from, core->index);
+        struct bm_path *path = bm_path_between(runtime, from, core->index);
         if (path)
             n += drain_path(core, from, path, budget);
         if (core->ring_waiters > 0)
             n += retry_waiting(core, from);
     }
     return n;
-}
-
-/* --- the way home ---------------------------------------------------------------------------- */
-
-/* Pointers, not a chain through the messages: whoever takes them home would follow it from one
- * remote cache line to the next. */
-static bool send_home(struct bm_core *core, const struct bm_core *home,
-                      const struct bm_returns *returns)
-{
-    struct bm_path *path = path_between(core->runtime, core->index, home->index);
-    struct bm_spsc_slot *slot = path ? bm_spsc_reserve(&path->ring) : NULL;
-    if (!slot)
-        return false;
-    /* No wake: memory can wait, and a sleeping reactor needs none. */
-    struct bm_spsc_slot from = {.kind = SLOT_RETURN, .len = (uint16_t)returns->count};
-    for (unsigned i = 0; i < returns->count; i++)
-        from.word[1 + i] = (uintptr_t)returns->messages[i];
-    bm_spsc_put(&path->ring, slot, &from);
-    return true;
-}
-
-static void take_home(struct bm_core *core, const struct bm_spsc_slot *slot)
-{
-    for (unsigned i = 0; i < slot->len; i++)
-        __builtin_prefetch((const void *)(uintptr_t)slot->word[1 + i], 1);
-    for (unsigned i = 0; i < slot->len; i++)
-        bm_message_take_home(core, (beam_message *)(uintptr_t)slot->word[1 + i]);
-}
-
-static void drop_returns(struct bm_returns *returns)
-{
-    for (unsigned i = 0; i < returns->count; i++)
-        bm_message_take_home(NULL, returns->messages[i]);
-    returns->count = 0;
-}
-
-void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message)
-{
-    struct bm_returns *returns = &core->returns[home->index];
-    returns->messages[returns->count++] = message;
-    if (returns->count < BM_RETURNS_BATCH)
-        return;
-    if (send_home(core, home, returns))
-        returns->count = 0;
-    else
-        drop_returns(returns); /* no ring leads there, or it is full */
-}
-
-void bm_ring_drop_returns(struct bm_core *core)
-{
-    for (unsigned i = 0; i < core->runtime->core_count; i++)
-        drop_returns(&core->returns[i]);
-}
-
-/* --- the end --------------------------------------------------------------------------------- */
-
-static void dispose(const struct bm_spsc_slot *slot)
-{
-    beam_message *message = NULL;
-    switch (slot->kind) {
-    case SLOT_RETURN:
-        take_home(NULL, slot);
-        return;
-    case SLOT_MSG:
-    case SLOT_SMALL:
-        message = (beam_message *)(uintptr_t)slot->word[2];
-        break;
-    case SLOT_END:
-    case SLOT_GOAWAY:
-        message = (beam_message *)(uintptr_t)slot->word[3];
-        break;
-    default:
-        return;
-    }
-    if (message) {
-        message->home = NULL;
-        beam_message_free(message);
-    }
-}
-
-void bm_ring_deinit(beam_runtime *runtime)
-{
-    for (unsigned i = 0; i < runtime->core_count * runtime->core_count; i++) {
-        struct bm_path *path = atomic_load_explicit(&runtime->paths[i], memory_order_acquire);
-        struct bm_spsc_slot *slot;
-        if (!path)
-            continue;
-        while ((slot = bm_spsc_peek(&path->ring))) {
-            dispose(slot);
-            bm_spsc_consume(&path->ring);
-        }
-        bm_free(NULL, path, sizeof(*path));
-        atomic_store_explicit(&runtime->paths[i], NULL, memory_order_relaxed);
-    }
 }

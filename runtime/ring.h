@@ -9,18 +9,6 @@
 #include "uring/spsc.h"
 
 struct bm_core;
-struct beam_runtime;
-struct ring_session;
-
-/* A ring with the word by which a producer that found it full asks to be woken. */
-struct bm_path {
-    struct bm_spsc ring;
-    /* Set by the producer (exchange, seq_cst) before it looks at the head again; taken by the
-     * consumer (exchange, seq_cst) after it has published the head. */
-    _Alignas(64) _Atomic uint32_t want_room;
-    /* The producer's own: ends that wanted a session and are still to hear that there is no memory. */
-    _Alignas(64) struct ring_session *refused;
-};
 
 /* Opens a session from this core to another (or itself); the caller gets no reference. inner: for what
  * is served there. -BEAM_EURL: there is no such core. -ENOMEM. */
@@ -29,6 +17,8 @@ int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session 
 /* Sends the memory of a message home to the core it came from, in time: it is collected until a
  * slot is full. */
 void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message);
+/* What came home in a slot; core NULL: to the allocator. */
+void bm_ring_take_home(struct bm_core *core, const struct bm_spsc_slot *slot);
 /* Frees what is collected; at the end. */
 void bm_ring_drop_returns(struct bm_core *core);
 
@@ -37,8 +27,5 @@ bool bm_ring_ready(struct bm_core *core);
 /* Reads at most budget slots of each ring to this core, and lets sessions that waited for room go
  * on; returns how many of both there were. */
 unsigned bm_ring_drain(struct bm_core *core, unsigned budget);
-
-/* Any thread, after all cores have ended: frees what is still in the rings, and the rings. */
-void bm_ring_deinit(beam_runtime *runtime);
 
 #endif

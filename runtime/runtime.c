@@ -20,7 +20,7 @@
 #include "runtime/message.h"
 #include "runtime/options.h"
 #include "runtime/post.h"
-#include "runtime/ring.h"
+#include "runtime/path.h"
 #include "runtime/session.h"
 #include "runtime/transport.h"
 
@@ -317,7 +317,7 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
         bm_core_detach(&runtime->cores[i]);
     free_left_behind(runtime);
     if (runtime->paths && runtime->cores)
-        bm_ring_deinit(runtime);
+        bm_paths_deinit(runtime);
     free_cores(runtime);
     bm_early_posts_drop(runtime);
     bm_services_deinit(&runtime->services);
