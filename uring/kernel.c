@@ -131,12 +131,9 @@ int bm_kernel_poll(struct bm_kernel *kernel)
 int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns)
 {
     struct io_uring_cqe *cqe;
-    /* A timer that is not needed is not cheap: set up, queued and cancelled with each wait. Without one
-     * liburing goes on waiting after a signal if something was submitted: handlers must have run. */
-    if (timeout_ns == BM_WAIT_FOREVER && !BM_HANDLERS_WAIT)
-        return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1, NULL, NULL);
+    /* A timer that is not needed is not cheap: set up, queued and cancelled with each wait. */
     if (timeout_ns == BM_WAIT_FOREVER)
-        timeout_ns = BM_NS_PER_S * 3600;
+        return io_uring_submit_and_wait_timeout(&kernel->ring, &cqe, 1, NULL, NULL);
     struct __kernel_timespec ts = {
         .tv_sec = (long long)(timeout_ns / BM_NS_PER_S),
         .tv_nsec = (long long)(timeout_ns % BM_NS_PER_S),

@@ -56,19 +56,20 @@ void bm_reactor_sleep(struct bm_reactor *reactor)
 
     reactor->stats.sleeps++;
     uint64_t next_ns = bm_wheel_next_ns(&reactor->wheel);
-    if (next_ns == BM_WHEEL_NEVER && !reactor->spinner.adaptive) {
+    /* Without a timer liburing goes on waiting after a signal, if something was submitted; that is well
+     * where its handler has run. */
+    bool forever = next_ns == BM_WHEEL_NEVER && !BM_HANDLERS_WAIT;
+    if (forever && !reactor->spinner.adaptive) {
         /* Nobody asks how late it is or how long it took. */
         reactor->slept_at_ns = 0;
         (void)bm_reactor_wait(reactor, BM_WAIT_FOREVER);
         bm_sleep_end(reactor);
-        if (BM_HANDLERS_WAIT)
-            (void)bm_clock_now_ns();
         return;
     }
 
     uint64_t start_ns = bm_clock_now_ns();
     uint64_t timeout_ns = next_ns > start_ns ? next_ns - start_ns : 0;
-    if (next_ns == BM_WHEEL_NEVER)
+    if (forever)
         timeout_ns = BM_WAIT_FOREVER;
     else if (timeout_ns > SLEEP_MAX_NS)
         timeout_ns = SLEEP_MAX_NS;
