@@ -175,8 +175,11 @@ static uint64_t news_end(const struct bm_reactor *reactor)
 void bm_completions_taken(struct bm_reactor *reactor)
 {
     struct bm_list *node;
+    if (bm_list_empty(&reactor->quiet))
+        return;
+    uint64_t until = news_end(reactor);
     for (node = reactor->quiet.next; node != &reactor->quiet; node = node->next)
-        bm_list_entry(node, struct bm_op, node)->news_until = news_end(reactor);
+        bm_list_entry(node, struct bm_op, node)->news_until = until;
     bm_list_splice_back(&reactor->left, &reactor->quiet);
 }
 
