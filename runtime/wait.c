@@ -189,6 +189,8 @@ void bm_callers_go_on(beam_session *session)
 {
     struct bm_list todo;
     struct bm_list *node;
+    if (bm_list_empty(&session->callers))
+        return;
     uint64_t now = bm_clock_now_ns();
     bm_list_init(&todo);
     bm_list_splice_back(&todo, &session->callers);
