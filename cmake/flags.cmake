@@ -14,9 +14,9 @@ target_compile_options(beam_flags INTERFACE
 
 # gcc clears a struct of a hundred bytes with `rep stos`: slow to start, and what it stored cannot be
 # forwarded to the loads behind it, which then wait for lines that another core holds.
-check_c_compiler_flag(-mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign
-    BEAM_HAS_MEMSET_STRATEGY)
-target_compile_options(beam_flags INTERFACE $<$<BOOL:${BEAM_HAS_MEMSET_STRATEGY}>:-mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign>)
+set(plain_stores -mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign)
+check_c_compiler_flag(${plain_stores} BEAM_HAS_MEMSET_STRATEGY)
+target_compile_options(beam_flags INTERFACE $<$<BOOL:${BEAM_HAS_MEMSET_STRATEGY}>:${plain_stores}>)
 
 if(BEAM_SANITIZE)
     target_compile_options(beam_flags INTERFACE

@@ -2,9 +2,10 @@
  * or an application that leaves its fds lying, uses up that share and no more.
  *
  * Who found too little stands in a line, and costs nothing there. One at a time is woken and takes
- * his part, so that no busy one (a reactor, with its sessions) is always before the others. A give-back takes from the counter
- * first and looks at the line then; who joins does it the other way round: one of the two sees the
- * other, by the lock of the line. A limit that the application raises is seen at the next give-back. */
+ * his part, so that no busy one (a reactor, with its sessions) is always before the others. A give-back
+ * takes from the counter first and looks at the line then; who joins does it the other way round: one of
+ * the two sees the other, by the lock of the line. A limit that the application raises is seen at the
+ * next give-back. */
 #include "runtime/fd_budget.h"
 
 #include <pthread.h>
