@@ -13,6 +13,16 @@ static struct raw_peer bad;
 static struct raw_packet packet;
 static beam_channel *first;
 
+static void greet(const struct served *served, const struct bm_hello *hello)
+{
+    raw_connect(&bad, served->name);
+    raw_clear(&packet);
+    raw_put_hello_of(&packet, hello);
+    raw_send(&bad, &packet);
+    REQUIRE(raw_find(&bad, BM_FRAME_HELLO, 0));
+    raw_clear(&packet);
+}
+
 static struct served *attacked(void)
 {
     struct served *served =
@@ -25,12 +35,7 @@ static struct served *attacked(void)
         .message_len_max = 1 << 20,
         .fds_max = 1,
     };
-    raw_connect(&bad, served->name);
-    raw_clear(&packet);
-    raw_put_hello_of(&packet, &hello);
-    raw_send(&bad, &packet);
-    REQUIRE(raw_find(&bad, BM_FRAME_HELLO, 0));
-    raw_clear(&packet);
+    greet(served, &hello);
     return served;
 }
 
@@ -171,12 +176,7 @@ static struct served *spoken_to(uint32_t queue_len_max, unsigned count)
     speaker_count = 0;
     atomic_store(&speakers_writable, 0);
     REQUIRE_INT(beam_serve(served->runtime, "speak", speak, NULL), 0);
-    raw_connect(&bad, served->name);
-    raw_clear(&packet);
-    raw_put_hello_of(&packet, &hello);
-    raw_send(&bad, &packet);
-    REQUIRE(raw_find(&bad, BM_FRAME_HELLO, 0));
-    raw_clear(&packet);
+    greet(served, &hello);
     for (unsigned i = 0; i < count; i++)
         raw_put_open(&packet, 1 + 2 * i, BM_MSG_END, "speak", NULL, 0);
     return served;

@@ -17,6 +17,7 @@ struct small {
     enum deed deed;
     bool metadata; /* sent with some */
     _Atomic unsigned there, here, wrong;
+    beam_request *request; /* the server's */
     beam_message *kept[MESSAGES];
 };
 
@@ -47,7 +48,7 @@ static void on_there(beam_channel *channel, const beam_message *message, void *a
 
 static void on_there_end(beam_channel *channel, const struct beam_status *status, void *arg)
 {
-    flow_tick();
+    beam_reply(((struct small *)arg)->request, NULL);
 }
 
 static const struct beam_channel_handlers there_handlers = {
@@ -55,18 +56,11 @@ static const struct beam_channel_handlers there_handlers = {
     .on_end = on_there_end,
 };
 
-static beam_request *served;
-
 static void on_small(beam_request *request, const beam_message *message, void *arg)
 {
+    ((struct small *)arg)->request = request;
     beam_request_keep(request);
     beam_channel_set_handlers(beam_request_channel(request), &there_handlers, arg);
-    served = request;
-}
-
-static void serve_reply(beam_request *request, void *arg)
-{
-    beam_reply(served, NULL);
 }
 
 static void on_here(beam_channel *channel, const beam_message *message, void *arg)
@@ -113,7 +107,6 @@ static void go_round(enum deed deed, bool metadata)
     FLOW_WAIT(small->there == MESSAGES && small->here == MESSAGES);
     CHECK_UINT(small->wrong, 0);
     beam_channel_end(channel);
-    flow_at_server(serve_reply, NULL);
     flow_settle();
     beam_channel_free(channel);
 }
