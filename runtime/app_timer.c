@@ -50,8 +50,8 @@ static void on_fire(struct bm_timer *node)
 int beam_timer_new(beam_runtime *runtime, uint64_t delay_ns, uint64_t period_ns, beam_timer_fn *fn,
                    void *arg, beam_timer **ret_timer)
 {
-    struct bm_core *core = bm_core_current();
-    if (!core || (runtime && core->runtime != runtime))
+    struct bm_core *core = bm_core_here(runtime);
+    if (!core)
         return -EPERM;
     beam_timer *timer = bm_alloc_zero(NULL, sizeof(*timer));
     if (!timer)

@@ -43,6 +43,15 @@ bool bm_core_is_here(const struct bm_core *core)
            (core->runtime->options.embedded && pthread_equal(core->thread, pthread_self()));
 }
 
+struct bm_core *bm_core_here(beam_runtime *runtime)
+{
+    if (current && (!runtime || current->runtime == runtime))
+        return current;
+    return runtime && runtime->options.embedded && bm_core_is_here(&runtime->cores[0])
+               ? &runtime->cores[0]
+               : NULL;
+}
+
 void bm_core_log(struct bm_core *core, enum beam_log_level level, const char *format, ...)
 {
     const struct beam_runtime_options *options = &core->runtime->options;
@@ -311,11 +320,11 @@ static beam_session *hand_out(struct bm_core *core, beam_session *session,
 int beam_connect(beam_runtime *runtime, const char *url, const struct beam_connect_options *options,
                  beam_session **ret_session)
 {
-    struct bm_core *core = bm_core_current();
+    struct bm_core *core = bm_core_here(runtime);
     struct beam_connect_options wanted;
     beam_session *session;
     int r;
-    if (!core || core->runtime != runtime)
+    if (!core)
         return -EPERM;
     if (!url)
         return -EINVAL;

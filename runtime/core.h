@@ -90,6 +90,9 @@ void bm_core_enter(struct bm_core *core);
 /* This thread is the core's: it runs on it, or is the host of an embedded one, which may have several. */
 bool bm_core_is_here(const struct bm_core *core);
 
+/* The core of this runtime whose thread this is, or NULL; runtime NULL: the current one. */
+struct bm_core *bm_core_here(beam_runtime *runtime);
+
 /* Owner's thread: makes the reactor and all that hangs on it. Errors as bm_reactor_new(). */
 int bm_core_open(struct bm_core *core);
 /* Owner's thread: gives the reactor's ring and buffers back. Sessions that the application still

@@ -27,6 +27,9 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
     beam_session *session = channel->session;
     if (r < 0 || count == 0)
         return r;
+    for (unsigned i = 0; i < count; i++)
+        if (message->attachments->channels[i].channel->core != channel->core)
+            return -EXDEV;
     if (session && session->hello_received && count > session->peer_channels_max)
         return -EMSGSIZE;
     if (!session || (uint64_t)session->opened_here + count > session->peer_channels_max) {

@@ -60,8 +60,8 @@ BEAM_EXPORT void beam_channel_set_handlers(beam_channel *channel,
  * channels; on_writable follows. (Until the peer has told its limits 64 KiB may wait, and no fds.)
  * -EPIPE: our direction has ended, or the whole channel. -EMSGSIZE: longer than the peer ever
  * takes, or with more fds or channels. -EPERM: fds, and the peer takes none. -EINVAL: the message is
- * only borrowed (beam_message_keep), or came with channels that nobody took. -ENOMEM. Or the sticky
- * error of the message. */
+ * only borrowed (beam_message_keep), or came with channels that nobody took. -EXDEV: a channel was
+ * attached on another reactor. -ENOMEM. Or the sticky error of the message. */
 BEAM_EXPORT int beam_channel_send(beam_channel *channel, beam_message **message);
 
 /* Sends a message as the last one: our direction ends behind it, with OK. Errors as

@@ -179,6 +179,40 @@ TEST(embedded_runtimes_of_one_thread_end_one_by_one)
     close_loop();
 }
 
+static const struct beam_channel_handlers no_handlers;
+
+TEST(embedded_runtimes_of_one_thread_are_told_apart_by_their_name)
+{
+    beam_session *session = NULL;
+    beam_timer *timer = NULL;
+    open_loop();
+    beam_runtime *first = open_runtime(0);
+    REQUIRE_INT(beam_serve(first, "echo", on_echo, NULL), 0);
+    open_runtime(1);
+
+    /* The second was made last; what is asked of the first is the first's. */
+    CHECK_INT(beam_connect(first, "ring:0", NULL, &session), 0);
+    REQUIRE(session);
+    call_all(session);
+    REQUIRE_INT(beam_runtime_turn(runtimes[1]), 0);
+    fired = 0;
+    CHECK_INT(beam_timer_new(first, BEAM_MS, 0, on_timer, NULL, &timer), 0);
+    loop_until(&fired, 1);
+
+    /* A message has no runtime: the channel is of the one turned last, and only that can send it. */
+    REQUIRE_INT(beam_runtime_turn(runtimes[1]), 0);
+    beam_message *message = beam_message_new();
+    beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel);
+    beam_channel_set_handlers(channel, &no_handlers, NULL);
+    CHECK_INT(beam_call(session, "echo", &message, on_reply, NULL, NULL), -EXDEV);
+    beam_message_free(message);
+    beam_channel_free(channel);
+    beam_timer_free(timer);
+    beam_session_free(session);
+    close_loop();
+}
+
 /* --- threads beside the loop ------------------------------------------------------------------ */
 
 struct beside {
