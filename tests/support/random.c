@@ -1,31 +1,8 @@
-/* Seeded randomness for tests: splitmix64, whose whole state is the seed, so that a printed seed is
- * all that a failing run needs to be repeated. */
-#include <stdlib.h>
+/* Randomness for tests: splitmix64, whose whole state is the seed, so that a printed seed is all that a
+ * failing run needs to be repeated. */
 #include <string.h>
-#include <sys/random.h>
 
-#include "tests/support/run.h"
 #include "tests/support/test.h"
-
-static uint64_t pick_seed(void)
-{
-    const char *text = getenv("BEAM_TEST_SEED");
-    uint64_t seed = 0;
-    if (text)
-        seed = strtoull(text, NULL, 0);
-    while (seed == 0)
-        if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
-            abort();
-    return seed;
-}
-
-struct test_random test_random(uint64_t seed)
-{
-    if (seed == 0)
-        seed = pick_seed();
-    test_seed_used(seed);
-    return (struct test_random){seed};
-}
 
 uint64_t test_random_next(struct test_random *random)
 {

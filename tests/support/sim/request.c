@@ -1,0 +1,330 @@
+/* A request: a submission that the kernel has taken, on its way to its completion.
+ *
+ *   submitted -- at once --> done            (also: refused, or too late for what it wants to cancel)
+ *             -- or has to wait --> noticed (it could be done) --> done in an enter that gets events
+ *
+ * Kept to, because the code relies on it: a send that may not wait is done at once; a link goes on when
+ * its head has succeeded, a hard link anyway; a multishot whose completion finds the ring full ends.
+ *
+ * Checked here, because only the kernel can see it: one send at a time on a socket, the bytes of a send
+ * unchanged until it is done, nothing submitted twice, and memory that lives as long as its request. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tests/support/sim/inner.h"
+
+#define LATE_NS_MAX 3000000u /* an operation that is late, mostly: up to 3 ms */
+#define VERY_LATE 8u         /* ... and one of so many twenty times that */
+#define TAG_MASK 7u
+
+static struct sim_request *request_new(struct bm_kernel *kernel, const struct io_uring_sqe *sqe)
+{
+    struct sim_request *request = calloc(1, sizeof(*request));
+    if (!request)
+        sim_fail("no memory for the simulation itself");
+    request->kernel = kernel;
+    request->sqe = *sqe;
+    return request;
+}
+
+static bool is_send(const struct io_uring_sqe *sqe)
+{
+    return sqe->opcode == IORING_OP_SEND || sqe->opcode == IORING_OP_SENDMSG;
+}
+
+static bool is_multishot(const struct io_uring_sqe *sqe)
+{
+    return sqe->opcode == IORING_OP_RECVMSG && (sqe->ioprio & IORING_RECV_MULTISHOT);
+}
+
+static bool may_be_late(const struct io_uring_sqe *sqe)
+{
+    switch (sqe->opcode) {
+    case IORING_OP_ASYNC_CANCEL:
+    case IORING_OP_TIMEOUT_REMOVE:
+    case IORING_OP_TIMEOUT:
+    case IORING_OP_NOP:
+        return false;
+    case IORING_OP_CLOSE: /* of files without flush(), as all here are, it is done at once; a late one is
+                             played only where the code says that it waits for it */
+        return !(sqe->flags & IOSQE_CQE_SKIP_SUCCESS);
+    default:
+        return !(is_send(sqe) && (sqe->msg_flags & MSG_DONTWAIT));
+    }
+}
+
+static uint64_t lateness(void)
+{
+    uint64_t ns = 1 + sim_below(LATE_NS_MAX);
+    return sim_below(VERY_LATE) == 0 ? 20 * ns : ns;
+}
+
+/* --- what only the kernel can see ------------------------------------------------------------ */
+
+static void check_alone(const struct bm_kernel *kernel, const struct io_uring_sqe *sqe)
+{
+    const struct bm_list *node;
+    for (node = kernel->requests.next; node != &kernel->requests; node = node->next) {
+        const struct sim_request *other = bm_list_entry(node, const struct sim_request, node);
+        if (is_send(sqe) && is_send(&other->sqe) && other->sqe.fd == sqe->fd)
+            sim_fail("two sends are under way on descriptor %d: they may change places", sqe->fd);
+        if ((sqe->user_data & TAG_MASK) == 0 && other->sqe.user_data == sqe->user_data)
+            sim_fail("an op is submitted that is under way already (opcode %u)", sqe->opcode);
+    }
+}
+
+static void check_alive(const struct sim_request *request)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
+    if ((sqe->user_data & TAG_MASK) == 0 && sqe->user_data &&
+        sim_memory_is_dead((const void *)(uintptr_t)sqe->user_data))
+        sim_fail("an op was freed before its last completion (opcode %u)", sqe->opcode);
+    if (is_send(sqe) && sim_payload_digest(sqe) != request->digest)
+        sim_fail("the bytes of a send have changed while it was under way");
+}
+
+/* --- completion ------------------------------------------------------------------------------ */
+
+static void issue(struct sim_request *request);
+
+static void dispose(struct sim_request *request)
+{
+    while (request) {
+        struct sim_request *next = request->next;
+        bm_list_unlink(&request->node);
+        free(request);
+        request = next;
+    }
+}
+
+static void complete(struct sim_request *request, int res, uint32_t flags)
+{
+    struct bm_kernel *kernel = request->kernel;
+    const struct io_uring_sqe *sqe = &request->sqe;
+    sim_event("kernel %u: opcode %u on %d: %d, flags %#x", kernel->number, sqe->opcode, sqe->fd,
+              res, flags & 0xffff);
+    if (res < 0 || !(sqe->flags & IOSQE_CQE_SKIP_SUCCESS))
+        sim_complete(kernel, sqe->user_data, res, flags);
+    if (flags & IORING_CQE_F_MORE)
+        return;
+
+    struct sim_request *next = request->next;
+    bool go_on = res >= 0 || (sqe->flags & IOSQE_IO_HARDLINK);
+    request->next = NULL;
+    dispose(request);
+    if (next && go_on) {
+        issue(next);
+        return;
+    }
+    /* A chain that broke: those behind are cancelled, and with SKIP_SUCCESS not even told. */
+    for (const struct sim_request *r = next; r; r = r->next)
+        if (!(r->sqe.flags & IOSQE_CQE_SKIP_SUCCESS) || sim_chance(5000))
+            sim_complete(kernel, r->sqe.user_data, -ECANCELED, 0);
+    dispose(next);
+}
+
+/* --- doing it -------------------------------------------------------------------------------- */
+
+/* Results that may come at any time, whatever the state of things. 0: not now. */
+static int refusal(struct sim_request *request)
+{
+    static const int receive[] = {-ENOMEM, -EINTR, -EAGAIN};
+    static const int send[] = {-ENOMEM, -ENOBUFS, -EINTR};
+    static const int accept[] = {-ENOMEM, -ENFILE, -ECONNABORTED, -EMFILE, -EINTR};
+    const struct sim_odds *odds = &sim.odds;
+    const struct io_uring_sqe *sqe = &request->sqe;
+    switch (sqe->opcode) {
+    case IORING_OP_RECVMSG:
+        if (request->reset) {
+            request->reset = false;
+            return -ECONNRESET;
+        }
+        if (sim_chance(odds->no_buffer) && is_multishot(sqe))
+            return -ENOBUFS;
+        return sim_chance(odds->refused) ? receive[sim_below(3)] : 0;
+    case IORING_OP_SENDMSG:
+        if (((const struct msghdr *)(uintptr_t)sqe->addr)->msg_controllen > 0 &&
+            sim_chance(odds->many_refs))
+            return -ETOOMANYREFS;
+        /* fallthrough */
+    case IORING_OP_SEND:
+        if ((sqe->msg_flags & MSG_DONTWAIT) && sim_chance(odds->late))
+            return -EAGAIN;
+        return sim_chance(odds->refused) ? send[sim_below(3)] : 0;
+    case IORING_OP_ACCEPT:
+        if (sim_chance(odds->no_fds))
+            return -EMFILE;
+        return sim_chance(odds->refused) ? accept[sim_below(5)] : 0;
+    case IORING_OP_CONNECT:
+        return sim_chance(odds->refused) ? (sim_chance(5000) ? -EAGAIN : -EINTR) : 0;
+    default:
+        return 0;
+    }
+}
+
+/* A multishot goes on as long as there is something and the ring has room. */
+static void run_multishot(struct sim_request *request)
+{
+    for (;;) {
+        int res = refusal(request);
+        uint32_t flags = 0;
+        if (res == 0 && !sim_operate(request, &res, &flags))
+            return;
+        bool over = !(flags & IORING_CQE_F_MORE) || sim_ring_is_full(request->kernel) ||
+                    sim_chance(sim.odds.ends_early);
+        if (over)
+            flags &= ~IORING_CQE_F_MORE;
+        complete(request, res, flags);
+        if (over || sim_chance(sim.odds.late))
+            return;
+    }
+}
+
+static void run_single(struct sim_request *request)
+{
+    int res = refusal(request);
+    uint32_t flags = 0;
+    if (res == 0 && !sim_operate(request, &res, &flags))
+        return;
+    complete(request, res, flags);
+}
+
+void sim_request_run(struct sim_request *request)
+{
+    request->ready = false;
+    check_alive(request);
+    if (request->cancelled)
+        complete(request, -ECANCELED, 0);
+    else if (is_multishot(&request->sqe))
+        run_multishot(request);
+    else
+        run_single(request);
+}
+
+void sim_request_notice(struct sim_request *request)
+{
+    if (request->ready || request->due_ns > sim.now_ns)
+        return;
+    if (!request->cancelled && !sim_is_possible(request))
+        return;
+    request->ready = true;
+    sim_defer(request->kernel);
+}
+
+/* --- cancelling, timeouts -------------------------------------------------------------------- */
+
+static struct sim_request *find(struct bm_kernel *kernel, uint64_t user_data)
+{
+    struct bm_list *node;
+    for (node = kernel->requests.next; node != &kernel->requests; node = node->next) {
+        struct sim_request *request = bm_list_entry(node, struct sim_request, node);
+        if (request->sqe.user_data == user_data)
+            return request;
+    }
+    return NULL;
+}
+
+/* Three things may come of it: the end at once; an end a little later, before which a result may come;
+ * or the cancellation meets the op in its last step, which then completes as if nothing had been. */
+static int cancel(struct bm_kernel *kernel, uint64_t user_data)
+{
+    struct sim_request *target = find(kernel, user_data);
+    if (!target)
+        return -ENOENT;
+    check_alive(target);
+    if (!sim_chance(sim.odds.cancel_race)) {
+        complete(target, -ECANCELED, 0);
+        return 0;
+    }
+    if (sim_is_possible(target) && sim_chance(5000))
+        sim_request_run(target);
+    target = find(kernel, user_data);
+    if (target) {
+        target->cancelled = true;
+        target->due_ns = sim.now_ns + sim_below(LATE_NS_MAX);
+    }
+    return -EALREADY;
+}
+
+static uint64_t duration(uint64_t addr)
+{
+    const struct __kernel_timespec *ts = (const void *)(uintptr_t)addr;
+    return (uint64_t)ts->tv_sec * 1000000000u + (uint64_t)ts->tv_nsec;
+}
+
+static int update_timeout(struct bm_kernel *kernel, const struct io_uring_sqe *sqe)
+{
+    struct sim_request *target = find(kernel, sqe->addr);
+    if (!target || target->ready)
+        return -ENOENT;
+    target->due_ns = sim.now_ns + duration(sqe->addr2);
+    return 0;
+}
+
+/* A completion for another ring is deferred work there. */
+static int message_ring(const struct io_uring_sqe *sqe)
+{
+    struct bm_kernel *target = sim_kernel_of(sqe->fd);
+    if (!target)
+        return -EBADFD;
+    if (sim_chance(sim.odds.refused))
+        return -ENOMEM;
+    struct sim_request *message = request_new(target, &(struct io_uring_sqe){
+                                                          .opcode = IORING_OP_NOP,
+                                                          .fd = -1,
+                                                          .user_data = sqe->off,
+                                                      });
+    bm_list_push_back(&target->requests, &message->node);
+    sim_request_notice(message);
+    return 0;
+}
+
+/* --- submission ------------------------------------------------------------------------------ */
+
+static void issue(struct sim_request *request)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
+    struct bm_kernel *kernel = request->kernel;
+    check_alone(kernel, sqe);
+    bm_list_push_back(&kernel->requests, &request->node);
+    if (is_send(sqe))
+        request->digest = sim_payload_digest(sqe);
+
+    if (sqe->opcode == IORING_OP_ASYNC_CANCEL) {
+        complete(request, cancel(kernel, sqe->addr), 0);
+    } else if (sqe->opcode == IORING_OP_TIMEOUT_REMOVE) {
+        complete(request, update_timeout(kernel, sqe), 0);
+    } else if (sqe->opcode == IORING_OP_MSG_RING) {
+        complete(request, message_ring(sqe), 0);
+    } else if (sqe->opcode == IORING_OP_TIMEOUT) {
+        request->due_ns = sim.now_ns + duration(sqe->addr);
+    } else if (may_be_late(sqe) && sim_chance(sim.odds.late)) {
+        request->due_ns = sim.now_ns + lateness();
+    } else {
+        sim_request_run(request);
+    }
+}
+
+void sim_submit(struct bm_kernel *kernel, const struct io_uring_sqe *sqes, unsigned count)
+{
+    struct sim_request *first = NULL;
+    struct sim_request **next = &first;
+    for (unsigned i = 0; i < count; i++) {
+        *next = request_new(kernel, &sqes[i]);
+        next = &(*next)->next;
+    }
+    issue(first);
+}
+
+void sim_requests_free(struct bm_kernel *kernel)
+{
+    struct bm_list *node;
+    while ((node = bm_list_front(&kernel->requests))) {
+        struct sim_request *request = bm_list_entry(node, struct sim_request, node);
+        if ((request->sqe.user_data & TAG_MASK) == 0)
+            sim_fail("a ring goes while an op is under way (opcode %u)", request->sqe.opcode);
+        dispose(request);
+    }
+}

@@ -1,0 +1,73 @@
+/* A world of one thread for the production code: a kernel (kernel.c, behind uring/kernel.h), a clock,
+ * luck, and memory that remembers what was freed. Everything that happens in it follows from a seed.
+ *
+ * What is simulated is *when* and *whether*: operations are late, refused, cut short, reordered and
+ * cancelled in the wrong moment as far as io_uring may do that to us. What an operation does once its
+ * time has come is real: it is a system call on a real socket, so the rules of unix(7) need not be
+ * played, and descriptors that leak are real ones.
+ *
+ * The host turns embedded runtimes one after the other (sim_turn); between two turns time may pass. A
+ * broken rule prints the seed and ends the process: see sim_fail(). */
+#ifndef BEAM_TEST_SIM_H
+#define BEAM_TEST_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <beam/beam.h>
+
+#define SIM_NEVER UINT64_MAX
+
+/* How often, in 10 000 opportunities, each kind of trouble comes. */
+struct sim_odds {
+    unsigned late;       /* an operation waits, although it could be done */
+    unsigned refused;    /* an operation fails as it may at any time: no memory, interrupted, ... */
+    unsigned no_buffer;  /* a receive is told that there is no buffer */
+    unsigned ends_early; /* a multishot ends after one of its results */
+    unsigned no_fds; /* a receive finds the table of descriptors full (MSG_CTRUNC), an accept too */
+    unsigned many_refs;   /* a send of descriptors is told ETOOMANYREFS */
+    unsigned enter;       /* an enter is refused, or takes only a part of the queue */
+    unsigned reorder;     /* deferred work is done in another order */
+    unsigned cancel_race; /* a cancellation comes too late, or half too late */
+    unsigned no_memory;   /* an allocation fails */
+    unsigned spurious;    /* a runtime is turned although it has not asked */
+    bool small_ring;      /* the completion queue holds four, so that it overflows */
+};
+
+struct sim {
+    uint64_t seed;
+    uint64_t now_ns;
+    struct sim_odds odds;
+    uint64_t trace; /* digest of all that happened: equal for equal seeds */
+    uint64_t events;
+    bool aloud; /* print the events */
+};
+extern struct sim sim;
+
+/* Puts clock, luck and memory in place; the world begins without trouble, until sim.odds is set. */
+void sim_start(uint64_t seed, bool aloud);
+/* Everything given back? Then puts the real clock and memory back. */
+void sim_stop(void);
+
+/* Luck, the same for the same seed. */
+uint64_t sim_below(uint64_t bound);
+bool sim_chance(unsigned of_10000);
+
+/* Something happened: goes into the trace, and is printed when that was asked for. Nothing that differs
+ * from run to run (an address, a process id) may be in it. */
+__attribute__((format(printf, 1, 2))) void sim_event(const char *format, ...);
+
+/* A rule was broken: says which, with the seed and how to run it again, and ends the process with 1. */
+__attribute__((format(printf, 1, 2), noreturn)) void sim_fail(const char *format, ...);
+
+/* Has the kernels see what has become possible, and tells their runtimes. */
+void sim_notice(void);
+/* The time at which the next operation is due; SIM_NEVER. */
+uint64_t sim_next_ns(void);
+void sim_advance(uint64_t to_ns);
+
+/* Breaks one connection of this runtime, whichever it is, as the death of its peer would: both ends read
+ * what has arrived, then the end. false: it has none. */
+bool sim_cut(beam_runtime *runtime);
+
+#endif
