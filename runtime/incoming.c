@@ -269,7 +269,8 @@ static beam_channel *open_channel(beam_session *session, uint64_t id, enum bm_ch
     return channel;
 }
 
-/* Opens the channels attached to a message. 0, a session error, or -ENOMEM. */
+/* Opens the channels attached to a message. 0, or what ends the session: -ENOMEM is among it, because
+ * without memory for a channel there is none to refuse it on, and its peer would wait for ever. */
 static int open_attached(beam_session *session, beam_message *message)
 {
     for (unsigned i = 0; i < bm_message_channels(message); i++) {
@@ -518,17 +519,15 @@ static bool accept_message(beam_session *session, beam_channel *channel,
     if (r == 0)
         r = open_attached(session, message);
 
-    const char *refusal = NULL;
-    if (r == -ENOMEM)
-        refusal = "no memory";
-    else if (in->fds_missing)
-        refusal = "the receiver has no room for more file descriptors";
-    else if (len > session->limits.message_len_max)
-        refusal = "message over the limit";
-    if (r < 0 && r != -ENOMEM) {
+    if (r < 0) {
         bm_message_done(message);
         return fail(session, r);
     }
+    const char *refusal = NULL;
+    if (in->fds_missing)
+        refusal = "the receiver has no room for more file descriptors";
+    else if (len > session->limits.message_len_max)
+        refusal = "message over the limit";
     if (refusal)
         return refuse(session, channel, message, BEAM_RESOURCE_EXHAUSTED, refusal);
     if (in->large)

@@ -427,9 +427,11 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     bm_session_unref(session);
 }
 
+/* Of ours or of the peer's; anything else is a broken rule. */
 static bool is_limit(int error)
 {
     switch (-error) {
+    case ENOMEM:
     case BEAM_ETOO_MANY_CHANNELS:
     case BEAM_EFLOW_CONTROL:
     case BEAM_ECREDIT_OVERFLOW:

@@ -1,0 +1,114 @@
+/* A peer's packet meets no memory: each allocation that it makes us try is refused in turn. The peer hears
+ * of a refusal that it can understand, and nothing it said in good faith is held against it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "tests/support/served.h"
+
+static struct raw_peer bad;
+static struct raw_packet packet;
+
+/* --- memory that runs out once --------------------------------------------------------------- */
+
+static atomic_int refuse_at; /* allocations until the refused one; below 0: none is */
+
+static void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
+{
+    void *fresh;
+    (void)arg;
+    if (new_len == 0) {
+        free(ptr);
+        return NULL;
+    }
+    if (atomic_load(&refuse_at) >= 0 && atomic_fetch_sub(&refuse_at, 1) == 0)
+        return NULL;
+    if (posix_memalign(&fresh, 64, new_len) != 0)
+        return NULL;
+    if (ptr) {
+        memcpy(fresh, ptr, old_len < new_len ? old_len : new_len);
+        free(ptr);
+    }
+    return fresh;
+}
+
+/* What every allocation of a packet must survive: `fill` makes the packet, and `settle` looks at what
+ * came of it. Until one run has refused nothing. */
+static void refuse_each(void (*fill)(void), void (*settle)(struct served *served))
+{
+    bool refused = true;
+    unsigned runs = 0;
+    bm_alloc_set(&(struct bm_allocator){.realloc = scarce_realloc});
+    atomic_store(&refuse_at, -1);
+    for (int k = 0; refused && k < 100; k++, runs++) {
+        test_note("allocation %d is refused", k);
+        struct served *served = served_start(NULL);
+        raw_open_session(&bad, served->name);
+        raw_sync(&bad);
+        raw_clear(&packet);
+        fill();
+        atomic_store(&refuse_at, k);
+        raw_send(&bad, &packet);
+        settle(served);
+        refused = atomic_exchange(&refuse_at, -1) < 0;
+        raw_close(&bad);
+        served_drop(served);
+        served_check_clean(served);
+        served_stop(served);
+    }
+    CHECK(!refused);
+    CHECK(runs > 1);
+    bm_alloc_set(NULL);
+}
+
+/* Reads up to the answer of a PING that was sent last; a session that ends meanwhile must say that it had
+ * no memory. Returns whether it goes on. */
+static bool goes_on(void)
+{
+    raw_put_ping(&packet, 77);
+    if (raw_try_send(&bad, &packet, RAW_TIMEOUT_MS) == 0) {
+        while (raw_next(&bad, RAW_TIMEOUT_MS) == 1) {
+            if (bad.frame.kind == BM_FRAME_PING)
+                return true;
+            if (bad.frame.kind != BM_FRAME_GOAWAY)
+                continue;
+            struct bm_frame_goaway goaway;
+            bm_frame_parse_goaway(&bad.frame, &goaway);
+            CHECK_UINT(goaway.why.code, BEAM_RESOURCE_EXHAUSTED);
+            return false;
+        }
+    }
+    return false;
+}
+
+/* --- a request with channels, and what is said on them --------------------------------------- */
+
+#define STREAM 5u
+
+static void fill_gift(void)
+{
+    static const struct bm_attached attached[] = {{3, BM_MODE_MESSAGES}, {STREAM, BM_MODE_BYTES}};
+    const struct bm_message_head head = {
+        .open = true,
+        .name = {"chat", 4},
+        .attached = 2,
+        .body = (const uint8_t *)"hello",
+        .body_len = 5,
+    };
+    uint8_t bytes[500];
+    memset(bytes, 0xff, sizeof(bytes)); /* no message would look so */
+    raw_put_head(&packet, 1, BM_MSG_OPEN | BM_MSG_END, 0, &head, attached);
+    raw_put_bytes(&packet, STREAM, 0, bytes, sizeof(bytes));
+}
+
+/* The stream is read, or its peer is told that nobody will. */
+static void settle_gift(struct served *served)
+{
+    (void)served;
+    (void)goes_on();
+}
+
+TEST(a_request_with_channels_may_meet_no_memory_anywhere)
+{
+    refuse_each(fill_gift, settle_gift);
+}
