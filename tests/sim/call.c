@@ -340,6 +340,8 @@ static bool may_end_so(const struct call *call, enum beam_code code, bool calm)
         return call->hurried || call->kind == CALL_SLOW || call->kind == CALL_NESTED || !calm;
     if (code == BEAM_CANCELLED || code == BEAM_RESOURCE_EXHAUSTED)
         return call->hurried || call->kind == CALL_NESTED || !calm;
+    if (code == BEAM_INTERNAL)
+        return sim.odds.no_memory > 0; /* an answer for which there was none */
     return !calm && (code == BEAM_UNKNOWN || code == BEAM_UNAVAILABLE);
 }
 
