@@ -151,10 +151,11 @@ bool bm_session_has_output(const beam_session *session)
 
 bool bm_session_fds_are_due(const beam_session *session)
 {
-    /* Either half of the grant is owed, or the peer has less than half left: it may want several at
-     * once and must not wait for credit that lies here. */
+    /* Half of the grant is owed; or the peer has half or less left, or too few for a message with as many
+     * as one may hold: it must not wait for credit that lies here. */
     return session->fds_owed * 2 >= session->fds_granted ||
-           session->fds_recv_credit * 2 <= session->fds_granted;
+           session->fds_recv_credit * 2 <= session->fds_granted ||
+           session->fds_recv_credit < BEAM_MESSAGE_FDS_MAX;
 }
 
 void bm_session_take_back_fds(beam_session *session, unsigned count)

@@ -499,6 +499,34 @@ FLOW_TEST(fd_credit_returns_when_the_fds_are_taken)
     check_fd_credit(take_hoard);
 }
 
+static void on_drop(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_reply(request, NULL);
+}
+
+/* Small grants: what is owed for the first message is less than half of them, and the second wants all. */
+FLOW_TEST(a_message_with_as_many_fds_as_are_granted_never_waits_for_credit_that_is_owed)
+{
+    beam_message *message;
+    struct flow_answer answer = {0};
+    flow_serve("drop", on_drop, NULL);
+    flow_start(&four_fds);
+    for (unsigned fds = 1; fds <= CREDIT; fds += CREDIT - 1) {
+        message = beam_message_new();
+        for (unsigned i = 0; i < fds; i++) {
+            int fd = new_file();
+            beam_message_attach_fd(message, &fd);
+        }
+        int r = -EAGAIN;
+        FLOW_WAIT((r = beam_call(flow.session, "drop", &message, flow_on_reply, &answer, NULL)) !=
+                  -EAGAIN);
+        CHECK_INT(r, 0);
+        FLOW_WAIT(answer.count == 1);
+        CHECK_INT(answer.code, BEAM_OK);
+        flow_answer_clear(&answer);
+    }
+}
+
 static unsigned channel_writables;
 
 static void on_channel_writable(beam_channel *channel, void *arg)
