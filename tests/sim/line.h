@@ -36,7 +36,8 @@ void line_give_up(struct line_end *end);
 
 /* All of the run: ends that are not over, for the report of a hang; and freeing. */
 unsigned line_count_open(void);
-void line_check_all(void);
+/* Nobody may send more than this without an answer. */
+void line_check_all(uint32_t window);
 /* One of those that are open on this reactor, whichever; NULL. */
 struct line_end *line_any_open(const beam_runtime *home);
 void lines_free(void);

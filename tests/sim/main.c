@@ -42,6 +42,7 @@ struct end {
 static struct {
     char url[64];
     struct end ends[RUNTIMES]; /* the last one serves */
+    struct beam_limits limits; /* of all ends */
     bool troubled;             /* something was made to go wrong on purpose: cuts, departures */
     unsigned steps;
 } talk;
@@ -107,8 +108,8 @@ static bool scarce(int r)
 static void arrive(struct end *end)
 {
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.embedded = true, .transports = transports, .name = "simulated",
-                             .log = on_log);
+        BEAM_RUNTIME_OPTIONS(.embedded = true, .transports = transports, .limits = talk.limits,
+                             .name = "simulated", .log = on_log);
     int r = beam_runtime_new(&options, &end->runtime);
     if (r == 0)
         r = calls_serve(end->runtime);
@@ -221,7 +222,7 @@ static bool turn_one(void)
     int r = beam_runtime_turn(end->runtime);
     if (r < 0)
         sim_fail("a turn fails: %s", beam_strerror(r));
-    line_check_all();
+    line_check_all(talk.limits.window);
     if (++talk.steps > STEPS_MAX)
         sim_fail("no end after %u turns: somebody is busy for nothing", talk.steps);
     return true;
@@ -308,30 +309,52 @@ static struct sim_odds draw_odds(void)
     };
 }
 
+/* Tight, so that what is counted is counted out. */
+static struct beam_limits draw_limits(void)
+{
+    struct beam_limits limits;
+    beam_limits_default(&limits);
+    if (sim_below(2) == 0)
+        limits.window = 16384;
+    if (sim_below(2) == 0)
+        limits.fds_max = 4 + (uint32_t)sim_below(8);
+    if (sim_below(4) == 0)
+        limits.channels_max = 6 + (uint32_t)sim_below(20);
+    if (sim_below(4) == 0)
+        limits.queue_len_max = 100000;
+    return limits;
+}
+
+/* The server says GOAWAY; what happens then has up to so many turns. */
+static void say_goodbye(unsigned turns)
+{
+    if (server->runtime)
+        beam_runtime_stop(server->runtime);
+    for (unsigned i = (unsigned)sim_below(turns); i > 0 && turn_one(); i--)
+        ;
+}
+
 static void converse(void)
 {
     uint64_t end_ns = beam_now_ns() + AGE_MAX_NS;
     bool restarts = !is_peaceful() && sim_below(3) == 0;
+    talk.limits = draw_limits();
     sim.odds = draw_odds();
     for (unsigned i = 0; i < CLIENTS; i++)
         talk.ends[i].actions = 1 + (unsigned)sim_below(ACTIONS_MAX);
     while (busy()) {
         attend();
         step(end_ns);
-        if (restarts && sim_below(500) == 0) {
+        if (restarts && server->runtime && sim_below(500) == 0) {
             restarts = false;
             talk.troubled = true;
-            beam_runtime_stop(server->runtime);
-            for (unsigned i = (unsigned)sim_below(50); i > 0 && turn_one(); i--)
-                ;
+            say_goodbye(50);
             leave(server);
         }
     }
     /* The end in order: first the server says GOAWAY, then all leave. */
     sim_event("all is done");
-    beam_runtime_stop(server->runtime);
-    for (unsigned i = (unsigned)sim_below(100); i > 0 && turn_one(); i--)
-        ;
+    say_goodbye(100);
     for (unsigned i = 0; i < RUNTIMES; i++)
         if (talk.ends[i].runtime)
             leave(&talk.ends[i]);
