@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/sim/audit.h"
 #include "tests/sim/call.h"
 #include "tests/sim/line.h"
 #include "tests/support/results.h"
@@ -223,6 +224,7 @@ static bool turn_one(void)
     if (r < 0)
         sim_fail("a turn fails: %s", beam_strerror(r));
     line_check_all(talk.limits.window);
+    audit(end->runtime);
     if (++talk.steps > STEPS_MAX)
         sim_fail("no end after %u turns: somebody is busy for nothing", talk.steps);
     return true;

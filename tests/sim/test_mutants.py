@@ -70,12 +70,12 @@ static void on_receive_retry""", "nothing will ever happen|was told|ended with")
 """, """\
     if (in.fds_missing && go_on)
         bm_session_return_fds(session, 2u * frame->fds);
-""", "breaker of the protocol: session: credit"),
+""", "more fds were given back"),
     "credit of bytes returned twice": ("runtime/channel.c", """\
     channel->owed += amount;
 """, """\
     channel->owed += 2 * amount;
-""", "breaker of the protocol: session: credit|has credit"),
+""", "more credit than its window"),
     "the kernel not looked at before sleeping": ("uring/reactor.c", """\
     if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
         reactor->hurried > 0)
