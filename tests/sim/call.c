@@ -13,6 +13,7 @@
 
 static struct call *calls[CALLS_MAX];
 static unsigned calls_len;
+static bool strict;
 
 static const char *const names[] = {
     [CALL_ECHO] = "echo", [CALL_NESTED] = "nested", [CALL_SLOW] = "slow",
@@ -43,6 +44,8 @@ static void tell(unsigned id, enum beam_code code)
     if (call->told++ > 0)
         sim_fail("call %u was told its end twice", id);
     call->code = code;
+    if (call->strict && code != BEAM_OK)
+        sim_fail("call %u, of a time without faults, ends with %s", id, beam_code_name(code));
 }
 
 static void on_reply(const struct beam_status *status, const beam_message *message, void *arg)
@@ -95,7 +98,7 @@ static void attach_lines(struct call *call, beam_runtime *runtime, beam_message 
 
 static uint64_t patience(struct call *call, const beam_request *parent)
 {
-    bool soon = sim_below(4) == 0;
+    bool soon = !strict && sim_below(4) == 0;
     call->hurried = soon || parent;
     return soon ? sim_below(20 * BEAM_MS) + 1 : PATIENCE_NS;
 }
@@ -103,7 +106,7 @@ static uint64_t patience(struct call *call, const beam_request *parent)
 static bool may_be_refused(int r)
 {
     return r == -EAGAIN || r == -ESHUTDOWN || r == -ECANCELED || r == -ETIMEDOUT || r == -ELOOP ||
-           (r == -ENOMEM && sim.odds.no_memory > 0);
+           (r == -ENOMEM && sim.scarce);
 }
 
 static void open_line(beam_runtime *runtime, beam_session *session, unsigned id,
@@ -120,12 +123,13 @@ static void open_line(beam_runtime *runtime, beam_session *session, unsigned id,
     *ret_r = r;
 }
 
-void call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind, unsigned depth,
+bool call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind, unsigned depth,
                beam_request *parent, void (*then)(void *arg, enum beam_code code), void *arg)
 {
     unsigned id = call_new(kind);
     struct call *call = calls[id];
     call->depth = depth;
+    call->strict = strict && !parent;
     beam_message *message = parcel_pack(&call->parcel);
     beam_message_put_uint(message, "depth", depth);
     if (kind == CALL_GIFT)
@@ -151,12 +155,13 @@ void call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind
               call->parcel.fds, beam_error_name(r));
     if (r == 0) {
         call->made = 1;
-        return;
+        return true;
     }
     if (!may_be_refused(r))
         sim_fail("call %u was refused: %s", id, beam_strerror(r));
     if (then)
         then(arg, BEAM_RESOURCE_EXHAUSTED);
+    return false;
 }
 
 void call_note(beam_session *session, unsigned *number)
@@ -226,8 +231,8 @@ static void on_nested(beam_request *request, const beam_message *message, void *
         sim_fail("no memory for the test itself");
     *nested = (struct nested){request, call};
     beam_request_keep(request);
-    call_make(arg, session, call->depth % 2 ? CALL_NESTED : CALL_ECHO, call->depth - 1, request,
-              on_nested_end, nested);
+    (void)call_make(arg, session, call->depth % 2 ? CALL_NESTED : CALL_ECHO, call->depth - 1,
+                    request, on_nested_end, nested);
 }
 
 struct slow {
@@ -341,7 +346,7 @@ static bool may_end_so(const struct call *call, enum beam_code code, bool calm)
     if (code == BEAM_CANCELLED || code == BEAM_RESOURCE_EXHAUSTED)
         return call->hurried || call->kind == CALL_NESTED || !calm;
     if (code == BEAM_INTERNAL)
-        return sim.odds.no_memory > 0; /* an answer for which there was none */
+        return sim.scarce; /* an answer for which there was none */
     return !calm && (code == BEAM_UNKNOWN || code == BEAM_UNAVAILABLE);
 }
 
@@ -366,8 +371,14 @@ void calls_check(bool calm)
     }
 }
 
+void calls_be_strict(void)
+{
+    strict = true;
+}
+
 void calls_forget(void)
 {
+    strict = false;
     while (calls_len > 0)
         free(calls[--calls_len]);
 }

@@ -21,14 +21,16 @@ struct call {
     struct parcel parcel;
     unsigned depth;
     bool hurried;               /* has a deadline that may well pass, or ends with its parent */
+    bool strict;                /* made when nothing went wrong any more */
     unsigned ran;               /* how often a handler has seen it */
     unsigned made, told;        /* beam_call said 0; on_reply, or on_end of the line, has run */
     enum beam_code code;        /* as told */
     struct line_end *theirs[2]; /* TALK, GIFT: the ends that the server is to take */
 };
 
-/* Makes one and has it sent over a session of a runtime, on its reactor; parent may be NULL. */
-void call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind, unsigned depth,
+/* Makes one and has it sent over a session of a runtime, on its reactor; parent may be NULL. false: it was
+ * refused; `then` has run all the same. */
+bool call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind, unsigned depth,
                beam_request *parent, void (*then)(void *arg, enum beam_code code), void *arg);
 
 /* An event, numbered within its session. */
@@ -36,6 +38,9 @@ void call_note(beam_session *session, unsigned *number);
 
 /* Serves what calls ask for. */
 int calls_serve(beam_runtime *runtime);
+
+/* From now on calls have time, and no fault is put up with: each must end with OK. */
+void calls_be_strict(void);
 
 unsigned calls_open(void);
 /* Every call was told its end once, and what it was told is true. calm: nothing went wrong in this run. */

@@ -80,7 +80,7 @@ static void check_refusal(int r)
     case -EPIPE:
         return;
     case -ENOMEM:
-        if (sim.odds.no_memory > 0)
+        if (sim.scarce)
             return;
         /* fallthrough */
     default:

@@ -25,6 +25,8 @@
 #define CLIENTS 2u
 #define RUNTIMES (CLIENTS + 1u)
 #define ACTIONS_MAX 40u
+#define SWEPT_SEED 4u
+#define FAMINE 300u                 /* steps that "for good" lasts: then the service must answer */
 #define STEPS_MAX 400000u           /* turns of one conversation; more is a busy loop */
 #define AGE_MAX_NS (120 * BEAM_SEC) /* ... and this, a hang */
 
@@ -44,9 +46,17 @@ static struct {
     char url[64];
     struct end ends[RUNTIMES]; /* the last one serves */
     struct beam_limits limits; /* of all ends */
+    bool afterwards;           /* faults are over: the service must answer */
+    bool swept;                /* one thing is made to go wrong */
     bool troubled;             /* something was made to go wrong on purpose: cuts, departures */
     unsigned steps;
 } talk;
+
+/* Where a sweep has something go wrong. */
+struct fault {
+    enum sim_fault kind;
+    uint64_t at;
+};
 
 static struct end *const server = &talk.ends[CLIENTS];
 
@@ -103,7 +113,7 @@ static void on_log(enum beam_log_level level, const char *text, void *arg)
 
 static bool scarce(int r)
 {
-    return (r == -ENOMEM && sim.odds.no_memory > 0);
+    return (r == -ENOMEM && sim.scarce);
 }
 
 static void arrive(struct end *end)
@@ -178,6 +188,15 @@ static void trouble(struct end *client)
     }
 }
 
+/* The service answers, be it on another session. */
+static void ask_again(struct end *client)
+{
+    if (call_make(client->runtime, client->session, CALL_ECHO, 0, NULL, NULL, NULL))
+        client->actions--;
+    else
+        beam_session_close(client->session);
+}
+
 /* On the client's reactor. */
 static void act(void *arg)
 {
@@ -187,6 +206,10 @@ static void act(void *arg)
     client->acting = false;
     if (!client->open)
         return;
+    if (talk.afterwards) {
+        ask_again(client);
+        return;
+    }
     client->actions--;
     unsigned what = (unsigned)sim_below(12);
     if (what < 8)
@@ -339,14 +362,17 @@ static void say_goodbye(unsigned turns)
 static void converse(void)
 {
     uint64_t end_ns = beam_now_ns() + AGE_MAX_NS;
-    bool restarts = !is_peaceful() && sim_below(3) == 0;
     talk.limits = draw_limits();
     sim.odds = draw_odds();
     for (unsigned i = 0; i < CLIENTS; i++)
         talk.ends[i].actions = 1 + (unsigned)sim_below(ACTIONS_MAX);
+    unsigned famine = 0;
+    bool restarts = !is_peaceful() && sim_below(3) == 0;
     while (busy()) {
         attend();
         step(end_ns);
+        if (sim.fault == SIM_ALLOCATIONS && sim.scarce && famine++ == FAMINE)
+            sim.fault = SIM_NO_FAULT;
         if (restarts && server->runtime && sim_below(500) == 0) {
             restarts = false;
             talk.troubled = true;
@@ -354,21 +380,40 @@ static void converse(void)
             leave(server);
         }
     }
+    sim_event("all is done; from now on nothing goes wrong");
+    sim.odds = (struct sim_odds){0};
+    sim.fault = SIM_NO_FAULT;
+    talk.afterwards = true;
+    calls_be_strict();
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        struct end *client = &talk.ends[i];
+        client->actions = 1;
+        client->session =
+            beam_session_free(client->session); /* may be broken, and not know it yet */
+        client->open = client->lost = false;
+    }
+    while (busy()) {
+        attend();
+        step(end_ns);
+    }
     /* The end in order: first the server says GOAWAY, then all leave. */
-    sim_event("all is done");
+    sim_event("the end");
     say_goodbye(100);
     for (unsigned i = 0; i < RUNTIMES; i++)
         if (talk.ends[i].runtime)
             leave(&talk.ends[i]);
-    calls_check(is_peaceful() && !talk.troubled);
+    calls_check(is_peaceful() && !talk.troubled && !talk.swept);
 }
 
-static uint64_t run(uint64_t seed, bool aloud, uint64_t *ret_events)
+static uint64_t run(uint64_t seed, bool aloud, struct fault fault)
 {
     memset(&talk, 0, sizeof(talk));
     snprintf(talk.url, sizeof(talk.url), "unix:@beam-sim-%d", (int)getpid());
     struct test_snapshot before = test_snapshot_take();
     sim_start(seed, aloud);
+    sim.fault = fault.kind;
+    sim.fault_at = fault.at;
+    talk.swept = fault.kind != SIM_NO_FAULT;
     converse();
     calls_forget();
     lines_free();
@@ -378,7 +423,6 @@ static uint64_t run(uint64_t seed, bool aloud, uint64_t *ret_events)
         sim_fail("something was left behind");
     test_snapshot_free(&before);
     test_snapshot_free(&after);
-    *ret_events += sim.events;
     return sim.trace;
 }
 
@@ -395,62 +439,107 @@ static void name_seed(void)
 
 static int usage(FILE *file, const char *name)
 {
-    fprintf(file,
-            "Usage: %s [--seed N] [--seeds N] [--first N] [--aloud]\n"
-            "\n"
-            "Conversations in a simulated world, each given by its seed.\n"
-            "  --seeds N   so many, one after the other (2000)\n"
-            "  --first N   the first of them (1)\n"
-            "  --seed N    this one alone, twice, aloud: both times the same has to happen\n"
-            "  --quiet     not aloud\n",
-            name);
+    fprintf(
+        file,
+        "Usage: %s [--seeds N] [--first N]\n"
+        "       %s --seed N [--quiet]\n"
+        "       %s --sweep FAULT [--seed N] [--at K]\n"
+        "\n"
+        "Conversations in a simulated world, each given by its seed.\n"
+        "  --seeds N      so many, one after the other (2000)\n"
+        "  --first N      the first of them (1)\n"
+        "  --seed N       this one alone, twice, aloud: both times the same has to happen\n"
+        "  --quiet        not aloud\n"
+        "  --sweep FAULT  one thing goes wrong, at each place in turn, in a conversation that has "
+        "no\n"
+        "                 other trouble (--seed, 4): allocation, allocations (from there on) or\n"
+        "                 operation\n"
+        "  --at K         at this place alone, aloud\n",
+        name, name, name);
     return file == stderr ? 2 : 0;
 }
 
+static const struct fault no_fault;
+
 static void run_twice(uint64_t seed, bool aloud)
 {
-    uint64_t events = 0;
-    uint64_t trace = run(seed, aloud, &events);
-    if (run(seed, false, &events) != trace)
+    uint64_t trace = run(seed, aloud, no_fault);
+    if (run(seed, false, no_fault) != trace)
         sim_fail("the same seed does not do the same twice");
 }
 
 #define TWICE_EVERY 50u /* of many seeds some are run twice, too */
+
+static void run_many(uint64_t first, uint64_t count)
+{
+    uint64_t events = 0;
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        if (seed % TWICE_EVERY == 0)
+            run_twice(seed, false);
+        else
+            (void)run(seed, false, no_fault);
+        events += sim.events;
+    }
+    printf("%llu conversations, %llu events\n", (unsigned long long)count,
+           (unsigned long long)events);
+}
+
+/* Until a run ends before it comes to the place. */
+static void sweep(uint64_t seed, enum sim_fault kind)
+{
+    uint64_t at = 0, places;
+    do {
+        (void)run(seed, false, (struct fault){kind, ++at});
+        places = kind == SIM_OPERATION ? sim.operations : sim.allocations;
+    } while (at < places);
+    printf("%llu places\n", (unsigned long long)at);
+}
+
+static enum sim_fault fault_named(const char *name)
+{
+    if (strcmp(name, "allocation") == 0)
+        return SIM_ALLOCATION;
+    if (strcmp(name, "allocations") == 0)
+        return SIM_ALLOCATIONS;
+    return strcmp(name, "operation") == 0 ? SIM_OPERATION : SIM_NO_FAULT;
+}
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'n'},
         {"first", required_argument, NULL, 'f'}, {"quiet", no_argument, NULL, 'q'},
+        {"sweep", required_argument, NULL, 'w'}, {"at", required_argument, NULL, 'a'},
         {"help", no_argument, NULL, 'h'},        {0}};
-    uint64_t first = 1, count = 2000, events = 0;
-    bool single = false, quiet = false;
+    uint64_t seed = 0, first = 1, count = 2000, at = 0;
+    enum sim_fault kind = SIM_NO_FAULT;
+    bool quiet = false;
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c == 's' || c == 'f')
-            first = strtoull(optarg, NULL, 10);
         if (c == 's')
-            single = true;
+            seed = strtoull(optarg, NULL, 10);
         else if (c == 'n')
             count = strtoull(optarg, NULL, 10);
+        else if (c == 'f')
+            first = strtoull(optarg, NULL, 10);
+        else if (c == 'a')
+            at = strtoull(optarg, NULL, 10);
         else if (c == 'q')
             quiet = true;
-        else if (c != 'f')
+        else if (c != 'w' || (kind = fault_named(optarg)) == SIM_NO_FAULT)
             return usage(c == 'h' ? stdout : stderr, argv[0]);
     }
+    if (optind < argc)
+        return usage(stderr, argv[0]);
     test_on_crash(name_seed);
-    if (single) {
-        run_twice(first, !quiet);
-        count = 0;
-    }
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        if (seed % TWICE_EVERY == 0)
-            run_twice(seed, false);
-        else
-            (void)run(seed, false, &events);
-    }
-    printf("%llu conversations, %llu events\n", (unsigned long long)count,
-           (unsigned long long)events);
+    if (kind != SIM_NO_FAULT && at > 0)
+        (void)run(seed ? seed : SWEPT_SEED, !quiet, (struct fault){kind, at});
+    else if (kind != SIM_NO_FAULT)
+        sweep(seed ? seed : SWEPT_SEED, kind);
+    else if (seed)
+        run_twice(seed, !quiet);
+    else
+        run_many(first, count);
     printf("1 passed, 0 failed, 0 skipped\n");
     return 0;
 }

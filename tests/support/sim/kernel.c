@@ -39,8 +39,10 @@ int bm_kernel_new(struct bm_account *account, unsigned sq_len, unsigned cq_len,
                   struct bm_kernel **ret, uint32_t *ret_features)
 {
     (void)account;
-    if (sim_chance(sim.odds.no_memory))
+    if (sim_chance(sim.odds.no_memory)) {
+        sim.scarce = true;
         return -ENOMEM;
+    }
     struct bm_kernel *kernel = must_alloc(1, sizeof(*kernel));
     kernel->number = numbers++;
     kernel->queue_len = sq_len;
@@ -339,8 +341,10 @@ void bm_kernel_notify(struct bm_kernel *kernel, bool on)
 
 int bm_kernel_buffers_add(struct bm_kernel *kernel, void *ring, uint32_t count, uint16_t group)
 {
-    if (sim_chance(sim.odds.no_memory))
+    if (sim_chance(sim.odds.no_memory)) {
+        sim.scarce = true;
         return -ENOMEM;
+    }
     for (unsigned i = 0; i < SIM_GROUPS; i++) {
         if (kernel->groups[i].used)
             continue;

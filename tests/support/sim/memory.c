@@ -50,6 +50,12 @@ static void keep(void *ptr, size_t len)
     bm_sanitize_theirs(ptr, len);
 }
 
+static bool is_refused(void)
+{
+    return (sim.fault == SIM_ALLOCATION && sim.allocations == sim.fault_at) ||
+           (sim.fault == SIM_ALLOCATIONS && sim.allocations >= sim.fault_at);
+}
+
 static void *sim_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
 {
     (void)arg;
@@ -57,7 +63,9 @@ static void *sim_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
         keep(ptr, old_len);
         return NULL;
     }
-    if (sim_chance(sim.odds.no_memory)) {
+    sim.allocations++;
+    if (is_refused() || sim_chance(sim.odds.no_memory)) {
+        sim.scarce = true;
         sim_event("an allocation of %zu bytes is refused", new_len);
         return NULL;
     }

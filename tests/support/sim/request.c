@@ -127,41 +127,69 @@ static void complete(struct sim_request *request, int res, uint32_t flags)
 
 /* --- doing it -------------------------------------------------------------------------------- */
 
-/* Results that may come at any time, whatever the state of things. 0: not now. */
-static int refusal(struct sim_request *request)
+/* What an operation may be told at any time, whatever the state of things; ends with 0. */
+static const int *refusals_of(const struct io_uring_sqe *sqe)
 {
-    static const int receive[] = {-ENOMEM, -EINTR, -EAGAIN};
-    static const int send[] = {-ENOMEM, -ENOBUFS, -EINTR};
-    static const int accept[] = {-ENOMEM, -ENFILE, -ECONNABORTED, -EMFILE, -EINTR};
-    const struct sim_odds *odds = &sim.odds;
-    const struct io_uring_sqe *sqe = &request->sqe;
+    static const int receive[] = {-ENOMEM, -EINTR, -EAGAIN, 0};
+    static const int send[] = {-ENOMEM, -ENOBUFS, -EINTR, 0};
+    static const int accept[] = {-ENOMEM, -ENFILE, -ECONNABORTED, -EMFILE, -EINTR, 0};
+    static const int connect[] = {-EAGAIN, -EINTR, 0};
+    static const int ring[] = {-ENOMEM, 0};
+    static const int none[] = {0};
     switch (sqe->opcode) {
     case IORING_OP_RECVMSG:
-        if (request->reset) {
-            request->reset = false;
-            return -ECONNRESET;
-        }
-        if (sim_chance(odds->no_buffer) && is_multishot(sqe))
-            return -ENOBUFS;
-        return sim_chance(odds->refused) ? receive[sim_below(3)] : 0;
-    case IORING_OP_SENDMSG:
-        if (((const struct msghdr *)(uintptr_t)sqe->addr)->msg_controllen > 0 &&
-            sim_chance(odds->many_refs))
-            return -ETOOMANYREFS;
-        /* fallthrough */
+        return receive;
     case IORING_OP_SEND:
-        if ((sqe->msg_flags & MSG_DONTWAIT) && sim_chance(odds->late))
-            return -EAGAIN;
-        return sim_chance(odds->refused) ? send[sim_below(3)] : 0;
+    case IORING_OP_SENDMSG:
+        return send;
     case IORING_OP_ACCEPT:
-        if (sim_chance(odds->no_fds))
-            return -EMFILE;
-        return sim_chance(odds->refused) ? accept[sim_below(5)] : 0;
+        return accept;
     case IORING_OP_CONNECT:
-        return sim_chance(odds->refused) ? (sim_chance(5000) ? -EAGAIN : -EINTR) : 0;
+        return connect;
+    case IORING_OP_MSG_RING:
+        return ring;
     default:
-        return 0;
+        return none;
     }
+}
+
+static int any_refusal(const struct io_uring_sqe *sqe)
+{
+    const int *refusals = refusals_of(sqe);
+    unsigned n = 0;
+    while (refusals[n] != 0)
+        n++;
+    return n > 0 ? refusals[sim_below(n)] : 0;
+}
+
+/* What goes wrong with this kind of operation besides; 0: nothing. */
+static int trouble(struct sim_request *request)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
+    if (request->reset) {
+        request->reset = false;
+        return -ECONNRESET;
+    }
+    if (is_multishot(sqe) && sim_chance(sim.odds.no_buffer))
+        return -ENOBUFS;
+    if (sqe->opcode == IORING_OP_SENDMSG &&
+        ((const struct msghdr *)(uintptr_t)sqe->addr)->msg_controllen > 0 &&
+        sim_chance(sim.odds.many_refs))
+        return -ETOOMANYREFS;
+    if (is_send(sqe) && (sqe->msg_flags & MSG_DONTWAIT) && sim_chance(sim.odds.late))
+        return -EAGAIN;
+    if (sqe->opcode == IORING_OP_ACCEPT && sim_chance(sim.odds.no_fds))
+        return -EMFILE;
+    return 0;
+}
+
+static int refusal(struct sim_request *request)
+{
+    bool here = ++sim.operations == sim.fault_at && sim.fault == SIM_OPERATION;
+    int r = trouble(request);
+    if (r == 0 && (here || sim_chance(sim.odds.refused)))
+        r = any_refusal(&request->sqe);
+    return r;
 }
 
 /* A multishot goes on as long as there is something and the ring has room. */
@@ -264,13 +292,13 @@ static int update_timeout(struct bm_kernel *kernel, const struct io_uring_sqe *s
 }
 
 /* A completion for another ring is deferred work there. */
-static int message_ring(const struct io_uring_sqe *sqe)
+static int message_ring(struct sim_request *request)
 {
+    const struct io_uring_sqe *sqe = &request->sqe;
     struct bm_kernel *target = sim_kernel_of(sqe->fd);
-    if (!target)
-        return -EBADFD;
-    if (sim_chance(sim.odds.refused))
-        return -ENOMEM;
+    int r = target ? refusal(request) : -EBADFD;
+    if (r < 0)
+        return r;
     struct sim_request *message = request_new(target, &(struct io_uring_sqe){
                                                           .opcode = IORING_OP_NOP,
                                                           .fd = -1,
@@ -297,7 +325,7 @@ static void issue(struct sim_request *request)
     } else if (sqe->opcode == IORING_OP_TIMEOUT_REMOVE) {
         complete(request, update_timeout(kernel, sqe), 0);
     } else if (sqe->opcode == IORING_OP_MSG_RING) {
-        complete(request, message_ring(sqe), 0);
+        complete(request, message_ring(request), 0);
     } else if (sqe->opcode == IORING_OP_TIMEOUT) {
         request->due_ns = sim.now_ns + duration(sqe->addr);
     } else if (may_be_late(sqe) && sim_chance(sim.odds.late)) {

@@ -34,11 +34,23 @@ struct sim_odds {
     bool small_ring;      /* the completion queue holds four, so that it overflows */
 };
 
+/* One thing that goes wrong at a certain place, beside what the odds bring. Places are counted from 1. */
+enum sim_fault {
+    SIM_NO_FAULT,
+    SIM_ALLOCATION,  /* the allocation of this number is refused, */
+    SIM_ALLOCATIONS, /* ... and all that come after it */
+    SIM_OPERATION,   /* the attempt of this number to do an operation fails */
+};
+
 struct sim {
     uint64_t seed;
     uint64_t now_ns;
     struct sim_odds odds;
-    uint64_t trace; /* digest of all that happened: equal for equal seeds */
+    enum sim_fault fault;
+    uint64_t fault_at;
+    uint64_t allocations, operations; /* so far */
+    bool scarce;                      /* an allocation has been refused */
+    uint64_t trace;                   /* digest of all that happened: equal for equal seeds */
     uint64_t events;
     bool aloud; /* print the events */
 };

@@ -87,7 +87,10 @@ void sim_fail(const char *format, ...)
             (double)(sim.now_ns - BEGIN_NS) / 1e6);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\n    run it again, aloud, with --seed %llu\n", (unsigned long long)sim.seed);
+    fprintf(stderr, "\n    run it again, aloud, with --seed %llu", (unsigned long long)sim.seed);
+    if (sim.fault_at > 0)
+        fprintf(stderr, " and --at %llu", (unsigned long long)sim.fault_at);
+    fprintf(stderr, "\n");
     fflush(NULL);
     _exit(1);
 }
