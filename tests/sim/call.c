@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/sim/hoard.h"
+#include "tests/sim/mischief.h"
 #include "tests/support/sim/sim.h"
 
 #define CALLS_MAX 2000u
@@ -23,6 +25,7 @@ static const char *const names[] = {
 /* What waits for the end of a call. */
 struct waiter {
     unsigned id;
+    beam_runtime *home;
     void (*then)(void *arg, enum beam_code code);
     void *arg;
 };
@@ -56,8 +59,11 @@ static void on_reply(const struct beam_status *status, const beam_message *messa
     tell(waiter.id, status->code);
     if (status->code == BEAM_OK && call->kind == CALL_ECHO)
         parcel_check(message, &call->parcel);
+    if (message)
+        hoard_keep(message);
     if (waiter.then)
         waiter.then(waiter.arg, status->code);
+    mischief(waiter.home);
 }
 
 /* --- making ---------------------------------------------------------------------------------- */
@@ -145,7 +151,7 @@ bool call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind
         struct waiter *waiter = malloc(sizeof(*waiter));
         if (!waiter)
             sim_fail("no memory for the test itself");
-        *waiter = (struct waiter){id, then, arg};
+        *waiter = (struct waiter){id, runtime, then, arg};
         r = beam_call(session, names[kind], &message, on_reply, waiter, &options);
         if (r < 0)
             free(waiter);
@@ -198,8 +204,10 @@ static void answer(beam_request *request, const struct call *call)
 
 static void on_echo(beam_request *request, const beam_message *message, void *arg)
 {
-    (void)arg;
-    answer(request, begin(message));
+    const struct call *call = begin(message);
+    hoard_keep(message);
+    answer(request, call);
+    mischief(arg);
 }
 
 /* A request that waits for a call of its own. */

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "tests/sim/hoard.h"
+#include "tests/sim/mischief.h"
 #include "tests/sim/parcel.h"
 #include "tests/support/sim/sim.h"
 
@@ -136,15 +138,19 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
     (void)channel;
     struct parcel expected = parcel_of(end->other, end->received);
     parcel_check(message, &expected);
+    hoard_keep(message);
     end->received++;
     if (!tired(end))
         pump(end);
+    mischief(end->home);
 }
 
 static void on_writable(beam_channel *channel, void *arg)
 {
+    struct line_end *end = arg;
     (void)channel;
-    pump(arg);
+    pump(end);
+    mischief(end->home);
 }
 
 /* An orderly end tells that everything has come; and so the sender must have meant it. */
@@ -171,6 +177,7 @@ static void on_end(beam_channel *channel, const struct beam_status *status, void
         end_ours(end);
     }
     finish(end, status->code);
+    mischief(end->home);
 }
 
 static const struct beam_channel_handlers handlers = {
@@ -226,6 +233,7 @@ static void on_data(beam_stream *stream, const void *data, size_t len, void *arg
     end->received += (unsigned)len;
     if (!tired(end))
         pump_stream(end);
+    mischief(end->home);
 }
 
 static void on_stream_writable(beam_stream *stream, void *arg)

@@ -17,7 +17,9 @@
 
 #include "tests/sim/audit.h"
 #include "tests/sim/call.h"
+#include "tests/sim/hoard.h"
 #include "tests/sim/line.h"
+#include "tests/sim/mischief.h"
 #include "tests/support/results.h"
 #include "tests/support/sim/sim.h"
 #include "tests/support/snapshot.h"
@@ -188,6 +190,26 @@ static void trouble(struct end *client)
     }
 }
 
+#define MISCHIEF 100u /* one callback of so many */
+
+void mischief(beam_runtime *home)
+{
+    if (is_peaceful() || talk.swept || talk.afterwards || sim_below(MISCHIEF) > 0)
+        return;
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        struct end *client = &talk.ends[i];
+        if (client->runtime == home && client->session && sim_below(4) == 0) {
+            talk.troubled = true;
+            sim_event("a session is closed in a callback");
+            beam_session_close(client->session);
+            return;
+        }
+    }
+    struct line_end *line = line_any_open(home);
+    if (line)
+        line_give_up(line);
+}
+
 /* The service answers, be it on another session. */
 static void ask_again(struct end *client)
 {
@@ -266,6 +288,8 @@ static bool busy(void)
 /* What the application does between two turns. */
 static void attend(void)
 {
+    if (sim_below(8) == 0)
+        hoard_thin();
     for (unsigned i = 0; i < RUNTIMES; i++) {
         struct end *end = &talk.ends[i];
         if (end->leaving)
@@ -299,7 +323,10 @@ static void step(uint64_t end_ns)
     if (turn_one() || wants_to_act())
         return;
     uint64_t next = sim_next_ns();
-    if (next == SIM_NEVER || next > end_ns) {
+    bool stuck = next == SIM_NEVER || next > end_ns;
+    if ((stuck || is_peaceful() || sim_below(4) == 0) && hoard_empty())
+        return; /* somebody may have waited for just that */
+    if (stuck) {
         calls_print_open();
         sim_fail("nothing will ever happen again: %u calls and %u ends of lines wait", calls_open(),
                  line_count_open());
@@ -385,6 +412,7 @@ static void converse(void)
     sim.fault = SIM_NO_FAULT;
     talk.afterwards = true;
     calls_be_strict();
+    (void)hoard_empty();
     for (unsigned i = 0; i < CLIENTS; i++) {
         struct end *client = &talk.ends[i];
         client->actions = 1;
@@ -402,6 +430,7 @@ static void converse(void)
     for (unsigned i = 0; i < RUNTIMES; i++)
         if (talk.ends[i].runtime)
             leave(&talk.ends[i]);
+    (void)hoard_empty();
     calls_check(is_peaceful() && !talk.troubled && !talk.swept);
 }
 

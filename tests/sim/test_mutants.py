@@ -1,6 +1,6 @@
 """The simulation is worth something only if it finds bugs: each of these, put into the code, must be found
-within the seeds that CI runs. One line is changed in a copy, compiled as the original is, and linked in
-front of the library."""
+within the seeds that CI runs, and for what it is. A few lines are changed in a copy, which is compiled as
+the original is and linked in front of the library."""
 import json
 import os
 import re
@@ -37,7 +37,7 @@ MUTANTS = {
         us->send_op.addr = us->packet.bytes + first;
         us->send_op.len -= first;
     }
-""", "two sends"),
+""", "two sends|breaker of the protocol"),
     "a multishot not armed again": ("runtime/unix_receive.c", """\
     bm_reactor_count_rearm(core->reactor);
     bm_unix_receive_start(us);
@@ -126,8 +126,7 @@ def link(mutant, where):
     program = os.path.join(where, "sim")
     line = subprocess.run(["ninja", "-C", BUILD, "-t", "commands", "-s", "tests/sim"], check=True,
                           capture_output=True, text=True).stdout
-    command = shlex.split(line.replace("&&", " ").replace(": ", " ").strip().lstrip(":"))
-    command = [word for word in command if word != ":"]
+    command = [word for word in shlex.split(line) if word not in (":", "&&")]
     command[command.index("-o") + 1] = program
     command.insert(command.index("-o"), mutant)
     subprocess.run(command, cwd=BUILD, check=True, capture_output=True)

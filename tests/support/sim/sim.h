@@ -1,10 +1,11 @@
 /* A world of one thread for the production code: a kernel (kernel.c, behind uring/kernel.h), a clock,
  * luck, and memory that remembers what was freed. Everything that happens in it follows from a seed.
  *
- * What is simulated is *when* and *whether*: operations are late, refused, cut short, reordered and
- * cancelled in the wrong moment as far as io_uring may do that to us. What an operation does once its
- * time has come is real: it is a system call on a real socket, so the rules of unix(7) need not be
- * played, and descriptors that leak are real ones.
+ * What is simulated is *when* and *whether*: operations are late, refused, reordered and cancelled in the
+ * wrong moment, multishots end, buffers and descriptors run out, the completion queue overflows, as far as
+ * io_uring may do that to us. What an operation does once its time has come is real: it is a system call
+ * on a real socket, so the rules of unix(7) need not be played, and descriptors that leak are real ones.
+ * A packet of SOCK_SEQPACKET comes whole or not at all; what can be short is the fds that came with it.
  *
  * The host turns embedded runtimes one after the other (sim_turn); between two turns time may pass. A
  * broken rule prints the seed and ends the process: see sim_fail(). */
