@@ -532,7 +532,7 @@ static bool take_back_large(struct bm_unix_session *us)
     if (channel->gone || channel->abort_due) {
         us->session.fd_credit += att->fd_count;
         drop_attachments(att);
-        if (!channel->gone && channel->id >= head->first_id) {
+        if (!channel->gone && channel->ours && channel->id >= head->first_id) {
             bm_channel_unbind(channel);
             channel->opening = true;
         }
