@@ -268,24 +268,34 @@ void bm_channel_gone(beam_channel *channel)
     bm_channel_unref(channel);
 }
 
-void bm_channel_check_gone(beam_channel *channel)
+/* The peer may open another in its place from now on. One that may have to be taken back out of the packet
+ * under way stays until that has left, and only counts no more. */
+static void gone_for_peer(beam_channel *channel)
 {
-    if (!channel->local_ended || !channel->remote_ended || channel->end_due || channel->abort_due ||
-        !bm_message_queue_empty(&channel->out) || channel->unbound || channel->opening)
-        return;
     if (!channel->held_back) {
         bm_channel_gone(channel);
     } else if (!channel->ours && !channel->uncounted && channel->session) {
-        /* Its last frame is in the packet under way. The peer may have read that, and opened another
-         * in its place, before we hear that it has left. */
         channel->uncounted = true;
         channel->session->opened_there--;
     }
 }
 
+void bm_channel_check_gone(beam_channel *channel)
+{
+    if (!channel->local_ended || !channel->remote_ended || channel->end_due || channel->abort_due ||
+        !bm_message_queue_empty(&channel->out) || channel->unbound || channel->opening)
+        return;
+    gone_for_peer(channel);
+}
+
+void bm_channel_aborted_by_both(beam_channel *channel)
+{
+    gone_for_peer(channel);
+}
+
 void bm_channel_count_again(beam_channel *channel)
 {
-    if (!channel->uncounted)
+    if (!channel->uncounted || channel->abort_due) /* an abort needs no answer from the peer */
         return;
     channel->uncounted = false;
     channel->session->opened_there++;

@@ -220,7 +220,7 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
     bool abort = flags & BM_END_ABORT;
     if (!channel)
         return bm_incoming_was_given(session, id) ? true : fail(session, -BEAM_EFRAME_CHANNEL);
-    if (channel->abort_due)
+    if (channel->abort_due && !abort)
         return true; /* ours is on its way; theirs changes nothing */
     if (!abort && channel->incoming)
         return fail(session, -BEAM_EFRAGMENT);
@@ -229,6 +229,10 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
     if (abort && !channel->ours && !session->inner && !is_of_deadline(channel, end->code) &&
         abort_is_too_many(session))
         return fail(session, -BEAM_ETOO_MANY_ABORTS);
+    if (channel->abort_due) {
+        bm_channel_aborted_by_both(channel);
+        return alive(session);
+    }
 
     struct beam_kv_value details;
     beam_str text = {0};

@@ -656,3 +656,23 @@ TEST(draining_a_session_closes_it_behind_the_last_answer)
     CHECK_INT(raw_end_code(&bad), BEAM_OK);
     expect_closed(served);
 }
+
+/* --- both sides abort ------------------------------------------------------------------------ */
+
+/* Each is refused, and given up by its caller before he could know: in his books it is gone, and the next
+ * one stands in its place. */
+TEST(a_channel_that_both_sides_abort_makes_room_for_another)
+{
+    struct beam_runtime_options options = BEAM_RUNTIME_OPTIONS(.limits.channels_max = 16);
+    struct served *served = served_start(&options);
+    raw_open_session(&bad, served->name);
+    raw_clear(&packet);
+    for (unsigned i = 0; i < 40; i++) {
+        raw_put_open(&packet, 2 * i + 1, BM_MSG_END, "nobody", NULL, 0);
+        raw_put_end(&packet, 2 * i + 1, BM_END_ABORT, BEAM_CANCELLED);
+    }
+    raw_send(&bad, &packet);
+    raw_sync(&bad);
+    CHECK(raw_echo(&bad, 101, "still here", 10));
+    finish(served);
+}

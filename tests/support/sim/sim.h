@@ -80,7 +80,7 @@ uint64_t sim_next_ns(void);
 void sim_advance(uint64_t to_ns);
 
 /* Breaks one connection of this runtime, whichever it is, as the death of its peer would: both ends read
- * what has arrived, then the end. false: it has none. */
+ * what has arrived, then the end. Sometimes only one direction breaks. false: it has none. */
 bool sim_cut(beam_runtime *runtime);
 
 #endif

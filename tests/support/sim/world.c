@@ -144,6 +144,7 @@ bool sim_cut(beam_runtime *runtime)
         return false;
     sim_event("kernel %u: the connection on %d breaks", kernel->number, chosen->sqe.fd);
     chosen->reset = sim_chance(5000);
-    shutdown(chosen->sqe.fd, SHUT_RDWR);
+    static const int hows[] = {SHUT_RDWR, SHUT_RDWR, SHUT_RD, SHUT_WR};
+    shutdown(chosen->sqe.fd, hows[sim_below(4)]);
     return true;
 }
