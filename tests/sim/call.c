@@ -7,6 +7,7 @@
 
 #include "tests/sim/hoard.h"
 #include "tests/sim/mischief.h"
+#include "tests/sim/note.h"
 #include "tests/support/sim/sim.h"
 
 #define CALLS_MAX 2000u
@@ -109,7 +110,7 @@ static uint64_t patience(struct call *call, const beam_request *parent)
     return soon ? sim_below(20 * BEAM_MS) + 1 : PATIENCE_NS;
 }
 
-static bool may_be_refused(int r)
+bool call_may_be_refused(int r)
 {
     return r == -EAGAIN || r == -ESHUTDOWN || r == -ECANCELED || r == -ETIMEDOUT || r == -ELOOP ||
            (r == -ENOMEM && sim.scarce);
@@ -163,25 +164,11 @@ bool call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind
         call->made = 1;
         return true;
     }
-    if (!may_be_refused(r))
+    if (!call_may_be_refused(r))
         sim_fail("call %u was refused: %s", id, beam_strerror(r));
     if (then)
         then(arg, BEAM_RESOURCE_EXHAUSTED);
     return false;
-}
-
-void call_note(beam_session *session, unsigned *number)
-{
-    beam_message *message = beam_message_new();
-    beam_message_put_uint(message, "number", *number);
-    int r = beam_message_error(message);
-    if (r == 0)
-        r = beam_send_event(session, "note", &message);
-    beam_message_free(message);
-    if (r == 0)
-        (*number)++;
-    else if (!may_be_refused(r))
-        sim_fail("an event was refused: %s", beam_strerror(r));
 }
 
 /* --- serving --------------------------------------------------------------------------------- */
@@ -301,24 +288,13 @@ static void on_gift(beam_request *request, const beam_message *message, void *ar
     answer(request, call);
 }
 
-/* Events of a session come in their order; some may be missing behind a refusal, none come twice. */
-static void on_note(beam_request *request, const beam_message *message, void *arg)
-{
-    uint64_t number;
-    (void)request;
-    (void)arg;
-    if (beam_message_get_uint(message, "number", &number) < 0)
-        sim_fail("an event came without its number");
-    sim_event("event %llu", (unsigned long long)number);
-}
-
 int calls_serve(beam_runtime *runtime)
 {
     static const struct {
         const char *name;
         beam_handler *handler;
     } services[] = {{"echo", on_echo}, {"nested", on_nested}, {"slow", on_slow},
-                    {"talk", on_talk}, {"gift", on_gift},     {"note", on_note}};
+                    {"talk", on_talk}, {"gift", on_gift},     {"note", notes_take}};
     int r = 0;
     for (unsigned i = 0; i < sizeof(services) / sizeof(services[0]) && r >= 0; i++)
         r = beam_serve(runtime, services[i].name, services[i].handler, runtime);

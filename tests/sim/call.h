@@ -33,8 +33,8 @@ struct call {
 bool call_make(beam_runtime *runtime, beam_session *session, enum call_kind kind, unsigned depth,
                beam_request *parent, void (*then)(void *arg, enum beam_code code), void *arg);
 
-/* An event, numbered within its session. */
-void call_note(beam_session *session, unsigned *number);
+/* Whether a call, or an event, may be refused so as things are. */
+bool call_may_be_refused(int r);
 
 /* Serves what calls ask for. */
 int calls_serve(beam_runtime *runtime);

@@ -12,6 +12,7 @@
 #include "tests/sim/hoard.h"
 #include "tests/sim/line.h"
 #include "tests/sim/mischief.h"
+#include "tests/sim/note.h"
 #include "tests/support/sim/sim.h"
 #include "tests/support/snapshot.h"
 
@@ -31,7 +32,7 @@ struct end {
     bool leaving; /* is to be gone at the next opportunity */
     bool acting;  /* an action is posted */
     unsigned actions;
-    unsigned notes; /* events sent on this session */
+    struct notes notes; /* of this session */
 };
 
 static struct {
@@ -50,6 +51,12 @@ static struct end *const server = &talk.ends[CLIENTS];
 static bool is_peaceful(void)
 {
     return sim.seed % 4 == 0;
+}
+
+/* Nothing went wrong so far, be it on purpose. */
+static bool is_calm(void)
+{
+    return is_peaceful() && !talk.troubled && !talk.swept;
 }
 
 /* --- ends ------------------------------------------------------------------------------------ */
@@ -133,7 +140,7 @@ static void reach(struct end *end)
                          &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = end,
                                                .timeout_ns = 2 * BEAM_SEC),
                          &end->session);
-    end->notes = 0;
+    notes_begin(&end->notes);
     if (r == 0 || scarce(r))
         return;
     sim_fail("a session cannot be begun: %s", beam_strerror(r));
@@ -224,7 +231,7 @@ static void act(void *arg)
     else if (what == 8)
         (void)beam_session_ping(client->session, on_pong, NULL);
     else if (what < 11 || is_peaceful())
-        call_note(client->session, &client->notes);
+        notes_send(&client->notes, client->session);
     else
         trouble(client);
 }
@@ -261,7 +268,7 @@ static bool turn_one(void)
 
 static bool busy(void)
 {
-    if (calls_open() > 0 || line_count_open() > 0)
+    if (calls_open() > 0 || line_count_open() > 0 || (is_calm() && notes_under_way() > 0))
         return true;
     for (unsigned i = 0; i < CLIENTS; i++)
         if (talk.ends[i].actions > 0)
@@ -312,8 +319,10 @@ static void step(uint64_t end_ns)
         return; /* somebody may have waited for just that */
     if (stuck) {
         calls_print_open();
-        sim_fail("nothing will ever happen again: %u calls and %u ends of lines wait", calls_open(),
-                 line_count_open());
+        sim_fail(
+            "nothing will ever happen again: %u calls and %u ends of lines wait, %u events are "
+            "under way",
+            calls_open(), line_count_open(), notes_under_way());
     }
     sim_advance(next);
 }
@@ -415,7 +424,7 @@ static void converse(void)
         if (talk.ends[i].runtime)
             leave(&talk.ends[i]);
     (void)hoard_empty();
-    calls_check(is_peaceful() && !talk.troubled && !talk.swept);
+    calls_check(is_calm());
 }
 
 uint64_t conversation_run(uint64_t seed, bool aloud, struct fault fault)
@@ -429,6 +438,7 @@ uint64_t conversation_run(uint64_t seed, bool aloud, struct fault fault)
     talk.swept = fault.kind != SIM_NO_FAULT;
     converse();
     calls_forget();
+    notes_forget();
     lines_free();
     sim_stop();
     struct test_snapshot after = test_snapshot_take();
