@@ -18,7 +18,7 @@ struct bm_path *bm_path_make(beam_runtime *runtime, unsigned from, unsigned to)
     path = bm_alloc(NULL, sizeof(*path));
     if (!path)
         return NULL;
-    bm_spsc_init(&path->ring, 0);
+    bm_spsc_init(&path->ring, BM_PATH_START);
     atomic_init(&path->want_room, 0);
     path->refused = NULL;
     struct bm_path *none = NULL;

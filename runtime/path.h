@@ -9,6 +9,10 @@
 
 struct ring_session;
 
+/* Where the indices of a ring begin: a little below their end, so that whatever does not survive the
+ * wrap fails with the first messages and not after four thousand million. */
+#define BM_PATH_START (UINT32_MAX - 7)
+
 /* A ring with the word by which a producer that found it full asks to be woken. */
 struct bm_path {
     struct bm_spsc ring;
