@@ -280,20 +280,28 @@ void bm_core_detach(struct bm_core *core)
 
 /* --- sessions -------------------------------------------------------------------------------- */
 
-bool bm_core_admits(struct bm_core *core, const beam_session *session)
+int bm_core_admit(struct bm_core *core, beam_session *session, uint32_t uid)
 {
-    unsigned count = 0;
-    if (session->peer.uid == getuid())
-        return true;
-    for (struct bm_list *n = core->sessions.next; n != &core->sessions; n = n->next) {
-        const beam_session *other = bm_list_entry(n, beam_session, node);
-        if (other->peer.kind == BEAM_PEER_UNIX && other->hello_received &&
-            other->peer.uid == session->peer.uid && other->state == BM_SESSION_OPEN)
-            count++;
-    }
-    /* Sessions are dealt out evenly, so that a share of the limit per core is the limit. */
-    uint32_t share = session->limits.sessions_uid_max / core->runtime->core_count;
-    return count < (share > 0 ? share : 1);
+    if (session->user_counted && session->user == uid)
+        return 0;
+    bm_core_dismiss(core, session);
+    /* Where we have gone ourselves is our own affair. */
+    if (session->opener || uid == getuid())
+        return 0;
+    int r = bm_user_sessions_enter(&core->runtime->user_sessions, uid,
+                                   session->limits.sessions_uid_max);
+    if (r < 0)
+        return r;
+    session->user = uid;
+    session->user_counted = true;
+    return 0;
+}
+
+void bm_core_dismiss(struct bm_core *core, beam_session *session)
+{
+    if (session->user_counted)
+        bm_user_sessions_leave(&core->runtime->user_sessions, session->user);
+    session->user_counted = false;
 }
 
 static void on_connect_timeout(struct bm_timer *timer)

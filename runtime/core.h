@@ -107,9 +107,11 @@ void bm_core_deinit(struct bm_core *core);
  * quiet, and when all are, all end. */
 void bm_core_check_quiet(struct bm_core *core);
 
-/* Whether the peer of a new session may have one more: sessions_uid_max, which spares our own
- * user. */
-bool bm_core_admits(struct bm_core *core, const beam_session *session);
+/* A session that came to us is of this user, as far as is known now: 0, or -EAGAIN if he has
+ * sessions_uid_max without it, which spares our own user; -ENOMEM. */
+int bm_core_admit(struct bm_core *core, beam_session *session, uint32_t uid);
+/* It is over. */
+void bm_core_dismiss(struct bm_core *core, beam_session *session);
 
 /* A session to another core for what is served there; beam_connect without a URL. */
 int bm_core_join(struct bm_core *core, unsigned to, const struct beam_connect_options *options,

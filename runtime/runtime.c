@@ -214,6 +214,7 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     strncpy(runtime->name, wanted.name ? wanted.name : program_invocation_short_name,
             sizeof(runtime->name) - 1);
     bm_services_init(&runtime->services);
+    bm_user_sessions_init(&runtime->user_sessions);
     bm_list_init(&runtime->listeners);
     pthread_mutex_init(&runtime->start_lock, NULL);
     pthread_condattr_t monotonic;
@@ -321,6 +322,7 @@ beam_runtime *beam_runtime_free(beam_runtime *runtime)
     free_cores(runtime);
     bm_early_posts_drop(runtime);
     bm_services_deinit(&runtime->services);
+    bm_user_sessions_deinit(&runtime->user_sessions);
     pthread_mutex_destroy(&runtime->start_lock);
     pthread_cond_destroy(&runtime->start_cond);
     bm_free(NULL, runtime, sizeof(*runtime));

@@ -12,6 +12,7 @@
 #include "runtime/core.h"
 #include "runtime/message_queue.h"
 #include "runtime/service.h"
+#include "runtime/user_sessions.h"
 #include "uring/forked.h"
 
 struct bm_early_post;
@@ -38,6 +39,7 @@ struct beam_runtime {
      * Made by whoever needs one first; release, acquire by the poller. */
     _Atomic(struct bm_path *) *paths;
     struct bm_services services;
+    struct bm_user_sessions user_sessions; /* limits.sessions_uid_max */
 
     _Atomic bool stop; /* seq_cst: set by beam_runtime_stop, polled by each core's source */
     _Atomic unsigned quiet_count; /* cores with nothing left; acq_rel */

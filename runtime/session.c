@@ -408,6 +408,7 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
         return;
     bm_session_ref(session);
     session->state = BM_SESSION_CLOSED;
+    bm_core_dismiss(session->core, session);
     bm_timer_cancel(session->core->reactor, &session->hello_timer);
     wait_for_fds_no_more(session);
     bm_task_cancel(&session->flush_task);

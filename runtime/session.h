@@ -162,6 +162,8 @@ struct beam_session {
 
     /* The peer. What it has told in HELLO; the early limits (H3) before. */
     struct beam_peer peer;
+    bool user_counted; /* we count as a session of this user, until we are closed */
+    uint32_t user;
     char peer_name[256];
     uint32_t peer_window, peer_channels_max, peer_message_len_max, peer_fds_max;
 

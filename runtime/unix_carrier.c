@@ -768,6 +768,16 @@ int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_un
     return 0;
 }
 
+bool bm_unix_session_admit(struct bm_unix_session *us, uint32_t uid)
+{
+    beam_session *session = &us->session;
+    int r = bm_core_admit(session->core, session, uid);
+    if (r < 0)
+        bm_session_lost(session, BEAM_RESOURCE_EXHAUSTED,
+                        r == -EAGAIN ? "too many sessions of this user" : beam_strerror(r));
+    return r == 0;
+}
+
 void bm_unix_session_up(struct bm_unix_session *us)
 {
     bm_session_up(&us->session);

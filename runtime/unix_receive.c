@@ -65,7 +65,7 @@ static bool on_hello(struct bm_unix_session *us, const struct bm_frame *frame,
         return false;
     }
     if (!session->hello_received) {
-        /* U3: who sent this packet, says the kernel. */
+        /* U3: who sent this packet, says the kernel; it need not be who connected. */
         if (!fds->control.has_credentials) {
             bm_session_fail(session, -BEAM_EPEER_IDENTITY);
             return false;
@@ -73,10 +73,8 @@ static bool on_hello(struct bm_unix_session *us, const struct bm_frame *frame,
         session->peer.uid = fds->control.credentials.uid;
         session->peer.gid = fds->control.credentials.gid;
         session->peer.pid = fds->control.credentials.pid;
-        if (!bm_core_admits(session->core, session)) {
-            bm_session_lost(session, BEAM_RESOURCE_EXHAUSTED, "too many sessions of this user");
+        if (!bm_unix_session_admit(us, session->peer.uid))
             return false;
-        }
         int off = 0;
         /* Later packets need not carry credentials: that saves both kernels' ends their work. */
         (void)setsockopt(us->fd, SOL_SOCKET, SO_PASSCRED, &off, sizeof(off));

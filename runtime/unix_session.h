@@ -40,6 +40,9 @@ static inline struct bm_unix_session *bm_unix_of(beam_session *session)
 /* A session over fd (taken on success); CONNECTING. -ENOMEM. */
 int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_unix_session **ret);
 
+/* The peer is of this user: bm_core_admit(). false: the session is lost. */
+bool bm_unix_session_admit(struct bm_unix_session *us, uint32_t uid);
+
 /* The socket is connected: frames flow. */
 void bm_unix_session_up(struct bm_unix_session *us);
 

@@ -113,7 +113,12 @@ static void take_socket(struct bm_core *core, int fd)
         bm_reactor_close_fd(core->reactor, &fd);
         return;
     }
-    bm_unix_session_up(us);
+    /* Who connected, before anything is said; who speaks, HELLO tells, and mostly it is the same. */
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    if (getsockopt(us->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 ||
+        bm_unix_session_admit(us, peer.uid))
+        bm_unix_session_up(us);
 }
 
 static void take_dealt(void *arg)

@@ -106,7 +106,8 @@ struct beam_limits {
     uint32_t queue_len_max;    /* accepted for sending and not sent yet, bytes; 4 MiB */
     uint32_t fds_max;          /* [told] fds that came and were not taken or closed yet; 64 */
     bool fds_refused;          /* [told] take no fds, ever: whoever sends one is answered -EPERM */
-    uint32_t sessions_uid_max; /* sessions from one uid other than ours, over all reactors; 256 */
+    uint32_t sessions_uid_max; /* sessions from one uid other than ours, over all reactors; 256. One
+                                  more is closed as soon as it is accepted */
     uint32_t aborts_per_s;     /* resets of its own requests that a peer may send in a second; 100,
                                   and twice that in a burst */
 };

@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "tests/support/asker.h"
 #include "tests/support/served.h"
+#include "tests/support/snapshot.h"
 
 static struct raw_peer bad;
 static struct raw_packet packet;
@@ -245,4 +246,24 @@ TEST(more_completions_than_the_queue_holds_all_arrive)
     ring_len = 8;
     burst(50, 8);
     ring_len = 0;
+}
+
+/* --- the same for an ordinary user, whom the limits of sockets and memory hold for ---------------- */
+
+static void queues_of_nobody(void)
+{
+    struct test_snapshot before = test_snapshot_take();
+    test_a_sender_to_a_peer_that_never_reads_is_told_eagain_and_memory_is_bounded();
+    test_a_caller_that_reads_no_answers_is_served_no_further_until_it_does();
+    test_a_hundred_peers_that_do_not_read_cost_each_its_own_queue_alone();
+    struct test_snapshot after = test_snapshot_take();
+    CHECK(test_snapshot_same(&before, &after));
+    test_snapshot_free(&before);
+    test_snapshot_free(&after);
+}
+
+TEST(an_ordinary_users_queues_are_bounded_and_he_is_served_beside_those_who_do_not_read)
+{
+    test_run_as_nobody(queues_of_nobody);
+    CHECK(true);
 }
