@@ -1,6 +1,5 @@
 /* As an ordinary user, whom the kernel's limits and ours hold for: sessions counted by user, and fds that
  * pass beside a peer who takes his and reads no more. Root is exempt from most of it. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
