@@ -1,0 +1,362 @@
+/* The end of a reactor that has ten thousand things under way, of every kind and in every state: each is
+ * called back once, with what became of it, and what came meanwhile is nobody's loss. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+
+#include "tests/unit/uring/rig.h"
+#include "uring/kernel.h"
+#include "uring/reactor_inner.h"
+
+enum {
+    MANY = 10000,
+    TIMERS = 1000,
+    CLIENTS = 150,  /* connect while the end comes */
+    BUFFERS = 16,   /* of the multishots, fewer than packets come */
+    PACKETS = 60,   /* ... which these are */
+    TEXT_LEN = 100, /* of what is sent */
+    WRITES = 40,    /* to the pipe and the eventfd */
+    GROUP = 7,
+};
+
+enum what {
+    RECEIVES,  /* on a socket that says nothing */
+    MULTISHOT, /* on one that does */
+    POLLS,
+    ACCEPTS,
+    PIPE_READS,
+    EVENT_READS,
+    QUIET_SENDS,   /* as many as the socket has room for go */
+    PASSING_SENDS, /* the same, each with an fd that is closed behind it */
+    WAITING_SENDS, /* there is no room for them */
+    NOPS,
+    WHATS,
+};
+
+struct thing {
+    struct bm_op op;
+    struct msghdr msg;
+    struct iovec iov;
+    _Alignas(8) char control[CMSG_SPACE(sizeof(int))];
+    int fd; /* that is passed on */
+    enum what what;
+    unsigned ends, more; /* callbacks that ended it, and others */
+    int res;
+    uint64_t value; /* where reads go */
+    char text[TEXT_LEN];
+};
+
+static struct rig rig;
+static struct thing *things;
+static unsigned ended_of[WHATS], done_of[WHATS], accepted, received, read_of_pipe;
+static uint64_t value_of_event;
+static struct bm_buffers *buffers;
+
+static void thing_done(struct bm_op *op, int res, uint32_t flags)
+{
+    struct thing *thing = bm_container_of(op, struct thing, op);
+    int buffer = bm_op_buffer(flags);
+    if (buffer >= 0 && buffers)
+        bm_buffers_recycle(buffers, buffer);
+    received += thing->what == MULTISHOT && res > 0;
+    if (bm_op_more(flags)) {
+        thing->more++;
+        return;
+    }
+    CHECK(bm_op_idle(op));
+    thing->ends++;
+    thing->res = res;
+    ended_of[thing->what]++;
+    done_of[thing->what] += res >= 0;
+    if (thing->what == ACCEPTS && res >= 0) {
+        accepted++;
+        close(res);
+    }
+    if (thing->what == PIPE_READS && res > 0)
+        read_of_pipe += (unsigned)res;
+    if (thing->what == EVENT_READS && res > 0)
+        value_of_event += thing->value;
+    if (thing->what == PASSING_SENDS && !(res > 0 && op->closes_linked))
+        close(thing->fd);
+}
+
+static struct {
+    int silent[2], talking[2], quiet[2], passing[2], full[2], pipe[2];
+    int event, listener;
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+} all;
+
+static void send_init(struct thing *thing, int fd, bool quiet)
+{
+    thing->iov = (struct iovec){thing->text, TEXT_LEN};
+    thing->msg = (struct msghdr){.msg_iov = &thing->iov, .msg_iovlen = 1};
+    thing->op.kind = BM_OP_SENDMSG;
+    thing->op.fd = fd;
+    thing->op.addr = &thing->msg;
+    thing->op.len = TEXT_LEN;
+    thing->op.quiet = quiet;
+}
+
+static void pass_init(struct thing *thing)
+{
+    send_init(thing, all.passing[0], true);
+    thing->fd = fcntl(all.event, F_DUPFD_CLOEXEC, 0);
+    REQUIRE(thing->fd >= 0);
+    thing->msg.msg_control = thing->control;
+    thing->msg.msg_controllen = sizeof(thing->control);
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&thing->msg);
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(cmsg), &thing->fd, sizeof(int));
+    thing->op.close_fds = &thing->fd;
+    thing->op.close_count = 1;
+}
+
+static void thing_start(struct thing *thing, enum what what)
+{
+    *thing = (struct thing){.what = what, .fd = -1};
+    bm_op_init(&thing->op, BM_OP_NOP, thing_done);
+    struct bm_op *op = &thing->op;
+    switch (what) {
+    case RECEIVES:
+        op->kind = BM_OP_RECV;
+        op->fd = all.silent[0];
+        op->addr = thing->text;
+        op->len = TEXT_LEN;
+        break;
+    case MULTISHOT:
+        op->kind = BM_OP_RECVMSG_MULTISHOT;
+        op->fd = all.talking[0];
+        op->addr = &thing->msg;
+        op->group = GROUP;
+        break;
+    case POLLS:
+        op->kind = BM_OP_POLL;
+        op->fd = all.silent[0];
+        op->flags = 1; /* POLLIN */
+        break;
+    case ACCEPTS:
+        op->kind = BM_OP_ACCEPT;
+        op->fd = all.listener;
+        break;
+    case PIPE_READS:
+    case EVENT_READS:
+        op->kind = BM_OP_READ;
+        op->fd = what == PIPE_READS ? all.pipe[0] : all.event;
+        op->addr = &thing->value;
+        op->len = sizeof(thing->value);
+        op->offset = UINT64_MAX;
+        break;
+    case QUIET_SENDS:
+        send_init(thing, all.quiet[0], true);
+        break;
+    case PASSING_SENDS:
+        pass_init(thing);
+        break;
+    case WAITING_SENDS:
+        send_init(thing, all.full[0], false);
+        break;
+    default:
+        break;
+    }
+    bm_op_start(rig.reactor, op);
+}
+
+static void open_sockets(void)
+{
+    sa_family_t family = AF_UNIX;
+    char text[TEXT_LEN] = {0};
+    socket_pair(SOCK_STREAM, all.silent);
+    socket_pair(SOCK_SEQPACKET, all.talking);
+    socket_pair(SOCK_SEQPACKET, all.quiet);
+    socket_pair(SOCK_SEQPACKET, all.passing);
+    socket_pair(SOCK_SEQPACKET, all.full);
+    while (send(all.full[0], text, TEXT_LEN, MSG_DONTWAIT) > 0)
+        ;
+    REQUIRE_INT(pipe2(all.pipe, O_CLOEXEC), 0);
+    all.event = eventfd(0, EFD_CLOEXEC);
+    all.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE_INT(bind(all.listener, (struct sockaddr *)&family, sizeof(family)), 0); /* autobind */
+    REQUIRE_INT(listen(all.listener, CLIENTS), 0);
+    all.addr_len = sizeof(all.addr);
+    REQUIRE_INT(getsockname(all.listener, (struct sockaddr *)&all.addr, &all.addr_len), 0);
+}
+
+/* Bytes that can be read; an eventfd does not tell. */
+static unsigned left_in(int fd)
+{
+    int n = 0;
+    return ioctl(fd, FIONREAD, &n) == 0 ? (unsigned)n : 0;
+}
+
+static void close_sockets(void)
+{
+    close_pair(all.silent);
+    close_pair(all.talking);
+    close_pair(all.quiet);
+    close_pair(all.passing);
+    close_pair(all.full);
+    close_pair(all.pipe);
+    close(all.event);
+    close(all.listener);
+}
+
+/* Packets that lie in a socket; an fd that came with one is closed. */
+static unsigned packets_in(int fd)
+{
+    unsigned n = 0;
+    for (;;) {
+        char text[TEXT_LEN];
+        _Alignas(8) char control[CMSG_SPACE(sizeof(int))];
+        struct iovec iov = {text, sizeof(text)};
+        struct msghdr msg = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+        if (recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
+            return n;
+        struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+        if (cmsg) {
+            int passed;
+            memcpy(&passed, CMSG_DATA(cmsg), sizeof(int));
+            close(passed);
+        }
+        n++;
+    }
+}
+
+/* What some of them wait for comes: the rest is still under way when the end does. */
+static void let_some_end(int *clients)
+{
+    const uint64_t one = 1;
+    char text[TEXT_LEN] = {0};
+    for (unsigned i = 0; i < WRITES; i++) {
+        CHECK_INT(write(all.pipe[1], &one, sizeof(one)), sizeof(one));
+        CHECK_INT(write(all.event, &one, sizeof(one)), sizeof(one));
+    }
+    for (unsigned i = 0; i < PACKETS; i++)
+        CHECK_INT(send(all.talking[1], text, TEXT_LEN, MSG_DONTWAIT), TEXT_LEN);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        REQUIRE_INT(connect(clients[i], (struct sockaddr *)&all.addr, all.addr_len), 0);
+    }
+}
+
+static unsigned left_in_backlog(void)
+{
+    unsigned n = 0;
+    fcntl(all.listener, F_SETFL, O_NONBLOCK);
+    for (int fd; (fd = accept4(all.listener, NULL, NULL, SOCK_CLOEXEC)) >= 0; n++)
+        close(fd);
+    return n;
+}
+
+/* Buffers go before their reactor does, and what uses them before that. */
+static void end_multishots(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (things[i].what == MULTISHOT)
+            bm_op_cancel(rig.reactor, &things[i].op);
+    for (unsigned i = 0; i < count; i++)
+        while (things[i].what == MULTISHOT && things[i].ends == 0)
+            bm_reactor_turn(rig.reactor);
+    buffers = bm_buffers_free(buffers);
+}
+
+static void never(struct bm_timer *timer)
+{
+    (void)timer;
+    CHECK(false);
+}
+
+/* One quarter has long been in flight, one has been given to the kernel just now, one is still in line,
+ * and one is being cancelled. */
+static void end_with_everything_under_way(struct test_random *random, bool some_end)
+{
+    static struct bm_timer timers[TIMERS];
+    int clients[CLIENTS];
+    things = calloc(MANY, sizeof(*things));
+    REQUIRE(things != NULL);
+    memset(ended_of, 0, sizeof(ended_of));
+    memset(done_of, 0, sizeof(done_of));
+    accepted = received = read_of_pipe = 0;
+    value_of_event = 0;
+    open_sockets();
+    rig_open(&rig);
+    REQUIRE_INT(bm_buffers_new(rig.reactor, GROUP, 512, BUFFERS, &buffers), 0);
+    for (unsigned i = 0; i < TIMERS; i++) {
+        bm_timer_init(&timers[i], never);
+        bm_timer_arm(rig.reactor, &timers[i], bm_clock_now_ns() + 3600 * BM_NS_PER_S + i);
+    }
+
+    unsigned i = 0;
+    for (; i < MANY / 2; i++)
+        thing_start(&things[i], (enum what)test_random_below(random, WHATS));
+    while (!bm_list_empty(&rig.reactor->queued))
+        bm_reactor_turn(rig.reactor);
+    if (some_end) {
+        let_some_end(clients);
+        bm_reactor_turn(rig.reactor);
+    }
+    for (; i < MANY * 3 / 4; i++)
+        thing_start(&things[i], (enum what)test_random_below(random, WHATS));
+    for (unsigned turn = 0; turn < 4; turn++)
+        bm_reactor_turn(rig.reactor);
+    end_multishots(i);
+    for (; i < MANY; i++) {
+        enum what what = (enum what)test_random_below(random, WHATS);
+        thing_start(&things[i], what == MULTISHOT ? RECEIVES : what);
+    }
+    for (unsigned k = 0; k < MANY / 4; k++)
+        bm_op_cancel(rig.reactor, &things[test_random_below(random, MANY)].op);
+    unsigned under_way = bm_reactor_inflight(rig.reactor);
+    CHECK(under_way > MANY / 2);
+
+    rig_close(&rig);
+
+    unsigned once = 0;
+    for (i = 0; i < MANY; i++) {
+        once += things[i].ends == 1;
+        CHECK(things[i].ends == 1 || things[i].ends == 0);
+        if (things[i].res < 0 && things[i].res != -ECANCELED && things[i].res != -EAGAIN &&
+            things[i].res != -ENOBUFS)
+            CHECK_INT(things[i].res, -ECANCELED);
+    }
+    CHECK_UINT(once, MANY);
+    for (i = 0; i < TIMERS; i++)
+        CHECK(!bm_timer_armed(&timers[i]));
+
+    /* Sums: what was said to have gone has gone, what came has come once. */
+    CHECK_UINT(packets_in(all.quiet[1]), done_of[QUIET_SENDS]);
+    CHECK_UINT(packets_in(all.passing[1]), done_of[PASSING_SENDS]);
+    CHECK_UINT(done_of[WAITING_SENDS] + done_of[RECEIVES] + done_of[POLLS], 0);
+    CHECK_UINT(packets_in(all.talking[0]) + received, some_end ? PACKETS : 0);
+    CHECK_UINT(accepted + left_in_backlog(), some_end ? CLIENTS : 0);
+    CHECK_UINT(read_of_pipe + left_in(all.pipe[0]), some_end ? WRITES * sizeof(uint64_t) : 0);
+    uint64_t value = 0;
+    fcntl(all.event, F_SETFL, O_NONBLOCK);
+    CHECK(read(all.event, &value, sizeof(value)) == sizeof(value) || errno == EAGAIN);
+    CHECK_UINT(value_of_event + value, some_end ? WRITES : 0);
+    for (i = 0; some_end && i < CLIENTS; i++)
+        close(clients[i]);
+    close_sockets();
+    free(things);
+}
+
+TEST(a_reactor_ends_with_ten_thousand_things_under_way)
+{
+    struct test_random random = test_random(0);
+    end_with_everything_under_way(&random, false);
+}
+
+TEST(a_reactor_ends_with_ten_thousand_things_of_which_some_are_just_done)
+{
+    struct test_random random = test_random(0);
+    for (unsigned round = 0; round < 3; round++)
+        end_with_everything_under_way(&random, true);
+}
