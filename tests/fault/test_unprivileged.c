@@ -12,6 +12,13 @@
 #include "tests/support/served.h"
 #include "tests/support/snapshot.h"
 
+/* The thread sanitizer would rather end a child of a threaded process that starts threads of its own. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 static const struct beam_transport *const transports[] = {&beam_unix, NULL};
 static struct raw_packet packet;
 

@@ -34,7 +34,7 @@ static atomic_uint inside[2], too_many;
 
 static void *come_and_go(void *arg)
 {
-    struct test_random random = test_random((uint64_t)(uintptr_t)arg);
+    struct test_random random = *(const struct test_random *)arg;
     for (unsigned i = 0; i < ROUNDS; i++) {
         uint32_t user = (uint32_t)test_random_below(&random, 2);
         if (bm_user_sessions_enter(&all, user, MAX) < 0)
@@ -52,9 +52,12 @@ static void *come_and_go(void *arg)
 TEST(user_sessions_of_many_reactors_have_one_limit)
 {
     pthread_t threads[THREADS];
+    struct test_random randoms[THREADS];
     bm_user_sessions_init(&all);
-    for (uintptr_t i = 0; i < THREADS; i++)
-        REQUIRE_INT(pthread_create(&threads[i], NULL, come_and_go, (void *)(i + 1)), 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        randoms[i] = test_random(i + 1);
+        REQUIRE_INT(pthread_create(&threads[i], NULL, come_and_go, &randoms[i]), 0);
+    }
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     CHECK_UINT(atomic_load(&too_many), 0);
