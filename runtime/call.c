@@ -13,6 +13,7 @@
 #include "runtime/core.h"
 #include "runtime/message.h"
 #include "runtime/options.h"
+#include "runtime/runtime.h"
 #include "runtime/session.h"
 
 /* What a request inherits from the one it is made for. */
@@ -51,6 +52,8 @@ static int may_open(beam_session *session, const beam_message *message)
     unsigned channels = 1 + bm_message_channels(message);
     if (session->state == BM_SESSION_CLOSED || session->draining || session->peer_draining)
         return -ESHUTDOWN;
+    if (bm_runtime_forked(session->core->runtime))
+        return -BEAM_EFORKED;
     int r =
         bm_session_may_take(session, bm_message_len(message), bm_message_fds_left(message), false);
     if (r == 0 && session->opened_here + channels > session->peer_channels_max)
@@ -236,6 +239,8 @@ int beam_send_event(beam_session *session, const char *service, beam_message **m
     beam_channel *channel = service ? find_events(session, service) : NULL;
     if (session->state == BM_SESSION_CLOSED || session->draining || session->peer_draining)
         return -ESHUTDOWN;
+    if (bm_runtime_forked(session->core->runtime))
+        return -BEAM_EFORKED;
     if (channel)
         return beam_channel_send(channel, message); /* refused: see bm_channel_run_due */
     int r = open_named(session, service, message, BM_CHANNEL_EVENTS, NULL, &channel);

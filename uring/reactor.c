@@ -124,11 +124,6 @@ int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor *
     return 0;
 }
 
-static bool forked(const struct bm_reactor *reactor)
-{
-    return bm_fork_epoch_seen() != reactor->epoch;
-}
-
 void bm_reactor_shut(struct bm_reactor *reactor)
 {
     bm_mailbox_shut(&reactor->mailbox);
@@ -167,7 +162,7 @@ static void wind_up(struct bm_reactor *reactor)
 
 void bm_reactor_close(struct bm_reactor *reactor)
 {
-    if (forked(reactor)) {
+    if (bm_reactor_forked(reactor)) {
         reactor->kernel = bm_kernel_abandon(reactor->kernel, &reactor->account);
         close(reactor->wake_fd);
         reactor->wake_fd = -1;
@@ -385,7 +380,7 @@ static void enter(struct bm_reactor *reactor, bool left)
 
 int bm_reactor_run(struct bm_reactor *reactor)
 {
-    if (forked(reactor))
+    if (bm_reactor_forked(reactor))
         return -BEAM_EFORKED;
     if (reactor->embedded)
         return -EINVAL;
@@ -417,7 +412,7 @@ int bm_reactor_fd(struct bm_reactor *reactor)
 
 int bm_reactor_turn(struct bm_reactor *reactor)
 {
-    if (forked(reactor))
+    if (bm_reactor_forked(reactor))
         return -BEAM_EFORKED;
     if (reactor->in_turn)
         return -EDEADLK;
@@ -481,7 +476,7 @@ void bm_reactor_close_fd(struct bm_reactor *reactor, int *fd)
     if (closing < 0)
         return;
     /* In a child the rings are not there, and the descriptor is its own copy. */
-    struct io_uring_sqe *sqe = forked(reactor) ? NULL : last_in_line(reactor);
+    struct io_uring_sqe *sqe = bm_reactor_forked(reactor) ? NULL : last_in_line(reactor);
     if (!sqe) {
         close(closing);
         return;

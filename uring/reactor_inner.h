@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "uring/forked.h"
 #include "uring/kernel.h"
 #include "uring/reactor.h"
 #include "uring/spinner.h"
@@ -51,7 +52,7 @@ struct bm_reactor {
 
     /* From here on the owner's alone. */
     _Alignas(64) struct bm_kernel *kernel;
-    uint64_t epoch; /* forked.h */
+    uint64_t epoch; /* forked.h; read by those who ring at us, too */
 
     bool in_turn;
     bool kicked;       /* embedded: the host has been told since its last turn */
@@ -96,6 +97,12 @@ struct bm_reactor {
     struct bm_account account;
     struct bm_reactor_stats stats;
 };
+
+/* This is a child of the process that made it: the rings are not here, and the eventfd is the parent's. */
+static inline bool bm_reactor_forked(const struct bm_reactor *reactor)
+{
+    return bm_fork_epoch_seen() != reactor->epoch;
+}
 
 /* One turn without its enter; true when work is left. */
 bool bm_reactor_once(struct bm_reactor *reactor);

@@ -99,6 +99,9 @@ void bm_doorbell_eventfd(struct bm_reactor *to)
 {
     const uint64_t one = 1;
     int saved = errno;
+    /* A child would wake its parent, which has nothing to look at. */
+    if (bm_reactor_forked(to))
+        return;
     ssize_t n = write(to->wake_fd, &one, sizeof(one));
     /* Non-blocking: full means that nobody has read the bells before this one, which is enough. */
     (void)n;
@@ -126,7 +129,7 @@ static void ring(struct bm_reactor *from, struct bm_reactor *to)
 {
     if (from)
         from->stats.wakes_sent++;
-    if (!from || from == to || !ring_by_message(from, to))
+    if (!from || from == to || bm_reactor_forked(from) || !ring_by_message(from, to))
         bm_doorbell_eventfd(to);
 }
 

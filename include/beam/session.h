@@ -142,8 +142,8 @@ typedef void beam_reply_fn(const struct beam_status *status, const beam_message 
  * the session's on_writable follows. -ESHUTDOWN: the session has ended, or is draining at either
  * end. -EINVAL: the name of the service is no UTF-8 of 1 to 255 bytes. -ELOOP: nested deeper than
  * 16. -ETIMEDOUT: no time is left. -ECANCELED: the parent has been cancelled. -EXDEV: the parent
- * lives on another reactor, or an attached channel does. -EMSGSIZE, -EPERM, -ENOMEM, the sticky error of the message: as
- * beam_channel_send. */
+ * lives on another reactor, or an attached channel does. -EMSGSIZE, -EPERM, -ENOMEM, the sticky error
+ * of the message: as beam_channel_send. -BEAM_EFORKED. */
 BEAM_EXPORT int beam_call(beam_session *session, const char *service, beam_message **message,
                           beam_reply_fn *on_reply, void *arg,
                           const struct beam_call_options *options);
