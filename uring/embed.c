@@ -100,6 +100,9 @@ void bm_embed_turn(struct bm_reactor *reactor)
              (bm_kernel_pending(reactor->kernel) & BM_PENDING_CQE));
 
     bm_kernel_notify(reactor->kernel, true);
+    /* What was deferred while it was off is run now; of what comes from here on the eventfd tells. */
+    if (bm_kernel_pending(reactor->kernel) & BM_PENDING_TASKRUN)
+        bm_reactor_poll(reactor);
     /* Left: the host is called again by us, so that we count as awake and need no doorbells. */
     if (left || !bm_sleep_begin(reactor))
         bm_embed_kick(reactor);

@@ -34,6 +34,7 @@
 
 #define FREE_DEADLINE_NS (10 * BM_NS_PER_S) /* ours: no cancelled op takes that long */
 #define FREE_ROUND_NS (BM_NS_PER_S / 10)    /* ours: more in one round means we were stopped */
+#define FREE_CHAIN_MAX 512u                 /* ours: a send and 253 closes behind it are 254 */
 #define FREE_WAIT_NS (10 * BM_NS_PER_MS)    /* ours: then the cancelling is repeated */
 #define SLACK_NS 1ul                        /* the kernel's 50 us would be added to every timer */
 
@@ -131,10 +132,16 @@ void bm_reactor_shut(struct bm_reactor *reactor)
 
 static bool kernel_has_something(const struct bm_reactor *reactor)
 {
-    /* Pending: deferred work that the kernel would drop with the ring may be a linked close. */
     return reactor->inflight + reactor->closing > 0 || reactor->wake_armed ||
            reactor->timeout_armed || bm_kernel_queued(reactor->kernel) > 0 ||
-           bm_kernel_pending(reactor->kernel) != 0;
+           (bm_kernel_pending(reactor->kernel) & ~BM_PENDING_TASKRUN) != 0;
+}
+
+/* Deferred work that the kernel would drop with the ring may be linked closes, of which each enter runs
+ * one at least. Whether there is any, the kernel's mark alone does not tell (bm_reactor_pending()). */
+static bool may_defer_work(const struct bm_reactor *reactor, unsigned enters)
+{
+    return (bm_kernel_pending(reactor->kernel) & BM_PENDING_TASKRUN) && enters < FREE_CHAIN_MAX;
 }
 
 /* Everything in flight is cancelled and its last completion dispatched. The kernel is asked again
@@ -143,8 +150,10 @@ static void wind_up(struct bm_reactor *reactor)
 {
     uint64_t last_ns = bm_clock_now_ns(), spent_ns = 0;
     bool asked = false;
+    unsigned only_marked = 0; /* enters in a row that nothing but the mark was a reason for */
     reactor->ending = true;
-    while (bm_reactor_once(reactor) || kernel_has_something(reactor)) {
+    while (bm_reactor_once(reactor) || kernel_has_something(reactor) ||
+           may_defer_work(reactor, only_marked)) {
         uint64_t now_ns = bm_clock_now_ns();
         spent_ns += now_ns - last_ns < FREE_ROUND_NS ? now_ns - last_ns : FREE_ROUND_NS;
         last_ns = now_ns;
@@ -153,7 +162,8 @@ static void wind_up(struct bm_reactor *reactor)
         if (!asked)
             bm_ops_cancel_all(reactor);
         asked = true;
-        if (!bm_list_empty(&reactor->queued) || !bm_list_empty(&reactor->ended))
+        only_marked = kernel_has_something(reactor) ? 0 : only_marked + 1;
+        if (only_marked > 0 || !bm_list_empty(&reactor->queued) || !bm_list_empty(&reactor->ended))
             bm_reactor_poll(reactor);
         else
             asked = bm_reactor_wait(reactor, FREE_WAIT_NS) != -ETIME;
@@ -280,8 +290,7 @@ bool bm_reactor_once(struct bm_reactor *reactor)
 
 bool bm_reactor_anything(struct bm_reactor *reactor)
 {
-    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
-        reactor->hurried > 0)
+    if (bm_reactor_pending(reactor) || bm_mailbox_ready(&reactor->mailbox) || reactor->hurried > 0)
         return true;
     struct bm_list *node;
     for (node = reactor->sources.next; node != &reactor->sources; node = node->next) {
@@ -330,6 +339,12 @@ void bm_reactor_entered(struct bm_reactor *reactor, unsigned queued, int r)
     reactor->unclocked = BM_TURNS_UNCLOCKED;
 }
 
+static void note_mark(struct bm_reactor *reactor, int r)
+{
+    reactor->mark_stayed =
+        (r >= 0 || r == -ETIME) && (bm_kernel_pending(reactor->kernel) & BM_PENDING_TASKRUN);
+}
+
 static void look_for_overflow(struct bm_reactor *reactor, unsigned pending)
 {
     bool now = pending & BM_PENDING_OVERFLOW;
@@ -345,7 +360,9 @@ void bm_reactor_poll(struct bm_reactor *reactor)
     look_for_overflow(reactor, pending);
     if (queued == 0 && !(pending & (BM_PENDING_TASKRUN | BM_PENDING_OVERFLOW)))
         return;
-    bm_reactor_entered(reactor, queued, bm_kernel_poll(reactor->kernel));
+    int r = bm_kernel_poll(reactor->kernel);
+    bm_reactor_entered(reactor, queued, r);
+    note_mark(reactor, r);
 }
 
 int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns)
@@ -353,6 +370,7 @@ int bm_reactor_wait(struct bm_reactor *reactor, uint64_t timeout_ns)
     unsigned queued = bm_kernel_queued(reactor->kernel);
     int r = bm_kernel_wait(reactor->kernel, timeout_ns);
     bm_reactor_entered(reactor, queued, r);
+    note_mark(reactor, r);
     return r;
 }
 
@@ -372,7 +390,10 @@ static void enter(struct bm_reactor *reactor, bool left)
     }
     if (spinner->always || spinner->budget_ns > 0) {
         bm_reactor_poll(reactor);
-        if (bm_reactor_anything(reactor) || bm_reactor_spin(reactor))
+        if (bm_reactor_anything(reactor))
+            return;
+        /* A spin would take a mark that has stayed for work each time it looks. */
+        if ((spinner->always || !reactor->mark_stayed) && bm_reactor_spin(reactor))
             return;
     }
     bm_reactor_sleep(reactor);

@@ -62,6 +62,7 @@ struct bm_reactor {
     uint8_t unclocked; /* turns since the clock was read for the timers */
     bool timeout_armed;
     bool overflowing;
+    bool mark_stayed; /* bm_reactor_pending() */
 
     unsigned inflight; /* ops not IDLE */
     unsigned hurried;  /* quiet ops somebody waits for */
@@ -102,6 +103,16 @@ struct bm_reactor {
 static inline bool bm_reactor_forked(const struct bm_reactor *reactor)
 {
     return bm_fork_epoch_seen() != reactor->epoch;
+}
+
+/* What the kernel has for us, before a sleep. Its mark of deferred work counts for nothing where the last
+ * enter has left it set: the kernel puts work in its list first and marks it then, so that work which is
+ * run in between leaves a mark without work, until there is more. If it is real all the same, the sleep is
+ * an enter too, which looks at the list itself. */
+static inline unsigned bm_reactor_pending(const struct bm_reactor *reactor)
+{
+    unsigned pending = bm_kernel_pending(reactor->kernel);
+    return reactor->mark_stayed ? pending & ~(unsigned)BM_PENDING_TASKRUN : pending;
 }
 
 /* One turn without its enter; true when work is left. */

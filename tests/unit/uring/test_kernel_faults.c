@@ -30,6 +30,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -46,6 +47,7 @@ static uint32_t features_missing;
 static bool no_room;    /* no submission is to be had */
 static int enter_error; /* of the next enters_failing enters */
 static int enters_failing;
+static bool marking;             /* each enter leaves the mark of deferred work */
 static struct test_random *luck; /* each enter fails by chance, and each submission */
 
 static int enter_fails(void)
@@ -81,6 +83,15 @@ unsigned bm_kernel_room(const struct bm_kernel *kernel)
     return no_room || luck ? 0 : real_room(kernel);
 }
 
+/* The kernel puts deferred work in its list first and sets its mark then: work that is run in between
+ * leaves a mark for nothing, until the next work is run. */
+static void leave_mark(struct bm_kernel *kernel)
+{
+    _Atomic unsigned *flags = (_Atomic unsigned *)kernel->ring.sq.kflags;
+    if (marking)
+        atomic_fetch_or(flags, IORING_SQ_TASKRUN);
+}
+
 int bm_kernel_submit(struct bm_kernel *kernel)
 {
     int r = enter_fails();
@@ -90,13 +101,19 @@ int bm_kernel_submit(struct bm_kernel *kernel)
 int bm_kernel_poll(struct bm_kernel *kernel)
 {
     int r = enter_fails();
-    return r < 0 ? r : real_poll(kernel);
+    if (r >= 0)
+        r = real_poll(kernel);
+    leave_mark(kernel);
+    return r;
 }
 
 int bm_kernel_wait(struct bm_kernel *kernel, uint64_t timeout_ns)
 {
     int r = enter_fails();
-    return r < 0 ? r : real_wait(kernel, timeout_ns);
+    if (r >= 0)
+        r = real_wait(kernel, timeout_ns);
+    leave_mark(kernel);
+    return r;
 }
 
 int bm_kernel_eventfd(struct bm_kernel *kernel, int fd)
@@ -365,4 +382,115 @@ TEST(kernel_that_fails_every_third_call_still_carries_an_echo)
         CHECK_INT(sides[0].wrong + sides[1].wrong, 0);
         close_pair(fds);
     }
+}
+
+/* --- a mark without work ------------------------------------------------------------------------- */
+
+TEST(kernel_mark_without_work_does_not_hold_up_the_end_of_a_reactor)
+{
+    rig_open(&rig);
+    marking = true;
+    bm_reactor_turn(rig.reactor);
+    rig_close(&rig);
+    marking = false;
+    CHECK(true);
+}
+
+static void stop_marked(struct bm_timer *timer)
+{
+    (void)timer;
+    bm_reactor_stop(rig.reactor);
+}
+
+static void sleep_with_a_mark(enum bm_spin spin, uint64_t budget_ns)
+{
+    struct bm_timer timer;
+    rig_open_with(&rig, (struct bm_reactor_options){.spin = spin, .may_spin = true});
+    marking = true;
+    bm_reactor_turn(rig.reactor);
+    rig.reactor->spinner.wake_ns = 1;
+    rig.reactor->spinner.budget_ns = budget_ns;
+    uint64_t before = bm_reactor_stats(rig.reactor)->enters;
+    bm_timer_init(&timer, stop_marked);
+    bm_timer_arm(rig.reactor, &timer, bm_clock_now_ns() + 50 * BM_NS_PER_MS);
+    rig_run(&rig);
+    CHECK(bm_reactor_stats(rig.reactor)->sleeps > 0);
+    CHECK(bm_reactor_stats(rig.reactor)->enters - before < 20);
+    rig_close(&rig);
+    marking = false;
+}
+
+TEST(kernel_mark_without_work_lets_a_reactor_sleep)
+{
+    sleep_with_a_mark(BM_SPIN_NEVER, 0);
+    sleep_with_a_mark(BM_SPIN_ADAPTIVE, 0);
+    sleep_with_a_mark(BM_SPIN_ADAPTIVE, 50 * BM_NS_PER_US);
+}
+
+/* Once the reactor sleeps, unless it never does. */
+static void *send_to_sleeper(void *arg)
+{
+    while (!rig.reactor->spinner.always && !atomic_load(&rig.reactor->sleeping))
+        sched_yield();
+    CHECK_INT(send(*(int *)arg, "data", 4, 0), 4);
+    return NULL;
+}
+
+TEST(kernel_mark_without_work_hides_no_work)
+{
+    static const enum bm_spin spins[] = {BM_SPIN_NEVER, BM_SPIN_ADAPTIVE, BM_SPIN_ALWAYS};
+    for (size_t i = 0; i < 3; i++) {
+        int fds[2];
+        char text[4];
+        pthread_t thread;
+        struct probe probe;
+        test_note("spin %d", spins[i]);
+        socket_pair(SOCK_STREAM, fds);
+        rig_open_with(&rig, (struct bm_reactor_options){.spin = spins[i], .may_spin = true});
+        probe_init(&probe, BM_OP_RECV);
+        probe.op.fd = fds[0];
+        probe.op.addr = text;
+        probe.op.len = sizeof(text);
+        probe.rig = &rig;
+        bm_op_start(rig.reactor, &probe.op);
+        marking = true;
+        bm_reactor_turn(rig.reactor);
+        REQUIRE_INT(pthread_create(&thread, NULL, send_to_sleeper, &fds[1]), 0);
+        rig_run(&rig);
+        pthread_join(thread, NULL);
+        CHECK_INT(probe.res, 4);
+        marking = false;
+        rig_close(&rig);
+        close_pair(fds);
+    }
+}
+
+TEST(kernel_mark_without_work_does_not_call_the_host_of_an_embedded_reactor)
+{
+    int fds[2];
+    char text[4];
+    struct probe probe;
+    rig_open_with(&rig, (struct bm_reactor_options){.embedded = true});
+    socket_pair(SOCK_STREAM, fds);
+    probe_init(&probe, BM_OP_RECV);
+    probe.op.fd = fds[0];
+    probe.op.addr = text;
+    probe.op.len = sizeof(text);
+    bm_op_start(rig.reactor, &probe.op);
+    struct pollfd pfd = {.fd = bm_reactor_fd(rig.reactor), .events = POLLIN};
+    while (poll(&pfd, 1, 0) == 1)
+        bm_reactor_turn(rig.reactor);
+    marking = true;
+    for (unsigned i = 0; i < 3; i++)
+        bm_reactor_turn(rig.reactor);
+    CHECK_INT(poll(&pfd, 1, 0), 0);
+    /* And what comes then calls it. */
+    CHECK_INT(send(fds[1], "data", 4, 0), 4);
+    CHECK_INT(poll(&pfd, 1, 10000), 1);
+    while (probe.calls == 0 && poll(&pfd, 1, 10000) == 1)
+        bm_reactor_turn(rig.reactor);
+    CHECK_INT(probe.res, 4);
+    marking = false;
+    rig_close(&rig);
+    close_pair(fds);
 }
