@@ -489,6 +489,14 @@ def test_watch():
             equal(process.wait(PATIENCE), OK)
             equal(process.stderr.read(), b"")
 
+    with case("watch ends with 0 on SIGTERM, also while its service says nothing"):
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            with watching("clock", "rate:=4") as process:
+                contains(read_line(process.stdout), "n:=1")
+                process.send_signal(stop)
+                equal(process.wait(PATIENCE), OK)
+                equal(process.stderr.read(), b"")
+
     with case("clock refuses what makes no sense"):
         for words in (("rate:=0",), ("rate:=-1",), ("rate:=1e9",), ("rate=fast",), ("count:=-1",),
                       ("count:=1.5",)):
@@ -615,6 +623,56 @@ def test_nesting():
         equal((answer["code"], answer["details"]["deep"]), ("FAILED_PRECONDITION", deep))
 
 
+def test_signals():
+    other = f"unix:{folder}/other.sock"
+    with case("call ends by the signal that comes while it waits, and its server serves on"):
+        with serving("clock", "echo", "--listen", other):
+            for stop in (signal.SIGINT, signal.SIGTERM):
+                process = subprocess.Popen([BEAM, "call", other, "clock", "rate:=0.01", "count:=2"],
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                until = time.monotonic() + PATIENCE
+                while sessions_at(folder / "other.sock") < 1 and time.monotonic() < until:
+                    os.sched_yield()
+                process.send_signal(stop)
+                out, err = process.communicate(timeout=PATIENCE)
+                equal((process.returncode, out, err), (-stop, b"", b""))
+                equal(beam("call", other, "echo", "a=b").text, "a=b\n")
+
+    with case("serve that is told to end while it starts ends well, and its socket goes"):
+        codes = set()
+        for pause in range(40):
+            process = subprocess.Popen([BEAM, "serve", "echo", "--listen", other],
+                                       stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for _ in range(pause * pause):
+                os.sched_yield()
+            process.send_signal((signal.SIGTERM, signal.SIGINT)[pause % 2])
+            process.communicate(timeout=PATIENCE)
+            codes.add(process.returncode)
+            check(not (folder / "other.sock").exists(), "the socket is still there")
+        check(OK in codes, codes)
+        check(codes <= {OK, -signal.SIGTERM, -signal.SIGINT}, codes)
+
+    with case("serve that is stopped and goes on loses nothing"):
+        with serving("clock", "--listen", other) as server:
+            with watching("clock", "rate:=1000", "--json", "--count", "400", at=other) as process:
+                ticks = []
+                for _ in range(400):
+                    ticks.append(json.loads(read_line(process.stdout))["metadata"])
+                    if len(ticks) % 20 == 0:
+                        server.send_signal(signal.SIGSTOP)
+                        server.send_signal(signal.SIGCONT)
+                equal(process.wait(PATIENCE), OK)
+                told = [tick["n"] for tick in ticks]
+                equal(told, sorted(set(told)), "numbers")
+
+
+def sessions_at(path):
+    """Connected sockets of a server, as unix(7) lists them by its path: the listening one not counted."""
+    with open("/proc/net/unix") as sockets:
+        lines = [line.split() for line in sockets if line.rstrip().endswith(f" {path}")]
+    return sum(line[3] == "00000000" for line in lines)
+
+
 def test_serve():
     other = f"unix:{folder}/other.sock"
     with case("serve ends with 0 on SIGTERM and on SIGINT, and its socket goes"):
@@ -735,6 +793,7 @@ try:
         test_channels()
     test_nesting()
     test_serve()
+    test_signals()
 except BaseException as error:  # the server itself failed: a case of its own
     with case("the server that all cases use starts and ends well"):
         raise error if isinstance(error, Exception) else SystemExit(error)
