@@ -16,8 +16,9 @@ struct ring_session;
 /* A ring with the word by which a producer that found it full asks to be woken. */
 struct bm_path {
     struct bm_spsc ring;
-    /* Set by the producer (exchange, seq_cst) before it looks at the head again; taken by the
-     * consumer (exchange, seq_cst) after it has published the head. */
+    /* Set by the producer (exchange, seq_cst) each time before it looks at the head and may sleep, when it
+     * counts as asleep already; taken by the consumer (exchange, seq_cst) after it has published the head.
+     * tests/model/path.pml */
     _Alignas(64) _Atomic uint32_t want_room;
     /* The producer's own: ends that wanted a session and are still to hear that there is no memory. */
     _Alignas(64) struct ring_session *refused;

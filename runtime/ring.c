@@ -57,16 +57,6 @@ static struct ring_session *ring_of(beam_session *session)
 
 /* --- way out --------------------------------------------------------------------------------- */
 
-static struct bm_spsc_slot *reserve_in(struct bm_path *out)
-{
-    struct bm_spsc_slot *slot = bm_spsc_reserve(&out->ring);
-    if (BM_UNLIKELY(!slot)) {
-        atomic_exchange_explicit(&out->want_room, 1, memory_order_seq_cst);
-        slot = bm_spsc_reserve(&out->ring);
-    }
-    return slot;
-}
-
 static void wait_for_room(struct ring_session *rs)
 {
     struct bm_core *core = rs->session.core;
@@ -102,7 +92,7 @@ static bool turn_is_over(const struct ring_session *rs)
 static struct bm_spsc_slot *reserve(struct ring_session *rs)
 {
     bool others_first = others_wait(rs) || turn_is_over(rs);
-    struct bm_spsc_slot *slot = others_first ? NULL : reserve_in(rs->out);
+    struct bm_spsc_slot *slot = others_first ? NULL : bm_spsc_reserve(&rs->out->ring);
     if (BM_UNLIKELY(!slot))
         wait_for_room(rs);
     return slot;
@@ -434,7 +424,7 @@ static unsigned tell_refused(struct bm_core *core, unsigned to, struct bm_path *
 {
     struct bm_spsc_slot *slot;
     unsigned n = 0;
-    while (out->refused && (slot = reserve_in(out))) {
+    while (out->refused && (slot = bm_spsc_reserve(&out->ring))) {
         struct bm_spsc_slot from = {.kind = BM_SLOT_CLOSE, .word = {(uintptr_t)out->refused}};
         out->refused = out->refused->next_refused;
         core->ring_waiters--;
@@ -634,12 +624,18 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
 
 /* --- polling --------------------------------------------------------------------------------- */
 
+/* Whoever waits asks here and nowhere else: each time, and before he looks. A question may be taken for
+ * room that he has had, by a reader who was held up between publishing its head and looking at the
+ * question; then he is still awake, or has yet to sleep, and comes here again. */
 static bool room_came(struct bm_core *core)
 {
     for (unsigned to = 0; to < core->runtime->core_count; to++) {
         struct bm_path *out = bm_path_between(core->runtime, core->index, to);
-        if (out && (out->refused || !bm_list_empty(&core->ring_waiting[to])) &&
-            bm_spsc_room(&out->ring, 1) > 0)
+        if (!out || (!out->refused && bm_list_empty(&core->ring_waiting[to])))
+            continue;
+        /* seq_cst; partner: offer_room(). */
+        atomic_exchange_explicit(&out->want_room, 1, memory_order_seq_cst);
+        if (bm_spsc_room(&out->ring, 1) > 0)
             return true;
     }
     return false;
@@ -731,9 +727,6 @@ static unsigned retry_waiting(struct bm_core *core, unsigned to)
     }
     bm_list_splice_back(&waiting, line);
     bm_list_splice_back(line, &waiting);
-    /* Not each has found the ring full and asked for itself. Before we sleep bm_ring_ready() looks again. */
-    if (!bm_list_empty(line))
-        atomic_exchange_explicit(&out->want_room, 1, memory_order_seq_cst);
     return n;
 }
 
