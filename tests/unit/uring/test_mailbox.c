@@ -1,6 +1,7 @@
 /* Calls posted into a reactor from other threads. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <string.h>
 
 #include "tests/unit/uring/rig.h"
 #include "uring/reactor_inner.h"
@@ -284,4 +285,118 @@ TEST(mailbox_post_under_way_is_waited_for_by_the_end_of_the_reactor)
     pthread_join(thread, NULL);
     CHECK_INT(ran, 1);
     rig_close(&rig);
+}
+
+/* --- posters of every kind, and an end at any moment ------------------------------------------------ */
+
+enum { POSTERS = 4, END_ROUNDS = 60 };
+
+struct poster {
+    pthread_t thread;
+    struct test_random random;
+    unsigned number;
+    unsigned tried; /* numbers that were handed in */
+    /* What became of them; those refused leave gaps. */
+    unsigned accepted, full, late;
+    uint64_t sum;
+    int last; /* what ended it */
+};
+
+/* The owner's. */
+static struct {
+    uint64_t sum, order_wrong;
+    unsigned ran, last_of[POSTERS];
+} box_end;
+
+static _Atomic unsigned tried;
+
+static void take_part(void *arg)
+{
+    unsigned packed = (unsigned)(uintptr_t)arg;
+    unsigned who = packed % POSTERS, number = packed / POSTERS;
+    box_end.order_wrong += number <= box_end.last_of[who];
+    box_end.last_of[who] = number;
+    box_end.sum += packed;
+    box_end.ran++;
+}
+
+static void *post_every_way(void *arg)
+{
+    struct poster *me = arg;
+    int r;
+    do {
+        unsigned packed = ++me->tried * POSTERS + me->number;
+        void *mail = (void *)(uintptr_t)packed;
+        uint64_t soon_ns = bm_clock_now_ns() + 50 * BM_NS_PER_US;
+        switch (test_random_below(&me->random, 3)) {
+        case 0:
+            r = bm_mailbox_post(rig.reactor, take_part, mail);
+            if (r != -EAGAIN)
+                break;
+            __attribute__((fallthrough));
+        case 1:
+            r = bm_mailbox_post_wait(rig.reactor, take_part, mail, soon_ns);
+            break;
+        default:
+            r = bm_mailbox_post_wait(rig.reactor, take_part, mail, UINT64_MAX);
+            break;
+        }
+        if (r == 0) {
+            me->accepted++;
+            me->sum += packed;
+        }
+        me->full += r == -EAGAIN;
+        me->late += r == -ETIMEDOUT;
+        atomic_fetch_add(&tried, 1);
+        if (test_random_below(&me->random, 32) == 0)
+            sched_yield();
+    } while (r == 0 || r == -EAGAIN || r == -ETIMEDOUT);
+    me->last = r;
+    return NULL;
+}
+
+TEST(mailbox_ends_at_any_moment_under_posters_of_every_kind)
+{
+    struct test_random random = test_random(0);
+    for (unsigned round = 0; round < END_ROUNDS; round++) {
+        struct poster posters[POSTERS];
+        test_note("round %u", round);
+        rig_open(&rig);
+        memset(&box_end, 0, sizeof(box_end));
+        atomic_store(&tried, 0);
+        for (unsigned i = 0; i < POSTERS; i++) {
+            posters[i] =
+                (struct poster){.number = i, .random = test_random(test_random_next(&random))};
+            REQUIRE_INT(pthread_create(&posters[i].thread, NULL, post_every_way, &posters[i]), 0);
+        }
+        /* In some rounds nobody reads, so that the box is full and they wait; in others it never is. */
+        unsigned enough = (unsigned)test_random_below(&random, 4000);
+        bool reads = round % 3 != 0;
+        if (!reads)
+            enough = (unsigned)test_random_below(&random, BM_MAILBOX_SLOTS);
+        while (atomic_load(&tried) < enough) {
+            if (reads)
+                bm_reactor_turn(rig.reactor);
+            if (test_random_below(&random, 4) == 0)
+                sched_yield();
+        }
+        if (round % 6 == 3) /* they wait for room, all of them */
+            until_waiters(POSTERS);
+        if (round % 2)
+            bm_reactor_shut(rig.reactor);
+        else
+            bm_reactor_close(rig.reactor);
+        uint64_t sum = 0;
+        unsigned accepted_all = 0;
+        for (unsigned i = 0; i < POSTERS; i++) {
+            pthread_join(posters[i].thread, NULL);
+            CHECK_INT(posters[i].last, -ESHUTDOWN);
+            sum += posters[i].sum;
+            accepted_all += posters[i].accepted;
+        }
+        rig_close(&rig);
+        CHECK_UINT(box_end.ran, accepted_all);
+        CHECK_UINT(box_end.sum, sum);
+        CHECK_UINT(box_end.order_wrong, 0);
+    }
 }
