@@ -600,6 +600,10 @@ void bm_channel_run_due(beam_channel *channel)
 /* From within a dispatch or the notify task; the application hears it once. */
 static void tell_end(beam_channel *channel, const struct beam_status *status)
 {
+    /* An end of our own making is on its way to the application already. What the peer says behind it is
+     * nothing to go by: something of what it sent before got no room here. */
+    if (channel->due & BM_DUE_END)
+        return;
     if (channel->kind == BM_CHANNEL_REQUEST) {
         bm_request_peer_end(channel, status);
         return;

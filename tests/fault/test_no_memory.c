@@ -34,7 +34,7 @@ static void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, void *arg
 
 /* What every allocation of a packet must survive: `fill` makes the packet, and `settle` looks at what
  * came of it. Until one run has refused nothing. */
-static void refuse_each(void (*fill)(void), void (*settle)(struct served *served))
+static void refuse_each(void (*fill)(struct served *), void (*settle)(struct served *))
 {
     bool refused = true;
     unsigned runs = 0;
@@ -46,7 +46,7 @@ static void refuse_each(void (*fill)(void), void (*settle)(struct served *served
         raw_open_session(&bad, served->name);
         raw_sync(&bad);
         raw_clear(&packet);
-        fill();
+        fill(served);
         atomic_store(&refuse_at, k);
         raw_send(&bad, &packet);
         settle(served);
@@ -85,8 +85,9 @@ static bool goes_on(void)
 
 #define STREAM 5u
 
-static void fill_gift(void)
+static void fill_gift(struct served *served)
 {
+    (void)served;
     static const struct bm_attached attached[] = {{3, BM_MODE_MESSAGES}, {STREAM, BM_MODE_BYTES}};
     const struct bm_message_head head = {
         .open = true,
@@ -111,4 +112,104 @@ static void settle_gift(struct served *served)
 TEST(a_request_with_channels_may_meet_no_memory_anywhere)
 {
     refuse_each(fill_gift, settle_gift);
+}
+
+/* --- what comes on channels whose message is not here whole ---------------------------------- */
+
+/* What the service below was told, on the reactor; read when the peer has gone. */
+static struct {
+    size_t bytes, messages;
+    int stream_code, channel_code; /* -1: no end yet */
+} heard;
+
+static void on_data(beam_stream *stream, const void *data, size_t len, void *arg)
+{
+    (void)stream;
+    (void)data;
+    (void)arg;
+    heard.bytes += len;
+}
+
+static void on_stream_end(beam_stream *stream, const struct beam_status *status, void *arg)
+{
+    (void)arg;
+    heard.stream_code = (int)status->code;
+    beam_stream_free(stream);
+}
+
+static void on_message(beam_channel *channel, const beam_message *message, void *arg)
+{
+    (void)channel;
+    (void)message;
+    (void)arg;
+    heard.messages++;
+}
+
+static void on_channel_end(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    (void)arg;
+    heard.channel_code = (int)status->code;
+    beam_channel_free(channel);
+}
+
+static void on_count(beam_request *request, const beam_message *message, void *arg)
+{
+    static const struct beam_channel_handlers handlers = {.on_message = on_message,
+                                                          .on_end = on_channel_end};
+    static const struct beam_stream_handlers stream_handlers = {.on_data = on_data,
+                                                                .on_end = on_stream_end};
+    (void)arg;
+    beam_channel *channel = beam_message_take_channel(message, 0);
+    beam_stream *stream = beam_message_take_stream(message, 1);
+    if (channel)
+        beam_channel_set_handlers(channel, &handlers, NULL);
+    if (stream)
+        beam_stream_set_handlers(stream, &stream_handlers, NULL);
+    beam_reply(request, NULL);
+}
+
+static void fill_early(struct served *served)
+{
+    static const struct bm_attached attached[] = {{3, BM_MODE_MESSAGES}, {STREAM, BM_MODE_BYTES}};
+    static const uint8_t body[200];
+    const struct bm_message_head head = {
+        .open = true,
+        .name = {"count", 5},
+        .attached = 2,
+        .large = true,
+        .body_total = sizeof(body),
+        .body = body,
+        .body_len = 100,
+    };
+    heard.bytes = heard.messages = 0;
+    heard.stream_code = heard.channel_code = -1;
+    REQUIRE_INT(beam_serve(served->runtime, "count", on_count, NULL), 0);
+    raw_put_head(&packet, 1, BM_MSG_OPEN | BM_MSG_MORE, 0, &head, attached);
+    raw_put_bytes(&packet, STREAM, 0, body, 200);
+    raw_put_bytes(&packet, STREAM, BM_MSG_END, body, 50);
+    raw_put_message(&packet, 3, 0, body, 10);
+    raw_put_message(&packet, 3, BM_MSG_END, body, 10);
+    raw_put_bytes(&packet, 1, BM_MSG_END, body, 100);
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+/* An end with OK is told only behind all that was sent. */
+static void settle_early(struct served *served)
+{
+    (void)goes_on();
+    served_run(served->runtime, 0, nothing, NULL);
+    served_run(served->runtime, 0, nothing, NULL); /* the ends that the turn before has caused */
+    if (heard.stream_code == BEAM_OK)
+        CHECK_UINT(heard.bytes, 250);
+    if (heard.channel_code == BEAM_OK)
+        CHECK_UINT(heard.messages, 2);
+}
+
+TEST(what_got_no_memory_is_never_told_as_an_orderly_end)
+{
+    refuse_each(fill_early, settle_early);
 }
