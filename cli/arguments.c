@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,8 +201,8 @@ static int put_typed(beam_message *message, const char *key, const char *text)
         return -EINVAL;
     errno = 0;
     if (strpbrk(text, ".eE")) {
-        double number = strtod(text, &end);
-        if (*end || errno)
+        double number = strtod(text, &end); /* ERANGE also for what is near 0, and fine */
+        if (*end || isinf(number))
             return -EINVAL;
         return beam_message_put_float(message, key, number), 0;
     }

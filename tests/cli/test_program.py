@@ -192,6 +192,7 @@ def test_words():
         ("call", url, "echo", "n:=1x"): "write n=1x",
         ("call", url, "echo", "n:=99999999999999999999"): "n=9999",
         ("call", url, "echo", "n:=inf"): "write n=inf",
+        ("call", url, "echo", "n:=1e309"): "write n=1e309",
         ("call", url, "echo", "a=1", "a=2"): "twice",
         ("call", url, "echo", *[f"k{i}=" for i in range(65)]): "at most 64",
         ("call", url, "echo", "k=" + "x" * 17000): "16384",
@@ -283,6 +284,10 @@ def test_echo():
             "text=hi", "n:=7", "big:=18446744073709551615", "f:=1.5", "yes:=true", "no:=false",
             "nothing:=null", "empty=", "eq=a=b", "neg:=-3"]))
         equal(result.errors, "")
+
+    with case("every number that is printed can be written, down to the least"):
+        floats = ["least:=5e-324", "most:=-1.7976931348623157e+308"]
+        equal(sorted(call("echo", *floats).text.splitlines()), floats)
 
     with case("control characters of a peer do not reach the terminal"):
         equal(call("echo", "t=a\x1b[2Jb\nc").text, "t=a\\x1b[2Jb\\nc\n")
