@@ -5,12 +5,18 @@
  *
  * Input: a byte of roles (below), then records. A record is a byte with the kind in its low half, the
  * flags of the packet in its high half, and the bytes its kind takes; past the end all bytes are 0. What
- * libFuzzer changes is thus a field of a frame more often than the sense of all that follows. */
+ * libFuzzer changes is thus a field of a frame more often than the sense of all that follows.
+ *
+ * Either side can be the one that connected: a hostile client, or a hostile server whose client has calls under
+ * way. Descriptors travel both ways, are taken or left, and sometimes find no room in the table.
+ *
+ * Covers: runtime/incoming.c runtime/unix_receive.c runtime/attachments.c runtime/request.c runtime/early.c */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,24 +28,18 @@
 #include "runtime/hello.h"
 #include "runtime/unix_control.h"
 #include "runtime/unix_session.h"
+#include "tests/fuzz/fuzz.h"
 
 #define RECORDS_MAX 64 /* ours: beyond this a run only becomes slow */
 #define KEPT_MAX 16
 #define PATIENCE 2000 /* turns after which what is still there stays for ever */
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-
-#define EXPECT(expr)                                                                               \
-    do {                                                                                           \
-        if (!(expr)) {                                                                             \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #expr);                     \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
 enum role { ROLE_OPENER = 1, ROLE_CALLS_EARLY = 2, ROLE_SILENT = 4, ROLE_NOBODY = 8 };
-enum packet { PACKET_LEAVES = 0x10, PACKET_READ = 0x20, PACKET_AN_FD_MORE = 0x40 };
+enum packet {
+    PACKET_LEAVES = 0x10,
+    PACKET_READ = 0x20,
+    PACKET_AN_FD_MORE = 0x40,
+};
 enum record {
     RECORD_RAW,
     RECORD_HELLO,
@@ -53,6 +53,10 @@ enum record {
     RECORD_LET_GO,
     RECORD_DRAIN,
     RECORD_CALL,
+    RECORD_SCARCE, /* few descriptors are left, or enough again */
+    RECORD_SEND,   /* on a channel and a stream of ours */
+    RECORD_ASK,    /* for a sign of life, and for what there is to know */
+    RECORD_CLOSE,
 };
 
 static beam_runtime *runtime;
@@ -61,11 +65,16 @@ static uint64_t now_ns;
 
 /* --- input ----------------------------------------------------------------------------------- */
 
-static struct bm_bytes input;
+static struct fuzz_input input;
 
 static uint8_t next_byte(void)
 {
-    return input.pos < input.end ? *input.pos++ : 0;
+    return fuzz_byte(&input);
+}
+
+static uint64_t next_u64(void)
+{
+    return fuzz_u64(&input);
 }
 
 /* Small numbers exactly, others in steps up to where limits are. */
@@ -73,12 +82,6 @@ static uint32_t next_len(void)
 {
     uint8_t byte = next_byte();
     return byte < 128 ? byte : (byte - 127u) * 520;
-}
-
-static uint64_t next_u64(void)
-{
-    uint8_t byte = next_byte();
-    return byte < 192 ? byte : UINT64_MAX >> (255 - byte);
 }
 
 /* --- the peer -------------------------------------------------------------------------------- */
@@ -119,7 +122,7 @@ static bool receive(void)
     }
     EXPECT(r == 0);
     bm_unix_control_parse(control, msg.msg_controllen, &parsed);
-    EXPECT(parsed.fd_count == fds);
+    EXPECT(parsed.fd_count == fds || msg.msg_flags & MSG_CTRUNC);
     for (unsigned i = 0; i < parsed.fd_count; i++)
         close(parsed.fds[i]);
     return true;
@@ -350,6 +353,12 @@ static const struct beam_stream_handlers stream_handlers = {.on_data = on_data,
 
 static void take_attached(const beam_message *message)
 {
+    for (unsigned i = 0; i < beam_message_fd_count(message); i++) {
+        int looked = beam_message_peek_fd(message, i), fd = beam_message_take_fd(message, i);
+        EXPECT(fd == looked && beam_message_take_fd(message, i) == -1);
+        if (fd >= 0)
+            close(fd);
+    }
     for (unsigned i = 0; i < beam_message_channel_count(message); i++) {
         size_t slot = free_slot((void **)channels);
         if (slot < KEPT_MAX && (channels[slot] = beam_message_take_channel(message, i)))
@@ -381,10 +390,15 @@ static void echo(beam_request *request, const beam_message *message, void *arg)
     beam_message_free(answer);
 }
 
+/* Events of one name are one request, which was kept as often as they came, and is told once. */
 static void on_cancel(beam_request *request, void *arg)
 {
-    forget((void **)waiting, request);
-    beam_fail(request, BEAM_CANCELLED, NULL);
+    for (size_t i = 0; i < KEPT_MAX; i++) {
+        if (waiting[i] != request)
+            continue;
+        waiting[i] = NULL;
+        beam_fail(request, BEAM_CANCELLED, NULL);
+    }
 }
 
 static void keep(beam_request *request, const beam_message *message, void *arg)
@@ -476,6 +490,74 @@ static void let_go(void)
     }
 }
 
+/* Something for whom we talk to, with an fd and a stream if the input says so. */
+static void send_something(void)
+{
+    uint8_t how = next_byte(), which = how % KEPT_MAX;
+    static const uint8_t bytes[20000];
+    uint32_t len = next_len() % sizeof(bytes);
+    if (channels[which]) {
+        beam_message *message = how & 16 ? with_everything() : beam_message_new();
+        beam_message_set_body(message, bytes, len);
+        if (how & 32)
+            (void)beam_channel_send_last(channels[which], &message);
+        else
+            (void)beam_channel_send(channels[which], &message);
+        beam_message_free(message);
+        EXPECT(beam_channel_credit(channels[which]) <= INT64_C(1) << 62);
+    }
+    if (streams[which]) {
+        ssize_t n = beam_stream_write(streams[which], bytes, len);
+        EXPECT(n <= (ssize_t)len);
+        if (how & 32)
+            beam_stream_end(streams[which]);
+    }
+    if (how & 64 && channels[which])
+        beam_channel_reset(channels[which], BEAM_ABORTED, "enough");
+    if (how & 128 && streams[which])
+        beam_stream_reset(streams[which], BEAM_ABORTED, "enough");
+}
+
+static bool pinging; /* neither answered nor given up */
+
+static void on_ping(uint64_t ns, void *arg)
+{
+    EXPECT(pinging && called);
+    pinging = false;
+}
+
+static void ask(void)
+{
+    struct beam_session_stats stats;
+    if (!called)
+        return;
+    beam_str name = beam_session_peer_name(called);
+    EXPECT(name.len <= 255 && beam_session_peer(called));
+    beam_session_stats(called, &stats);
+    (void)beam_session_is_open(called);
+    if (beam_session_ping(called, on_ping, NULL) == 0) {
+        EXPECT(!pinging);
+        pinging = true;
+    }
+}
+
+/* With the table of descriptors full, but for some. */
+static void set_room(uint8_t room)
+{
+    static struct rlimit most;
+    struct rlimit limit;
+    if (most.rlim_cur == 0)
+        EXPECT(getrlimit(RLIMIT_NOFILE, &most) == 0);
+    limit = most;
+    if (room < 128) {
+        int next = dup(given[0]);
+        EXPECT(next >= 0);
+        close(next);
+        limit.rlim_cur = (rlim_t)next + room % 8;
+    }
+    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
 static void on_reply(const struct beam_status *status, const beam_message *message, void *arg)
 {
     if (message)
@@ -551,6 +633,7 @@ static void begin(uint8_t roles)
     peer = fds[1];
     packet_len = packet_fds = 0;
     called = NULL;
+    pinging = false;
     if (roles & ROLE_OPENER) {
         char url[32];
         snprintf(url, sizeof(url), "unix:fd:%d", fds[0]);
@@ -610,8 +693,20 @@ static void record(uint8_t roles)
         if (called)
             call_everything();
         break;
-    default:
-        op |= PACKET_LEAVES;
+    case RECORD_SCARCE:
+        set_room(255);
+        set_room(next_byte());
+        break;
+    case RECORD_SEND:
+        send_something();
+        break;
+    case RECORD_ASK:
+        ask();
+        break;
+    case RECORD_CLOSE:
+        if (called)
+            beam_session_close(called);
+        break;
     }
     if (op & PACKET_AN_FD_MORE)
         packet_fds++;
@@ -629,6 +724,7 @@ static void finish(void)
     struct pollfd gone = {.fd = given[0], .events = POLLIN};
     struct beam_stats stats;
     unsigned turns = 0;
+    set_room(255);
     leave();
     settle();
     close(peer);
@@ -652,7 +748,7 @@ static void finish(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    input = bm_bytes(data, size);
+    input = (struct fuzz_input){data, data + size};
     uint8_t roles = next_byte();
     begin(roles);
     for (unsigned i = 0; i < RECORDS_MAX && input.pos < input.end; i++)
