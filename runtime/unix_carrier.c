@@ -701,6 +701,7 @@ static void unix_abort(beam_session *session)
     us->receiving = false;
     bm_timer_cancel(core->reactor, &us->retry_timer);
     bm_timer_cancel(core->reactor, &us->receive_timer);
+    bm_timer_cancel(core->reactor, &us->watch_timer);
     if (core->packets)
         bm_buffers_unwait(core->packets, &us->buffers_waiter);
     bm_op_cancel(core->reactor, &us->connect_op);
@@ -764,6 +765,7 @@ int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_un
     bm_op_init(&us->connect_op, BM_OP_CONNECT, NULL);
     bm_timer_init(&us->retry_timer, on_retry);
     bm_unix_receive_init(us);
+    bm_unix_watch_init(us);
     *ret = us;
     return 0;
 }

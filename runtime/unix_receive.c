@@ -253,6 +253,9 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
     fds.truncated = view->flags & MSG_CTRUNC;
     bm_unix_control_parse(view->control, view->control_len, &fds.control);
     core->packets_received++;
+    us->heard = true;
+    if (fds.control.fd_count > 0)
+        bm_unix_watch(us);
 
     struct bm_bytes packet = bm_bytes(view->payload, view->payload_len);
     struct bm_frame frame;

@@ -22,6 +22,7 @@ struct bm_unix_session {
     bool lingering;  /* shut: closes once the packet under way has left */
     bool reset_seen; /* ECONNRESET once: what lies before it is read first */
     bool deserted;   /* the peer takes nothing more: what it has left is read, nothing is sent */
+    bool heard;      /* something has come since the watch last asked */
     struct bm_op connect_op, receive_op, send_op;
     struct sockaddr_un address;
     struct msghdr receive_form;
@@ -30,6 +31,7 @@ struct bm_unix_session {
     struct bm_timer retry_timer; /* connect: the backlog is full; send: no memory, or deserted */
     uint64_t retry_ns;
     struct bm_timer receive_timer; /* the kernel had no memory for a receive */
+    struct bm_timer watch_timer;   /* unix_watch.c: descriptors of the peer's may be here */
 };
 
 static inline struct bm_unix_session *bm_unix_of(beam_session *session)
@@ -49,6 +51,10 @@ void bm_unix_session_up(struct bm_unix_session *us);
 /* The multishot receive: readied once, and armed whenever it has ended; unix_receive.c. */
 void bm_unix_receive_init(struct bm_unix_session *us);
 void bm_unix_receive_start(struct bm_unix_session *us);
+
+/* Descriptors have come: until none can be here any more the peer has to show that it is. */
+void bm_unix_watch_init(struct bm_unix_session *us);
+void bm_unix_watch(struct bm_unix_session *us);
 
 /* Gives the socket and the carrier's reference back once the session is closing and no op is left. */
 void bm_unix_session_finish(struct bm_unix_session *us);
