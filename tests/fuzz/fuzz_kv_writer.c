@@ -187,7 +187,7 @@ static void step(struct fuzz_input *in, beam_kv_writer *ample, beam_kv_writer *t
         bool large = op & LONG_KEY && step.call != CALL_ENTRIES;
         const uint8_t *view = (const uint8_t *)long_key;
         if (large)
-            len = sizeof(long_key) - len % 8 - 1;
+            len = len % 16 < 2 ? BEAM_KV_KEY_LEN_MAX + len % 2 : 250 + len;
         else
             view = fuzz_view(in, &len);
         step.name = fuzz_string(view, len);
