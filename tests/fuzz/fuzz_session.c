@@ -10,7 +10,8 @@
  * Either side can be the one that connected: a hostile client, or a hostile server whose client has calls under
  * way. Descriptors travel both ways, are taken or left, and sometimes find no room in the table.
  *
- * Covers: runtime/incoming.c runtime/unix_receive.c runtime/attachments.c runtime/request.c runtime/early.c */
+ * Covers: runtime/incoming.c:-is_plain,-bm_incoming_plain runtime/unix_receive.c runtime/request.c
+ *     runtime/attachments.c runtime/early.c:-refuse runtime/unix_watch.c */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -91,6 +92,7 @@ static int peer = -1;
 static int given[2]; /* a pipe: copies of its write end are the fds that travel */
 static unsigned packet_fds;
 static bool packet_of_itself, own_end_sent;
+static uint64_t ping_token; /* of the last PING that has come here */
 static size_t packet_len;
 static _Alignas(8) uint8_t packet[BM_FRAME_LEN_MAX + 64];
 
@@ -121,6 +123,8 @@ static bool receive(void)
     while ((r = bm_frame_next(&in, &frame)) > 0) {
         EXPECT(r == 1);
         fds += frame.fds;
+        if (frame.kind == BM_FRAME_PING && !(frame.flags & BM_PING_ACK))
+            ping_token = bm_frame_parse_u64(&frame);
     }
     EXPECT(r == 0);
     bm_unix_control_parse(control, msg.msg_controllen, &parsed);
@@ -388,8 +392,17 @@ static beam_message *with_everything(void)
     return message;
 }
 
+static void look_at(const beam_request *request)
+{
+    EXPECT(beam_request_depth(request) <= 16 && beam_request_peer(request));
+    EXPECT(beam_request_service(request).len > 0 && beam_request_deadline_ns(request) > 0);
+    EXPECT(!beam_request_is_event(request) || !beam_request_is_open(request));
+    (void)beam_request_is_cancelled(request);
+}
+
 static void echo(beam_request *request, const beam_message *message, void *arg)
 {
+    look_at(request);
     beam_message *answer = beam_message_keep(message);
     beam_reply(request, &answer);
     beam_message_free(answer);
@@ -680,6 +693,8 @@ static void record(uint8_t roles)
     case RECORD_PING: {
         uint64_t id = next_u64(), value = next_u64();
         bool ping = (op & 15) == RECORD_PING;
+        if (ping && id % 2)
+            value += ping_token; /* 0 more answers it */
         put(bm_frame_put_u64(room(BM_FRAME_U64_LEN), ping ? BM_FRAME_PING : BM_FRAME_CREDIT,
                              ping && id % 2 ? BM_PING_ACK : 0, ping ? 0 : id, value));
         break;
@@ -726,12 +741,16 @@ static void record(uint8_t roles)
     }
 }
 
-/* Nobody hears of the end of a peer whose own end is here: that takes a minute or two. And if it lies in the
- * peer's own queue, the kernel sees that it is garbage when the next unix socket is closed. */
-static void pass_time_without_a_peer(void)
+/* A peer whose own end is here reads all that comes back: what lay in its own queue would be garbage that the
+ * kernel collects in its own time. */
+static void read_all(void)
 {
-    close(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    now_ns += 10 * BM_NS_PER_S;
+    for (unsigned i = 0; i < 20; i++) {
+        let_go();
+        settle();
+        while (receive())
+            settle();
+    }
 }
 
 static void finish(void)
@@ -742,15 +761,16 @@ static void finish(void)
     set_room(255);
     leave();
     settle();
+    if (own_end_sent)
+        read_all();
     close(peer);
     settle();
     let_go();
     called = beam_session_free(called);
     close(given[1]);
     do {
-        now_ns += BM_NS_PER_MS;
-        if (own_end_sent && turns > 50)
-            pass_time_without_a_peer();
+        /* Nobody hears of the end of a peer whose own end is here: that takes a minute or two. */
+        now_ns += own_end_sent && turns > 50 ? 10 * BM_NS_PER_S : BM_NS_PER_MS;
         EXPECT(beam_runtime_turn(runtime) == 0);
         settle();
         let_go(); /* what a call that ended brought with it */

@@ -74,14 +74,18 @@ fuzz() {
 
 # The committed inputs stay as they are; a few that are enough for all edges are added.
 merge() {
-    local name=$1 files
+    local name=$1 files copy
     mkdir -p "$inputs/$name" "$corpus/$name" "$logs"
-    "$programs/fuzz_$name" -merge=1 -use_counters=0 -max_len=4096 "$corpus/$name" "$inputs/$name" \
+    copy=$(mktemp -d) # a fuzzer that runs takes files away
+    cp -r "$inputs/$name" "$copy"
+    "$programs/fuzz_$name" -merge=1 -use_counters=0 -max_len=4096 "$corpus/$name" "$copy/$name" \
         >"$logs/fuzz-merge-$name.log" 2>&1 </dev/null || {
+        rm -rf "$copy"
         tail -n 5 "$logs/fuzz-merge-$name.log"
         say "$name: not merged; the whole output is in $logs/fuzz-merge-$name.log"
         return 1
     }
+    rm -rf "$copy"
     files=$(find "$corpus/$name" -type f | wc -l)
     say "$(printf '%-10s %4d files' "$name" "$files")"
     ((files <= corpus_files_max)) || { say "$name: more than $corpus_files_max"; return 1; }
