@@ -6,7 +6,7 @@
  * Input: the length of the metadata in two bytes, the metadata, the body. Metadata that is no map stands for
  * none.
  *
- * Covers: cli/output.c runtime/metadata.c */
+ * Covers: cli/output.c runtime/metadata.c:-bm_message_copy_metadata */
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
