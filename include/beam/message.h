@@ -153,7 +153,11 @@ BEAM_EXPORT const void *beam_message_body(const beam_message *message, size_t *r
 BEAM_EXPORT void beam_message_set_codec(beam_message *message, uint32_t codec);
 BEAM_EXPORT uint32_t beam_message_codec(const beam_message *message);
 
-/* --- file descriptors --- */
+/* --- file descriptors ---
+ *
+ * A received one can be its sender's own end of the socket, which then does not end with the sender. So while a
+ * session holds descriptors of its peer's that nobody has taken, a peer that answers nothing for a minute is
+ * given up (docs/spec/session.md P4). */
 
 /* Moves a descriptor into the message, which closes it unless it is sent or taken out again; *fd is
  * -1 afterwards, always. Bodies and metadata refer to it by its index, 0 first. The receiver gets a
