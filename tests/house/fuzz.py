@@ -74,6 +74,11 @@ with case("fuzz: a target that ends badly without a find fails the run too"):
     status, said, _ = run("1", "one", STATUS="3")
     check(status == 1 and "one: ended with 3" in said and "build/logs/fuzz-one.log" in said, said)
 
+with case("fuzz: an interrupted run has found nothing and is counted"):
+    status, said, _ = run("1", "one", STATUS="72")
+    check(status == 0 and "one 1234 617 34 56 0".split() in [line.split() for line in said.splitlines()],
+          said)
+
 with case("fuzz: a target that is not there is a complaint"):
     for words in (("three",), ("5", "three"), ("merge", "three")):
         status, said, calls = run(*words)
