@@ -325,6 +325,8 @@ static void unix_commit(beam_session *session)
     } else {
         start_send(us, !end_matters(us));
     }
+    if (us->fds_came)
+        bm_unix_watch(us);
 }
 
 static void go_on(beam_channel *channel)
@@ -632,6 +634,7 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
         packet_lost(us);
     } else if (res == -EINTR || res == -EAGAIN) {
         start_send(us, false);
+        bm_unix_watch(us);
     } else if (res == -ENOBUFS || res == -ENOMEM) {
         try_later(us);
     } else if (res != -ETOOMANYREFS || !refuse_fds(us)) {

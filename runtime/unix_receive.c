@@ -254,8 +254,6 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
     bm_unix_control_parse(view->control, view->control_len, &fds.control);
     core->packets_received++;
     us->heard = true;
-    if (fds.control.fd_count > 0)
-        bm_unix_watch(us);
 
     struct bm_bytes packet = bm_bytes(view->payload, view->payload_len);
     struct bm_frame frame;
@@ -279,6 +277,11 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
             break;
     }
     close_rest(core, &fds);
+    if (fds.control.fd_count > 0) {
+        us->fds_came = true;
+        if (session->queue_len == 0) /* else when that has been sent, as far as it can be */
+            bm_unix_watch(us);
+    }
     if (r < 0)
         bm_session_fail(session, r);
 }

@@ -22,6 +22,7 @@ struct bm_unix_session {
     bool lingering;  /* shut: closes once the packet under way has left */
     bool reset_seen; /* ECONNRESET once: what lies before it is read first */
     bool deserted;   /* the peer takes nothing more: what it has left is read, nothing is sent */
+    bool fds_came;   /* descriptors of the peer's; they may be here still */
     bool heard;      /* something has come since the watch last asked */
     struct bm_op connect_op, receive_op, send_op;
     struct sockaddr_un address;
@@ -52,7 +53,8 @@ void bm_unix_session_up(struct bm_unix_session *us);
 void bm_unix_receive_init(struct bm_unix_session *us);
 void bm_unix_receive_start(struct bm_unix_session *us);
 
-/* Descriptors have come: until none can be here any more the peer has to show that it is. */
+/* While descriptors that came may be here the peer has to show that it is. To be called when that may have
+ * begun: some have come, or something cannot be sent. */
 void bm_unix_watch_init(struct bm_unix_session *us);
 void bm_unix_watch(struct bm_unix_session *us);
 

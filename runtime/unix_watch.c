@@ -13,11 +13,15 @@
 
 #define WATCH_NS (60 * BM_NS_PER_S) /* ours; docs/spec/session.md section 9 */
 
+/* With the application, in a message that is not here whole, or in one that has not left again. */
 static bool may_hold_fds(const struct bm_unix_session *us)
 {
     struct beam_session_stats stats;
+    if (!us->fds_came)
+        return false;
     beam_session_stats(&us->session, &stats);
-    return stats.fds_received > 0 || stats.queue_len > 0 || us->packet.head;
+    return stats.fds_received > 0 || stats.queue_len > 0 ||
+           (!bm_op_idle(&us->send_op) && !us->send_op.quiet);
 }
 
 static void ask(beam_session *session)
@@ -56,6 +60,7 @@ void bm_unix_watch_init(struct bm_unix_session *us)
 
 void bm_unix_watch(struct bm_unix_session *us)
 {
-    if (!us->closing && !bm_timer_armed(&us->watch_timer))
+    /* A timer makes every sleep dearer: none for descriptors that are dealt with at once. */
+    if (!us->closing && !bm_timer_armed(&us->watch_timer) && may_hold_fds(us))
         arm(us);
 }
