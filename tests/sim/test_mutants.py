@@ -37,7 +37,7 @@ MUTANTS = {
         us->send_op.addr = us->packet.bytes + first;
         us->send_op.len -= first;
     }
-""", "two sends|breaker of the protocol"),
+""", "two sends|breaker of the protocol|is wrong|came instead"),
     "a multishot not armed again": ("runtime/unix_receive.c", """\
     bm_reactor_count_rearm(core->reactor);
     bm_unix_receive_start(us);
@@ -77,8 +77,7 @@ static void on_receive_retry""", "nothing will ever happen|was told|ended with")
     channel->owed += 2 * amount;
 """, "more credit than its window"),
     "the kernel not looked at before sleeping": ("uring/reactor.c", """\
-    if (bm_kernel_pending(reactor->kernel) || bm_mailbox_ready(&reactor->mailbox) ||
-        reactor->hurried > 0)
+    if (bm_reactor_pending(reactor) || bm_mailbox_ready(&reactor->mailbox) || reactor->hurried > 0)
         return true;
     struct bm_list *node;
 """, """\
