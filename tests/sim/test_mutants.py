@@ -84,7 +84,7 @@ static void on_receive_retry""", "nothing will ever happen|was told|ended with")
     if (bm_mailbox_ready(&reactor->mailbox) || reactor->hurried > 0)
         return true;
     struct bm_list *node;
-""", "nothing will ever happen|ended with"),
+""", "nothing will ever happen|end(ed|s) with"),
     "an overflow taken for silence": ("uring/completion.c", """\
     if (bm_kernel_pending(reactor->kernel) & BM_PENDING_OVERFLOW)
         return NEWS_UNKNOWN;
