@@ -207,6 +207,7 @@ int bm_core_open(struct bm_core *core)
         .spin = (enum bm_spin)runtime->options.spin,
         .embedded = runtime->options.embedded,
         .may_spin = bm_runtime_may_spin(runtime),
+        .family = runtime,
     };
     current = core;
     int r = bm_reactor_new(&options, &reactor);

@@ -102,6 +102,7 @@ int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor *
     bool may_spin = options->may_spin && !options->embedded;
     reactor->wake_fd = -1;
     reactor->embedded = options->embedded;
+    reactor->family = options->family;
     bm_list_init(&reactor->queued);
     bm_list_init(&reactor->running);
     bm_list_init(&reactor->quiet);

@@ -65,6 +65,10 @@ struct bm_reactor_options {
     enum bm_spin spin;
     bool embedded; /* lives in a foreign loop: bm_reactor_fd, bm_reactor_turn */
     bool may_spin; /* false when there are fewer CPUs than reactors */
+    /* Reactors of one family are freed together, when none of them runs any more. A doorbell that is rung
+     * through the kernel may be told as failed after a turn or more: only within a family is its target
+     * sure to be there still. Others are woken by their eventfd. */
+    const void *family;
 };
 
 /* Makes the ring on the calling thread, which is the owner from then on (SINGLE_ISSUER).

@@ -46,6 +46,7 @@ struct bm_reactor {
     _Alignas(64) int ring_fd;
     int wake_fd; /* an eventfd; embedded: the one the host polls */
     bool embedded;
+    const void *family; /* reactor.h */
     _Atomic bool stopping;
 
     struct bm_mailbox mailbox;

@@ -15,8 +15,8 @@
  * Whoever takes the 1 must ring at once: a second producer that finds 0 relies on it.
  *
  * Doorbells: MSG_RING from a reactor's thread, submitted there and then; it carries the sender's
- * time, which is how the cost of a wake is measured. From anywhere else, or when MSG_RING is
- * refused, the eventfd. A doorbell says "look", never what at: data is published by our atomics. */
+ * time, which is how the cost of a wake is measured. From anywhere else, to a reactor of another family,
+ * or when MSG_RING is refused, the eventfd. A doorbell says "look", never what at: data is published by our atomics. */
 #define _GNU_SOURCE
 #include "uring/sleep.h"
 
@@ -129,7 +129,8 @@ static void ring(struct bm_reactor *from, struct bm_reactor *to)
 {
     if (from)
         from->stats.wakes_sent++;
-    if (!from || from == to || bm_reactor_forked(from) || !ring_by_message(from, to))
+    if (!from || from == to || from->family != to->family || bm_reactor_forked(from) ||
+        !ring_by_message(from, to))
         bm_doorbell_eventfd(to);
 }
 

@@ -520,3 +520,30 @@ TEST(embed_host_answers_a_thousand_requests_of_a_socket)
     close_host();
     close_pair(fds);
 }
+
+/* --- two of a thread ------------------------------------------------------------------------- */
+
+static uint64_t sqes_of_a_wake(const void *family)
+{
+    struct rig one, other;
+    rig_open_with(&one, (struct bm_reactor_options){.embedded = true, .family = &one});
+    rig_open_with(&other, (struct bm_reactor_options){.embedded = true, .family = family});
+    REQUIRE_INT(bm_reactor_turn(other.reactor), 0);
+    REQUIRE_INT(bm_reactor_turn(one.reactor), 0); /* which is this thread's from now on */
+    uint64_t before = bm_reactor_stats(one.reactor)->sqes;
+    bm_reactor_wake(other.reactor);
+    uint64_t sqes = bm_reactor_stats(one.reactor)->sqes - before;
+    struct pollfd pfd = {.fd = bm_reactor_fd(other.reactor), .events = POLLIN};
+    REQUIRE_INT(bm_reactor_turn(one.reactor), 0);
+    CHECK_INT(poll(&pfd, 1, 5000), 1);
+    bm_reactor_free(other.reactor);
+    bm_reactor_free(one.reactor);
+    return sqes;
+}
+
+/* What a ring is told of a failed doorbell later names its target, which could have gone by then. */
+TEST(embedded_reactor_of_another_family_is_woken_without_the_ring)
+{
+    static const char stranger;
+    CHECK_UINT(sqes_of_a_wake(&stranger), 0);
+}
