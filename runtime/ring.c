@@ -47,7 +47,7 @@ struct ring_session {
     struct bm_path *out;
     struct bm_list waiting_node;
     bool connect_due, close_due, close_sent, close_received;
-    struct ring_session *next_refused; /* the other core's, should it have no memory for its end */
+    struct ring_session *next_refused; /* the other core's, should it make no end of its own */
 };
 
 static struct ring_session *ring_of(beam_session *session)
@@ -419,13 +419,14 @@ int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session 
     return 0;
 }
 
-/* CLOSE from nobody, for openers that found no memory here. How many were told. */
+/* CLOSE from nobody, for openers that found no memory here, or a core that stops. How many were told. */
 static unsigned tell_refused(struct bm_core *core, unsigned to, struct bm_path *out)
 {
     struct bm_spsc_slot *slot;
     unsigned n = 0;
     while (out->refused && (slot = bm_spsc_reserve(&out->ring))) {
-        struct bm_spsc_slot from = {.kind = BM_SLOT_CLOSE, .word = {(uintptr_t)out->refused}};
+        struct bm_spsc_slot from = {
+            .kind = BM_SLOT_CLOSE, .flags = core->stopping, .word = {(uintptr_t)out->refused}};
         out->refused = out->refused->next_refused;
         core->ring_waiters--;
         bm_spsc_put(&out->ring, slot, &from);
@@ -435,12 +436,13 @@ static unsigned tell_refused(struct bm_core *core, unsigned to, struct bm_path *
     return n;
 }
 
-/* The peer wants a session. */
+/* The peer wants a session. A core that stops takes none: it may be quiet already, and who is quiet does
+ * not wait for a session to end. */
 static void accept_end(struct bm_core *core, unsigned from, const struct bm_spsc_slot *connect)
 {
     struct ring_session *opener = (struct ring_session *)(uintptr_t)connect->word[1];
     struct ring_session *rs;
-    if (new_end(core, from, false, connect->flags, &rs) < 0) {
+    if (core->stopping || new_end(core, from, false, connect->flags, &rs) < 0) {
         /* Both rings are there: the opener has made them. Until it is told, that word of it is ours. */
         struct bm_path *out = bm_path_between(core->runtime, core->index, from);
         opener->next_refused = out->refused;
@@ -485,7 +487,7 @@ static void on_hello_slot(struct ring_session *rs, const struct bm_spsc_slot *sl
     bm_session_want_flush(&rs->session);
 }
 
-static void on_close_slot(struct ring_session *rs)
+static void on_close_slot(struct ring_session *rs, const struct bm_spsc_slot *slot)
 {
     bool orderly =
         bm_list_empty(&rs->session.channels) && (rs->session.draining || rs->session.peer_draining);
@@ -494,7 +496,9 @@ static void on_close_slot(struct ring_session *rs)
         /* Refused before there was another end. */
         rs->close_sent = true;
         rs->close_due = false;
-        bm_session_lost(&rs->session, BEAM_UNAVAILABLE, "the other reactor has no memory");
+        bm_session_lost(&rs->session, BEAM_UNAVAILABLE,
+                        slot->flags ? "the other reactor stops"
+                                    : "the other reactor has no memory");
         bm_session_unref(&rs->session);
         return;
     }
@@ -612,7 +616,7 @@ static void dispatch(struct bm_core *core, unsigned from, const struct bm_spsc_s
         on_hello_slot(rs, slot);
         break;
     case BM_SLOT_CLOSE:
-        on_close_slot(rs);
+        on_close_slot(rs, slot);
         break;
     default:
         bm_assert(false && "a slot of a kind nobody writes");
