@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "tests/support/fault.h"
 #include "tests/support/served.h"
 #include "uring/completion.h"
 
@@ -272,42 +273,24 @@ static void check_well(struct talk *talk)
 
 /* --- completions ----------------------------------------------------------------------------- */
 
-static struct {
-    atomic_uint fail_at; /* counted from 1; 0: none */
-    int error;
-    unsigned seen; /* the reactor's while it runs */
-    atomic_bool failed;
-    bool fds; /* packets hold some: a received one may not be hidden */
-} plan;
+static struct fault fault;
 
-static bool may_fail(const struct bm_op *op, int res, uint32_t flags)
+/* The n-th from now on, counted from 1. */
+static void arm(enum fault_kind kind, unsigned n)
 {
-    (void)flags;
-    switch (op->kind) {
-    case BM_OP_RECVMSG_MULTISHOT:
-        return !plan.fds || res < 0;
-    case BM_OP_ACCEPT:
-    case BM_OP_CONNECT:
-    case BM_OP_SENDMSG:
-    case BM_OP_SEND:
-        return true;
-    default:
-        return false;
-    }
+    atomic_store(&fault.allocations[0], 0);
+    atomic_store(&fault.completions[0], 0);
+    atomic_store(&fault.struck, false);
+    fault.kind = kind;
+    atomic_store(&fault.at, n);
+    atomic_store(&fault.lifted, false);
 }
 
-static enum bm_completion_verdict hook(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+/* Whether it has happened. */
+static bool disarm(void)
 {
-    (void)arg;
-    if (plan.fail_at == 0 || plan.failed || *res == -ECANCELED || !may_fail(op, *res, *flags))
-        return BM_COMPLETION_PASS;
-    if (++plan.seen < plan.fail_at)
-        return BM_COMPLETION_PASS;
-    plan.failed = true;
-    if (op->kind == BM_OP_ACCEPT && *res >= 0)
-        close(*res); /* what is hidden is the hook's to give back */
-    *res = plan.error;
-    return BM_COMPLETION_PASS;
+    atomic_store(&fault.lifted, true);
+    return atomic_load(&fault.struck);
 }
 
 static void sweep_completions(bool fds)
@@ -321,24 +304,21 @@ static void sweep_completions(bool fds)
         for (unsigned k = 1; k < 500; k++) {
             /* What hides a success makes it happen twice when the op is repeated: a packet is then
              * sent again, which the receiver rightly refuses. Still one clean end. */
-            plan.fail_at = 0;
-            plan.seen = 0;
-            plan.failed = false;
-            plan.fds = fds;
-            plan.error = errors[e];
             test_note("completion %u fails with %s", k, beam_error_name(errors[e]));
-            bm_completion_hook.fn = hook;
             struct bm_alloc_totals before = bm_alloc_totals();
+            disarm();
+            fault.wanted = errors[e];
+            fault_set(&fault, 0);
             REQUIRE_INT(begin(&talk, false, fds), 0);
-            plan.fail_at = k;
+            arm(FAULT_COMPLETION, k);
             have(&talk);
-            plan.fail_at = 0;
+            bool failed = disarm();
             check_well(&talk);
             end(&talk);
-            bm_completion_hook.fn = NULL;
+            fault_unset();
             CHECK_UINT(bm_alloc_totals().live_bytes, before.live_bytes);
             total++;
-            if (!plan.failed)
+            if (!failed)
                 break;
         }
     }
@@ -419,6 +399,7 @@ TEST(a_listener_that_never_accepts_again_keeps_nobody_busy)
 }
 
 static struct served *crowded;
+static atomic_bool refuse_next;
 
 /* Two peers at once, of which the first finds no fd. */
 static void connect_both(void *arg)
@@ -426,15 +407,15 @@ static void connect_both(void *arg)
     struct raw_peer *peers = arg;
     for (unsigned i = 0; i < 2; i++)
         CHECK_INT(raw_try_connect_on(&peers[i], crowded->name), 0);
-    plan.failed = false;
+    refuse_next = true;
 }
 
 static enum bm_completion_verdict no_fd_once(struct bm_op *op, int *res, uint32_t *flags, void *arg)
 {
     (void)flags;
     (void)arg;
-    if (op->kind == BM_OP_ACCEPT && *res >= 0 && !plan.failed) {
-        plan.failed = true;
+    if (op->kind == BM_OP_ACCEPT && *res >= 0 && refuse_next) {
+        refuse_next = false;
         close(*res);
         *res = -EMFILE;
     }
@@ -444,7 +425,7 @@ static enum bm_completion_verdict no_fd_once(struct bm_op *op, int *res, uint32_
 TEST(a_peer_is_not_turned_away_when_there_are_fds_again)
 {
     static struct raw_peer peers[2];
-    plan.failed = true;
+    refuse_next = false;
     bm_completion_hook.fn = no_fd_once;
     crowded = served_start(NULL);
     for (unsigned i = 0; i < 2; i++)
@@ -453,7 +434,7 @@ TEST(a_peer_is_not_turned_away_when_there_are_fds_again)
     CHECK_INT(raw_next(&peers[0], RAW_TIMEOUT_MS), 0);
     REQUIRE_INT(raw_next(&peers[1], RAW_TIMEOUT_MS), 1);
     CHECK_INT(peers[1].frame.kind, BM_FRAME_HELLO);
-    CHECK(plan.failed);
+    CHECK(!refuse_next);
     for (unsigned i = 0; i < 2; i++)
         raw_close(&peers[i]);
     served_check_clean(crowded);
@@ -538,85 +519,38 @@ TEST(any_completion_may_fail_once_while_fds_pass)
 
 /* --- allocations ----------------------------------------------------------------------------- */
 
-static struct {
-    atomic_long left; /* allocations until the one that fails; < 0: none */
-    atomic_bool failed;
-    atomic_bool for_good; /* and all after it */
-} famine;
-
-static void *failing_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
-{
-    (void)arg;
-    if (new_len > old_len) {
-        long left = atomic_fetch_sub(&famine.left, 1);
-        if (left == 0 || (left < 0 && famine.for_good && atomic_load(&famine.failed))) {
-            atomic_store(&famine.failed, true);
-            return NULL;
-        }
-    }
-    if (new_len == 0) {
-        free(ptr);
-        return NULL;
-    }
-    size_t align = new_len >= 64 ? 64 : 16;
-    void *fresh = aligned_alloc(align, (new_len + align - 1) / align * align);
-    if (fresh && ptr) {
-        memcpy(fresh, ptr, old_len < new_len ? old_len : new_len);
-        free(ptr);
-    }
-    return fresh;
-}
-
-static void arm(long n)
-{
-    atomic_store(&famine.failed, false);
-    atomic_store(&famine.left, n);
-}
-
-static void disarm(void)
-{
-    famine.for_good = false;
-    atomic_store(&famine.left, -1);
-    atomic_store(&famine.failed, false);
-}
-
 /* before: the beginning is part of it; else only the conversation. */
 static void sweep_allocations(bool ring, bool before, bool for_good)
 {
-    static const struct bm_allocator allocator = {.realloc = failing_realloc};
+    enum fault_kind kind = for_good ? FAULT_ALLOCATIONS : FAULT_ALLOCATION;
     static struct talk talk;
     served_need_io_uring();
     disarm();
-    bm_alloc_set(&allocator);
+    fault_set(&fault, 0);
     unsigned k = 0;
     for (bool failed = true; failed && k < 3000; k++) {
         test_note("allocation %u fails%s", k, for_good ? " and all after it" : "");
         struct bm_alloc_totals live = bm_alloc_totals();
-        if (before) {
-            arm(k);
-            famine.for_good = for_good;
-        }
+        if (before)
+            arm(kind, k + 1);
         int r = begin(&talk, ring, true);
         if (r == 0) {
             if (!before) {
                 served_run(talk.runtime, 0, nothing, NULL); /* it turns */
-                arm(k);
-                famine.for_good = for_good;
+                arm(kind, k + 1);
             }
             have(&talk);
-            failed = atomic_load(&famine.failed);
-            disarm();
+            failed = disarm();
             check_well(&talk);
             end(&talk);
         } else {
             CHECK_INT(r, -ENOMEM);
-            failed = atomic_load(&famine.failed);
+            failed = disarm();
             CHECK(failed);
-            disarm();
         }
         CHECK_UINT(bm_alloc_totals().live_bytes, live.live_bytes);
     }
-    bm_alloc_set(NULL);
+    fault_unset();
     fprintf(stderr, "    %u allocations\n", k - 1);
     CHECK(k > 10 && k < 3000);
 }
