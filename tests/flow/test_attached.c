@@ -74,7 +74,9 @@ static void on_take(beam_request *request, const beam_message *message, void *ar
     CHECK_UINT(beam_message_channel_count(message), 1);
     CHECK_PTR(beam_message_take_stream(message, 0), NULL); /* it is of the other kind */
     taken[0] = beam_message_take_channel(message, 0);
-    REQUIRE(taken[0] != NULL);
+    CHECK(taken[0] != NULL);
+    if (!taken[0])
+        return;
     CHECK_PTR(beam_message_take_channel(message, 0), NULL);
     CHECK_PTR(beam_message_take_channel(message, 1), NULL);
     beam_channel_set_handlers(taken[0], &echo_handlers, there);
@@ -129,6 +131,7 @@ FLOW_TEST(attached_channel_ended_before_its_message_leaves_ends_behind_its_data)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel != NULL);
     beam_channel_set_handlers(channel, &handlers, &here);
     for (uint32_t n = 0; n < 5; n++)
         CHECK_INT(send_number(channel, n), 0);
@@ -161,8 +164,10 @@ FLOW_TEST(reset_behind_an_end_is_not_told_as_another)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel != NULL);
     beam_channel_set_handlers(channel, &handlers, &here);
     struct flow_answer answer = flow_ask("take", message);
+    REQUIRE_INT(answer.code, BEAM_OK);
     flow_at_server(end_taken, NULL);
     FLOW_WAIT(here.ends == 1);
     CHECK_INT(here.code, BEAM_OK);
@@ -191,6 +196,7 @@ FLOW_TEST(attached_channel_that_nobody_takes_is_reset)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel != NULL);
     beam_channel_set_handlers(channel, &handlers, &here);
     CHECK_INT(send_number(channel, 0), 0);
     struct flow_answer answer = flow_ask("ignore", message);
@@ -208,6 +214,7 @@ FLOW_TEST(attached_channel_to_a_missing_service_is_reset)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel != NULL);
     beam_channel_set_handlers(channel, &handlers, &here);
     struct flow_answer answer = flow_ask("nobody", message);
     CHECK_INT(answer.code, BEAM_NOT_FOUND);
@@ -244,6 +251,7 @@ FLOW_TEST(attached_channel_freed_before_its_message_leaves_is_reset)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel != NULL);
     beam_channel_free(channel);
     struct flow_answer answer = flow_ask("take", message);
     FLOW_WAIT(there->ends == 1);
@@ -297,8 +305,10 @@ FLOW_TEST(sixty_four_channels_travel_with_one_message_and_one_more_sticks)
     flow_answer_clear(&answer);
 
     message = beam_message_new();
-    for (unsigned i = 0; i < N; i++)
+    for (unsigned i = 0; i < N; i++) {
         channels[i] = beam_message_attach_channel(message);
+        REQUIRE(channels[i] != NULL);
+    }
     CHECK_PTR(beam_message_attach_channel(message), NULL);
     CHECK_INT(beam_message_error(message), -EMSGSIZE);
     struct flow_answer none = {0};
@@ -314,6 +324,11 @@ static void on_offer(beam_request *request, const beam_message *message, void *a
     struct end *there = arg;
     beam_message *answer = beam_message_new();
     taken[0] = beam_message_attach_channel(answer);
+    CHECK(taken[0] != NULL);
+    if (!taken[0]) {
+        beam_message_free(answer);
+        return;
+    }
     beam_channel_set_handlers(taken[0], &echo_handlers, there);
     beam_reply(request, &answer);
 }
@@ -344,6 +359,13 @@ static void on_offer_both(beam_request *request, const beam_message *message, vo
     beam_message *answer = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(answer);
     beam_stream *stream = beam_message_attach_stream(answer);
+    CHECK(channel && stream);
+    if (!channel || !stream) {
+        beam_channel_free(channel);
+        beam_stream_free(stream);
+        beam_message_free(answer);
+        return;
+    }
     beam_reply(request, &answer);
     for (uint32_t n = 0; n < 10; n++)
         CHECK_INT(send_number(channel, n), 0);
@@ -401,7 +423,9 @@ FLOW_TEST(what_comes_before_a_channel_is_taken_waits_for_it)
     flow_answer_clear(&answer);
     flow_at_server(free_taken, NULL);
     answer = flow_ask("offer", NULL);
+    REQUIRE(answer.message != NULL);
     channel = beam_message_take_channel(answer.message, 0);
+    REQUIRE(channel != NULL);
     beam_channel_free(channel);
     flow_answer_clear(&answer);
     flow_at_server(free_taken, NULL);
@@ -431,8 +455,10 @@ FLOW_TEST(attached_channels_count_against_the_limit_of_channels)
     flow_start(&(struct flow_options){.server = {.channels_max = 8}});
     beam_message *message = beam_message_new();
     beam_channel *channels[8];
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 8; i++) {
         channels[i] = beam_message_attach_channel(message);
+        REQUIRE(channels[i] != NULL);
+    }
     struct flow_answer none = {0};
     /* With its own it would be nine. */
     CHECK_INT(beam_call(flow.session, "take", &message, flow_on_reply, &none, NULL), -EAGAIN);
@@ -442,6 +468,7 @@ FLOW_TEST(attached_channels_count_against_the_limit_of_channels)
         beam_channel_free(channels[i]);
     message = beam_message_new();
     beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE(channel != NULL);
     struct flow_answer answer = flow_ask("take", message);
     CHECK_INT(answer.code, BEAM_OK);
     beam_channel_free(channel);
@@ -594,6 +621,7 @@ static const struct beam_stream_handlers hold_handlers = {hold_on_data, NULL, ho
 static void on_hold_stream(beam_request *request, const beam_message *message, void *arg)
 {
     streamed = beam_message_take_stream(message, 0);
+    REQUIRE(streamed != NULL);
     beam_stream_set_handlers(streamed, &hold_handlers, arg);
     beam_reply(request, NULL);
 }
@@ -614,6 +642,7 @@ FLOW_TEST(held_bytes_stop_the_sender_until_they_are_released)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_stream *stream = beam_message_attach_stream(message);
+    REQUIRE(stream != NULL);
     beam_stream_set_handlers(stream, &pump_handlers, &here);
     struct flow_answer answer = flow_ask("stream", message);
     pump(stream, &here);
@@ -656,8 +685,10 @@ FLOW_TEST(reset_of_a_stream_is_never_an_orderly_end)
     flow_start(NULL);
     beam_message *message = beam_message_new();
     beam_stream *stream = beam_message_attach_stream(message);
+    REQUIRE(stream != NULL);
     beam_stream_set_handlers(stream, &pump_handlers, &here);
     struct flow_answer answer = flow_ask("stream", message);
+    REQUIRE_INT(answer.code, BEAM_OK);
     pump(stream, &here);
     flow_at_server(reset_streamed, NULL);
     FLOW_WAIT(here.end.ends == 1);

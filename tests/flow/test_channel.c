@@ -318,6 +318,7 @@ enum ending { FREE_IN_MESSAGE, RESET_IN_MESSAGE, FREE_IN_END, FREE_IN_WRITABLE }
 static struct {
     enum ending ending;
     unsigned messages, ends, writables;
+    beam_channel *channel; /* until a callback frees it */
 } ender;
 
 static void ender_on_message(beam_channel *channel, const beam_message *message, void *arg)
@@ -359,6 +360,7 @@ static beam_channel *open_ender(struct both *both)
 {
     beam_channel *channel = NULL;
     REQUIRE_INT(beam_open(flow.session, "talk", NULL, &ender_handlers, NULL, NULL, &channel), 0);
+    ender.channel = channel;
     FLOW_WAIT(both->opened == 1);
     return channel;
 }
@@ -560,6 +562,7 @@ FLOW_TEST(one_message_larger_than_the_window_goes_and_overdraws)
     beam_channel *channel = open_talk(both);
     for (uint32_t n = 0; n < 5; n++) {
         beam_message *message = flow_message_of(300000, 0);
+        REQUIRE_INT(beam_message_error(message), 0);
         size_t len;
         memcpy((void *)(uintptr_t)beam_message_body(message, &len), &n, sizeof(n));
         int r = beam_channel_send(channel, &message);

@@ -87,8 +87,10 @@ static struct few start_few(struct flow_answer *held)
     }
     FLOW_WAIT(few.counts->kept == 2);
     few.message = beam_message_new();
-    for (unsigned i = 0; i < ATTACHED; i++)
+    for (unsigned i = 0; i < ATTACHED; i++) {
         few.attached[i] = beam_message_attach_channel(few.message);
+        REQUIRE(few.attached[i] != NULL);
+    }
     return few;
 }
 

@@ -132,6 +132,7 @@ FLOW_TEST(sixty_four_keys_travel_and_one_more_is_too_many)
         int64_t value = -1;
         snprintf(key, sizeof(key), "key%u", (i * 37) % 97);
         test_note("%s", key);
+        REQUIRE(answer.message != NULL);
         CHECK_INT(beam_message_get_int(answer.message, key, &value), 0);
         CHECK_INT(value, i);
     }
@@ -168,6 +169,7 @@ FLOW_TEST(metadata_travels_up_to_its_limit)
         struct flow_answer answer = flow_ask("echo", m);
         beam_str value;
         REQUIRE_INT(answer.code, BEAM_OK);
+        REQUIRE(answer.message != NULL);
         CHECK_INT(beam_message_get_str(answer.message, "k", &value), 0);
         CHECK_UINT(value.len, value_len);
         flow_answer_clear(&answer);

@@ -168,6 +168,7 @@ static void on_parent(beam_request *request, const beam_message *message, void *
     CHECK_INT(beam_call(beam_request_session(request), "child", &question, on_child_end, seen,
                         &BEAM_CALL_OPTIONS(.parent = request, .timeout_ns = (uint64_t)timeout)),
               0);
+    beam_message_free(question);
 }
 
 static struct seen *start_family(void)

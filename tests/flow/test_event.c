@@ -176,6 +176,7 @@ static void on_subscribe(beam_request *request, const beam_message *message, voi
         beam_message *event = beam_message_new();
         beam_message_put_uint(event, "n", n);
         CHECK_INT(beam_send_event(beam_request_session(request), "tick", &event), 0);
+        beam_message_free(event);
     }
     beam_reply(request, NULL);
 }
@@ -207,7 +208,7 @@ FLOW_TEST(event_larger_than_a_frame_arrives_whole)
             FLOW_WAIT(flow.writables > writables);
             r = beam_send_event(flow.session, "tick", &event);
         }
-        CHECK_INT(r, 0);
+        REQUIRE_INT(r, 0);
     }
     FLOW_WAIT(seen->count == 4);
     CHECK_UINT(seen->wrong, 0);

@@ -278,6 +278,7 @@ static void give(unsigned count, size_t len, struct file *files)
     struct flow_answer answer = flow_ask("give", question);
     REQUIRE_INT(answer.code, BEAM_OK);
     CHECK(flow_body_is_right(answer.message, len, 4));
+    REQUIRE(answer.message != NULL);
     CHECK_UINT(beam_message_fd_count(answer.message), count);
     for (unsigned i = 0; i < count; i++) {
         struct file file;
@@ -320,6 +321,7 @@ FLOW_TEST(fds_travel_on_with_a_message_that_is_passed_on)
         attach_files(message, 5, files);
         struct flow_answer answer = flow_ask("pass.on", message);
         REQUIRE_INT(answer.code, BEAM_OK);
+        REQUIRE(answer.message != NULL);
         REQUIRE_UINT(beam_message_fd_count(answer.message), 5);
         for (unsigned i = 0; i < 5; i++) {
             note_file(beam_message_peek_fd(answer.message, i), &file);
@@ -355,7 +357,9 @@ FLOW_TEST(fds_travel_with_a_message_of_several_frames)
 static void on_look_both(beam_request *request, const beam_message *message, void *arg)
 {
     beam_channel *channel = beam_message_take_channel(message, 1);
+    REQUIRE(channel != NULL);
     beam_stream *stream = beam_message_take_stream(message, 0);
+    REQUIRE(stream != NULL);
     CHECK(channel != NULL && stream != NULL);
     beam_channel_free(channel);
     beam_stream_free(stream);
@@ -371,8 +375,10 @@ FLOW_TEST(fds_and_channels_travel_together)
     for (unsigned round = 0; round < 20; round++) {
         beam_message *message = beam_message_new();
         beam_stream *stream = beam_message_attach_stream(message);
+        REQUIRE(stream != NULL);
         attach_files(message, 4, files);
         beam_channel *channel = beam_message_attach_channel(message);
+        REQUIRE(channel != NULL);
         CHECK_INT(beam_channel_send_body(channel, "early", 5), 0);
         CHECK_INT(beam_stream_write(stream, "early", 5), 5);
         struct flow_answer answer = flow_ask("look", message);
@@ -573,7 +579,7 @@ FLOW_TEST(channel_waits_for_fd_credit_and_hears_when_it_returns)
     for (unsigned i = 0; i <= CREDIT; i++) {
         message = beam_message_new();
         ends[i] = attach_pipe(message);
-        CHECK_INT(beam_channel_send(channel, &message), i < CREDIT ? 0 : -EAGAIN);
+        REQUIRE_INT(beam_channel_send(channel, &message), i < CREDIT ? 0 : -EAGAIN);
     }
     FLOW_WAIT(*count == CREDIT);
     flow_settle();
@@ -617,6 +623,7 @@ FLOW_TEST(answer_with_fds_waits_for_fd_credit)
     for (unsigned i = CREDIT; i < CREDIT + 2; i++) {
         FLOW_WAIT(answers[i].count == 1);
         CHECK_INT(answers[i].code, BEAM_OK);
+        REQUIRE(answers[i].message != NULL);
         CHECK_UINT(beam_message_fd_count(answers[i].message), 1);
         flow_answer_clear(&answers[i]);
     }

@@ -111,7 +111,7 @@ FLOW_TEST(kept_events_stay_valid_when_their_sender_drains)
 FLOW_TEST(kept_events_stay_valid_when_their_session_is_gone)
 {
     struct counts *counts = send_lasting(5);
-    beam_session_free(flow.session);
+    flow.session = beam_session_free(flow.session);
     flow.session = flow_connect(NULL, NULL);
     flow_settle();
     flow_at_server(end_lasting, counts);
@@ -143,7 +143,7 @@ static void lose_watchful(bool at_home, bool end_first)
     CHECK_UINT(counts->lost, 0);
     if (end_first)
         (at_home ? flow_at_home : flow_at_server)(end_lasting, counts);
-    beam_session_free(flow.session);
+    flow.session = beam_session_free(flow.session);
     flow.session = flow_connect(NULL, NULL);
     if (!end_first)
         FLOW_WAIT(counts->lost == 1);
@@ -239,8 +239,10 @@ static void on_several(beam_request *request, const beam_message *message, void 
     for (unsigned i = 0; i < ANSWERS; i++) {
         answer = with_fds(1);
         beam_message_put_uint(answer, "n", i);
-        if (i < ANSWERS - 1 || how != WITH_MESSAGE)
+        if (i < ANSWERS - 1 || how != WITH_MESSAGE) {
             CHECK_INT(beam_channel_send(beam_request_channel(request), &answer), 0);
+            answer = beam_message_free(answer);
+        }
     }
     if (how == WITH_ERROR) {
         beam_fail(request, BEAM_DATA_LOSS, "the rest is lost");

@@ -24,7 +24,7 @@ static void on_reply(const struct beam_status *status, const beam_message *messa
 {
     run.wrong += status->code != BEAM_OK;
     run.ended++;
-    if (run.begun < run.wanted)
+    if (run.begun < run.wanted && flow.session)
         call_next();
     else if (run.ended == run.wanted)
         flow_tick();
