@@ -1,6 +1,7 @@
 """The harness itself: what must fail fails, what crashes is named and counted."""
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,8 @@ def sample(*arguments, **environment):
 
 with case("harness: a sample of cases builds"):
     support = [ROOT / f"tests/support/{name}.c" for name in
-               ("main", "check", "snapshot", "nobody", "tmpdir", "random", "seed", "results")]
+               ("main", "check", "snapshot", "nobody", "tmpdir", "random", "seed", "results", "sweep",
+                "fault")]
     run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
         ROOT / "tests/house/harness_sample.c", *support, BUILD / "libbeam.a", "-luring", "-pthread",
         "-o", program)
@@ -69,6 +71,38 @@ with case("harness: the same for a script, whichever way it skips"):
             lines = results.read_text().splitlines()
             check(done.returncode == status and lines[-1] == last,
                   f"ended with {done.returncode}, left {lines}\n{done.stdout}")
+
+sweeper = pathlib.Path(folder.name, "sweeper")
+with case("harness: a sample of cases to sweep over builds"):
+    run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
+        ROOT / "tests/house/sweep_sample.c", ROOT / "tests/support/flow.c", *support,
+        BUILD / "libbeam.a", "-luring", "-pthread", "-o", sweeper)
+    swept = sorted({name.split("/")[0] for name in run(sweeper, "--list").split()})
+
+
+def sweep(name, kind):
+    """(exit status, output)"""
+    done = subprocess.run([sweeper, "--sweep", kind, name], stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.STDOUT, cwd="/", timeout=60, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "BEAM_TEST_CASE_TIMEOUT": "3"})
+    return done.returncode, done.stdout
+
+
+for name in swept:
+    with case(f"harness: a sweep, {name}"):
+        status, output = sweep(f"{name}/unix", "allocation")
+        totals = re.search(r"^sweep:sweeper: (\d+) runs, (\d+) faults, (\d+) answered, (\d+) not started, "
+                           r"0 given up, (\d+) compared, (\d+) failed$", output, re.M)
+        check(totals, output)
+        runs, faults, answered, not_started, compared, failed = map(int, totals.groups())
+        fails = name.startswith("fail")
+        check(runs == faults > 20 and compared > 10 and not_started > 10, output)
+        check(answered + not_started == runs or fails, output)
+        check((status != 0) == fails and (failed > 0) == fails, f"ended with {status}:\n{output}")
+        if fails:
+            check(re.search(rf"^FAIL {name}/unix, fails: allocation \d+: ", output, re.M), output)
+        if "nobody_answers" not in name:
+            check(sweep(f"{name}/process", "completion")[0] == 0, "a failed completion is its fault")
 
 with case("harness: a filter that names no case fails"):
     check(sample("no_such_case")[0] == 1, "passed")

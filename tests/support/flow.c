@@ -4,7 +4,11 @@
  * (bm_core_open, bm_reactor_run, bm_core_close), so that a case reads from top to bottom although all
  * of it happens on a reactor. It really sleeps in the kernel between events: FLOW_WAIT runs it for at
  * most a millisecond, or until a callback says flow_tick(). Servers run as any program runs them:
- * beam_start in this process, beam_run in another. */
+ * beam_start in this process, beam_run in another.
+ *
+ * In a run of a sweep (sweep.h) this is the place where the fault is lifted: before the ends are ended,
+ * the service is asked on a session of its own. What no fault excuses is a DEMAND. A runtime that could
+ * not be made or started has to say -ENOMEM and to leave nothing; then the case does not begin. */
 #include "tests/support/flow.h"
 
 #include <poll.h>
@@ -23,12 +27,24 @@
 #include "runtime/runtime.h"
 #include "tests/support/run.h"
 #include "tests/support/snapshot.h"
+#include "tests/support/sweep.h"
 
 #define SERVICES_MAX 16
 #define SHARE_LEN ((size_t)1 << 20)
 #define WAIT_NS (60 * BEAM_SEC) /* what takes longer hangs, also where it is slow */
 #define TURN_NS BEAM_MS
 #define START_MS 20000
+#define HEAR_NS (10 * BEAM_SEC)
+#define ANSWER_NS (20 * BEAM_SEC)
+#define WAITS_MAX 8u /* of a case in a run of a sweep, together */
+/* What a stop gives sessions that a fault has left half-way. */
+#define SWEEP_STOP_NS (100 * BEAM_MS)
+
+#define DEMAND(expr) test_demand((expr) ? true : false, #expr, TEST_AT_)
+
+/* Present where the address sanitizer is linked. */
+int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+void __lsan_register_root_region(const void *start, size_t len) __attribute__((weak));
 
 struct flow flow;
 
@@ -46,6 +62,9 @@ static struct {
     size_t share_len;
 
     bool started;
+    uint64_t give_up_ns;       /* in a run of a sweep: the end of the case's patience */
+    struct flow_answer *asked; /* what flow_ask waits for */
+    bool turning;              /* the client's reactor is: nothing else can be done with it */
     struct bm_timer timer;
     pthread_t second;
     sem_t second_is_open;
@@ -92,6 +111,10 @@ beam_runtime *flow_runtime_here(void)
 
 /* --- the server ------------------------------------------------------------------------------ */
 
+static void nothing(beam_request *request, void *arg)
+{
+}
+
 struct errand {
     void (*fn)(beam_request *request, void *arg);
     void *arg;
@@ -108,27 +131,44 @@ static void on_errand(beam_request *request, const beam_message *message, void *
     beam_reply(request, NULL);
 }
 
+static int serve_all(beam_runtime *runtime, unsigned reactors)
+{
+    /* Sessions over a ring between reactors come in on 1, all others on 0. */
+    unsigned home = flow.kind == FLOW_RING ? 0 : reactors - 1;
+    int r = beam_serve(runtime, "flow.errand", on_errand, NULL);
+    for (unsigned i = 0; i < own.service_count && r == 0; i++)
+        r = own.services[i].at_home ? beam_serve_on(runtime, home, own.services[i].name,
+                                                    own.services[i].handler, own.services[i].arg)
+                                    : beam_serve(runtime, own.services[i].name,
+                                                 own.services[i].handler, own.services[i].arg);
+    return r;
+}
+
+/* Whether a step of the start did. A tolerant run may be told that there is no memory for it. */
+static bool went_well(int r, const char *text, struct test_at at)
+{
+    if (!sweep_tolerant())
+        test_check_int(r, 0, text, "0", at, true);
+    else if (r != -ENOMEM)
+        test_demand(r == 0, text, at);
+    return r == 0;
+}
+#define WENT_WELL(expr) went_well((expr), #expr, TEST_AT_)
+
+/* NULL: there was no memory for it. */
 static beam_runtime *new_runtime(const struct beam_limits *limits, unsigned reactors)
 {
     beam_runtime *runtime = NULL;
     struct beam_runtime_options options =
         BEAM_RUNTIME_OPTIONS(.reactors = reactors, .transports = NULL, .spin = own.options.spin,
-                             .limits = *limits, .name = "flow");
+                             .limits = *limits, .name = "flow",
+                             .stop_timeout_ns = sweep_tolerant() ? SWEEP_STOP_NS : 0);
     static const struct beam_transport *const transports[] = {&beam_unix, NULL};
     options.transports = transports;
     int r = beam_runtime_new(&options, &runtime);
-    REQUIRE_INT(r, 0);
-    REQUIRE_INT(beam_serve(runtime, "flow.errand", on_errand, NULL), 0);
-    /* Sessions over a ring between reactors come in on 1, all others on 0. */
-    unsigned home = flow.kind == FLOW_RING ? 0 : reactors - 1;
-    for (unsigned i = 0; i < own.service_count; i++) {
-        r = own.services[i].at_home ? beam_serve_on(runtime, home, own.services[i].name,
-                                                    own.services[i].handler, own.services[i].arg)
-                                    : beam_serve(runtime, own.services[i].name,
-                                                 own.services[i].handler, own.services[i].arg);
-        REQUIRE_INT(r, 0);
-    }
-    return runtime;
+    if (r == 0)
+        r = serve_all(runtime, reactors);
+    return WENT_WELL(r) ? runtime : beam_runtime_free(runtime);
 }
 
 static void on_sigterm(int signal)
@@ -143,20 +183,26 @@ static void serve_as_child(void)
 {
     struct test_snapshot before = test_snapshot_take();
     child_runtime = new_runtime(&own.options.server, own.has_home ? 2 : 1);
-    REQUIRE_INT(beam_listen(child_runtime, flow.url, NULL), 0);
-    struct sigaction action = {.sa_handler = on_sigterm};
-    REQUIRE_INT(sigaction(SIGTERM, &action, NULL), 0);
-    REQUIRE_INT(write(ready_fd, "", 1), 1);
-    CHECK_INT(beam_run(child_runtime), 0);
-    signal(SIGTERM, SIG_IGN); /* one that ended by itself is told all the same */
+    bool starts = child_runtime && WENT_WELL(beam_listen(child_runtime, flow.url, NULL));
+    if (starts) {
+        struct sigaction action = {.sa_handler = on_sigterm};
+        REQUIRE_INT(sigaction(SIGTERM, &action, NULL), 0);
+        REQUIRE_INT(write(ready_fd, "", 1), 1);
+        starts = WENT_WELL(beam_run(child_runtime));
+        signal(SIGTERM, SIG_IGN); /* one that ended by itself is told all the same */
+    }
+    if (!starts)
+        atomic_store(&sweep_run->server_not_started, true);
     beam_runtime_free(child_runtime);
+    if (sweep_run && atomic_load(&sweep_run->end) >= SWEEP_LEFT)
+        return; /* and what the case had there with it */
     struct test_snapshot after = test_snapshot_take();
-    CHECK(test_snapshot_same(&before, &after));
+    DEMAND(test_snapshot_same(&before, &after));
     test_snapshot_free(&before);
     test_snapshot_free(&after);
 }
 
-static void start_process(void)
+static bool start_process(void)
 {
     int fds[2];
     REQUIRE_INT(pipe(fds), 0);
@@ -168,6 +214,10 @@ static void start_process(void)
         is_client = false;
         close(fds[0]);
         ready_fd = fds[1];
+        if (sweep_run) {
+            fault_set(&sweep_run->fault, 1);
+            sweep_set_finish(NULL);
+        }
         enum test_outcome outcome = test_run_body(serve_as_child);
         fflush(NULL);
         _exit(outcome == TEST_PASSED ? 0 : 1);
@@ -178,7 +228,17 @@ static void start_process(void)
     int n = poll(&p, 1, START_MS);
     ssize_t len = n == 1 ? read(fds[0], &byte, 1) : -1;
     close(fds[0]);
-    REQUIRE_INT(len, 1); /* else it ended, and has said why */
+    if (len != 1 && sweep_run && atomic_load(&sweep_run->server_not_started))
+        return false;
+    DEMAND(len == 1); /* else it ended, and has said why */
+    return true;
+}
+
+static bool start_server(void)
+{
+    own.server = new_runtime(&own.options.server, own.has_home ? 2 : 1);
+    return own.server && WENT_WELL(beam_listen(own.server, flow.url, NULL)) &&
+           WENT_WELL(beam_start(own.server));
 }
 
 /* --- the client ------------------------------------------------------------------------------ */
@@ -202,36 +262,42 @@ void flow_tick(void)
 
 void flow_turn(void)
 {
+    /* A loop of a case that a fault keeps from its end. */
+    if (own.started && sweep_tolerant() && beam_now_ns() > own.give_up_ns)
+        sweep_leave(true);
     bm_timer_arm(reactor(), &own.timer, beam_now_ns() + TURN_NS);
-    REQUIRE_INT(bm_reactor_run(reactor()), 0);
+    own.turning = true;
+    int r = bm_reactor_run(reactor());
+    own.turning = false;
+    DEMAND(r == 0);
 }
 
 uint64_t flow_wait_limit_ns(void)
 {
-    return beam_now_ns() + WAIT_NS;
+    return beam_now_ns() + (sweep_tolerant() ? sweep_run->wait_ns : WAIT_NS);
 }
 
 static void *run_second(void *arg)
 {
     struct bm_core *core = arg;
-    int r = bm_core_open(core);
-    CHECK_INT(r, 0);
-    if (r == 0)
+    bool opens = WENT_WELL(bm_core_open(core));
+    if (opens)
         bm_runtime_open_core(core);
     sem_post(&own.second_is_open);
-    if (r == 0)
-        CHECK_INT(bm_reactor_run(core->reactor), 0);
+    if (opens)
+        DEMAND(bm_reactor_run(core->reactor) == 0);
     bm_core_close(core);
     return NULL;
 }
 
-static void start_client(void)
+static bool start_client(void)
 {
     is_client = true;
     bool has_second = flow.kind == FLOW_RING || (flow.kind == FLOW_SELF && own.has_home);
     flow.runtime = new_runtime(flow.one_runtime ? &own.options.server : &own.options.client,
                                has_second ? 2 : 1);
-    REQUIRE_INT(bm_core_open(&flow.runtime->cores[0]), 0);
+    if (!flow.runtime || !WENT_WELL(bm_core_open(&flow.runtime->cores[0])))
+        return false;
     bm_runtime_open_core(&flow.runtime->cores[0]);
     bm_timer_init(&own.timer, on_turn_over);
     if (has_second) {
@@ -241,23 +307,28 @@ static void start_client(void)
         while (sem_wait(&own.second_is_open) < 0)
             ;
         sem_destroy(&own.second_is_open);
-        REQUIRE(second->reactor != NULL);
+        if (!second->reactor) {
+            pthread_join(own.second, NULL);
+            bm_core_close(&flow.runtime->cores[0]);
+            return false;
+        }
     }
     flow.runtime->state = BM_RUNTIME_RUNNING;
+    return true;
 }
 
 static void stop_client(void)
 {
     beam_runtime *runtime = flow.runtime;
-    uint64_t until = flow_wait_limit_ns();
+    uint64_t until = beam_now_ns() + WAIT_NS;
     beam_runtime_stop(runtime);
     /* acquire; partner: the count of cores that are quiet. */
     while (atomic_load_explicit(&runtime->quiet_count, memory_order_acquire) <
                runtime->core_count &&
            beam_now_ns() < until)
         flow_turn();
-    REQUIRE_UINT(atomic_load_explicit(&runtime->quiet_count, memory_order_acquire),
-                 runtime->core_count);
+    DEMAND(atomic_load_explicit(&runtime->quiet_count, memory_order_acquire) ==
+           runtime->core_count);
     bm_timer_cancel(reactor(), &own.timer);
     flow.runtime = NULL;
     bm_core_close(&runtime->cores[0]);
@@ -298,6 +369,36 @@ beam_session *flow_connect(const struct beam_session_handlers *handlers, void *a
     return session;
 }
 
+static void stop_process(void)
+{
+    int status = 0;
+    kill(own.child, SIGTERM);
+    pid_t waited;
+    do
+        waited = waitpid(own.child, &status, 0);
+    while (waited < 0 && errno == EINTR);
+    DEMAND(waited == own.child);
+    own.child = 0;
+    /* A wait status: 256 is a failed check, below that a signal. */
+    if (sweep_tolerant())
+        DEMAND(status == 0);
+    else
+        CHECK_INT(status, 0);
+}
+
+/* A fault has kept one of the two from being: nothing may be left of either. */
+static void not_started(struct test_snapshot *before)
+{
+    flow.runtime = beam_runtime_free(flow.runtime);
+    own.server = beam_runtime_free(own.server);
+    if (own.child > 0)
+        stop_process();
+    struct test_snapshot after = test_snapshot_take();
+    DEMAND(test_snapshot_same(before, &after));
+    atomic_store(&sweep_run->compared, true);
+    sweep_end(SWEEP_NOT_STARTED);
+}
+
 void flow_start(const struct flow_options *options)
 {
     static const struct flow_options defaults;
@@ -321,14 +422,15 @@ void flow_start(const struct flow_options *options)
     case FLOW_KINDS:
         break;
     }
+    struct test_snapshot before = test_snapshot_take();
+    bool starts = true;
     if (flow.kind == FLOW_PROCESS)
-        start_process();
-    if (flow.kind == FLOW_UNIX) {
-        own.server = new_runtime(&own.options.server, own.has_home ? 2 : 1);
-        REQUIRE_INT(beam_listen(own.server, flow.url, NULL), 0);
-        REQUIRE_INT(beam_start(own.server), 0);
-    }
-    start_client();
+        starts = start_process();
+    else if (flow.kind == FLOW_UNIX)
+        starts = start_server();
+    if (!starts || !start_client())
+        not_started(&before);
+    test_snapshot_free(&before);
     if (own.options.unconnected)
         return;
     flow.session = flow_connect(&session_handlers, NULL);
@@ -336,25 +438,87 @@ void flow_start(const struct flow_options *options)
         FLOW_WAIT(flow.opens == 1);
 }
 
+/* Whether the server answers, on a session that it has not seen before. */
+static bool answers(uint64_t within_ns)
+{
+    static struct flow_answer answer; /* it may come when nobody waits for it any more */
+    struct errand errand = {nothing, NULL};
+    beam_session *session = NULL;
+    if (beam_connect(flow.runtime, flow.url, NULL, &session) < 0)
+        return false;
+    beam_message *message = beam_message_new();
+    beam_message_set_body(message, &errand, sizeof(errand));
+    int r = beam_call(session, "flow.errand", &message, flow_on_reply, &answer, NULL);
+    uint64_t until = beam_now_ns() + within_ns;
+    while (r == 0 && answer.count == 0 && beam_now_ns() < until)
+        flow_turn();
+    bool well = answer.count == 1 && answer.code == BEAM_OK;
+    if (!well)
+        fprintf(stderr, "    asked afterwards: %d, %u answers, %s: %s\n", r, answer.count,
+                beam_code_name(answer.code), answer.text);
+    beam_message_free(message);
+    beam_session_free(session);
+    flow_answer_clear(&answer);
+    return well;
+}
+
+/* The fault is over: the server is well, unless it was never there. */
+static void lift(void)
+{
+    struct sweep_run *run = sweep_run;
+    atomic_store(&run->fault.lifted, true);
+    bool well = answers(run->tolerant ? ANSWER_NS : 2 * BEAM_SEC);
+    atomic_store(&run->answered, well);
+    if (atomic_load(&run->gave_up))
+        sweep_end(SWEEP_GIVEN_UP);
+    if (atomic_load(&run->server_not_started)) {
+        sweep_say_end(SWEEP_NOT_STARTED);
+        return;
+    }
+    test_demand(well || !run->answer_expected, "the service answers", TEST_AT_);
+}
+
+/* What flow_ask was waiting for comes by itself: an answer, or the loss of its session. */
+static void hear(void)
+{
+    uint64_t until = beam_now_ns() + HEAR_NS;
+    while (own.asked && own.asked->count == 0 && beam_now_ns() < until)
+        flow_turn();
+    DEMAND(!own.asked || own.asked->count > 0);
+}
+
 void flow_stop(void)
 {
     if (!own.started)
         return;
     own.started = false;
+    if (sweep_run) {
+        lift();
+        hear();
+    }
     flow.session = beam_session_free(flow.session);
     stop_client();
     own.server = beam_runtime_free(own.server);
-    if (own.child > 0) {
-        int status = 0;
-        kill(own.child, SIGTERM);
-        pid_t waited;
-        do
-            waited = waitpid(own.child, &status, 0);
-        while (waited < 0 && errno == EINTR);
-        CHECK_INT(waited, own.child);
-        CHECK_INT(status, 0); /* a wait status: 256 is a failed check, below that a signal */
-        own.child = 0;
+    if (own.child > 0)
+        stop_process();
+}
+
+/* A REQUIRE has ended the body: see sweep.h. */
+static void leave_body(void)
+{
+    if (own.turning)
+        sweep_give_up();
+    sweep_say_end(SWEEP_LEFT);
+    flow_stop();
+    DEMAND(!own.asked || own.asked->count == 1);
+    DEMAND(flow.opens <= 1 && flow.closes <= 1);
+    /* What the body holds is on the stack below, and no leak; nor is what both ends share. */
+    if (__lsan_do_recoverable_leak_check) {
+        __lsan_register_root_region(own.share, SHARE_LEN);
+        DEMAND(__lsan_do_recoverable_leak_check() == 0);
+        atomic_store(&sweep_run->compared, true);
     }
+    sweep_end(SWEEP_LEFT);
 }
 
 void flow_run(enum flow_kind kind, void (*body)(void))
@@ -371,8 +535,14 @@ void flow_run(enum flow_kind kind, void (*body)(void))
     flow.one_process = kind != FLOW_PROCESS;
     own.share = mmap(NULL, SHARE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(own.share != MAP_FAILED);
+    if (sweep_run) {
+        atomic_store(&sweep_run->is_flow, true);
+        sweep_set_finish(leave_body);
+        own.give_up_ns = beam_now_ns() + WAITS_MAX * sweep_run->wait_ns;
+    }
     body();
     flow_stop();
+    sweep_set_finish(NULL);
     munmap(own.share, SHARE_LEN);
 }
 
@@ -389,6 +559,8 @@ void flow_on_reply(const struct beam_status *status, const beam_message *message
     answer->count++;
     answer->code = status->code;
     flow_copy_text(answer->text, sizeof(answer->text), status->message);
+    if (answer == own.asked && sweep_tolerant())
+        DEMAND(answer->count == 1);
     if (message) {
         CHECK_PTR(answer->message, NULL);
         answer->message = beam_message_keep(message);
@@ -410,7 +582,9 @@ struct flow_answer flow_ask(const char *service, beam_message *message)
     int r = beam_call(flow.session, service, &message, flow_on_reply, &answer, NULL);
     REQUIRE_INT(r, 0);
     CHECK_PTR(message, NULL);
+    own.asked = &answer;
     FLOW_WAIT(answer.count > 0);
+    own.asked = NULL;
     CHECK_UINT(answer.count, 1);
     return answer;
 }

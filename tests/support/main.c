@@ -1,6 +1,8 @@
 /* The runner. Cases register themselves before main and run one after another in this process:
  *
  *     test_x [--list] [--repeat N] [FILTER]     FILTER: part of a case's name
+ *     test_x --sweep allocation|allocations|completion|all [--every N] [--share N] [--most N] [--at N]
+ *         [--jobs N] [FILTER]
  *
  * The last line is `N passed, N failed, N skipped`.
  *
@@ -20,6 +22,7 @@
 #include "tests/support/results.h"
 #include "tests/support/run.h"
 #include "tests/support/snapshot.h"
+#include "tests/support/sweep.h"
 #include "tests/support/test.h"
 
 #define CASE_TIMEOUT_S 100 /* below the 120 s of ctest, so that the case gets named */
@@ -54,6 +57,11 @@ void test_check(bool ok, const char *text, struct test_at at, bool required)
     atomic_fetch_add_explicit(&now.checks, 1, memory_order_relaxed);
     if (ok)
         return;
+    if (sweep_tolerant()) {
+        if (required)
+            sweep_leave(pthread_equal(pthread_self(), now.thread));
+        return;
+    }
     atomic_fetch_add_explicit(&now.failures, 1, memory_order_relaxed);
     fprintf(stderr, "    %s:%d: %s\n", at.file, at.line, text);
     if (now.note[0])
@@ -65,6 +73,17 @@ void test_check(bool ok, const char *text, struct test_at at, bool required)
         abort();
     }
     siglongjmp(now.end, LEFT_FAILED);
+}
+
+void test_demand(bool ok, const char *text, struct test_at at)
+{
+    if (ok || !sweep_tolerant()) {
+        test_check(ok, text, at, true);
+        return;
+    }
+    fprintf(stderr, "    %s:%d: %s\n", at.file, at.line, text);
+    fflush(NULL);
+    _exit(1);
 }
 
 void test_skip(const char *reason, struct test_at at)
@@ -159,7 +178,7 @@ static void on_alarm(int signal)
     abort(); /* which names the case, and leaves a core that shows where it hung */
 }
 
-static unsigned case_timeout_s(void)
+unsigned test_timeout_s(void)
 {
     const char *text = getenv("BEAM_TEST_CASE_TIMEOUT");
     return text ? (unsigned)strtoul(text, NULL, 10) : CASE_TIMEOUT_S;
@@ -183,7 +202,7 @@ static int run_all(const char *filter, long repeat)
         struct timespec since;
         clock_gettime(CLOCK_MONOTONIC, &since);
         for (long i = 0; i < repeat && outcome == TEST_PASSED; i++) {
-            alarm(case_timeout_s());
+            alarm(test_timeout_s());
             outcome = run_case(test);
         }
         alarm(0);
@@ -209,14 +228,38 @@ static int run_all(const char *filter, long repeat)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: %s [--list] [--repeat N] [FILTER]\n", program);
+    fprintf(stderr,
+            "usage: %s [--list] [--repeat N] [FILTER]\n"
+            "       %s --sweep allocation|allocations|completion|all [--every N] [--share N] "
+            "[--most N] [--at "
+            "N] [--jobs "
+            "N] [FILTER]\n",
+            program, program);
     return 2;
+}
+
+/* The kinds of faults that the argument of --sweep names; whether it names any. */
+static bool choose_kinds(const char *name, bool kinds[FAULT_KINDS])
+{
+    static const char *const names[] = {
+        [FAULT_ALLOCATION] = "allocation",
+        [FAULT_ALLOCATIONS] = "allocations",
+        [FAULT_COMPLETION] = "completion",
+    };
+    bool any = false;
+    for (unsigned i = 0; i < FAULT_KINDS; i++) {
+        kinds[i] = strcmp(name, names[i]) == 0 || strcmp(name, "all") == 0;
+        any |= kinds[i];
+    }
+    return any;
 }
 
 int main(int argc, char **argv)
 {
     const char *filter = NULL;
     long repeat = 1;
+    bool sweeps = false;
+    struct sweep_options sweep = {.every = 1, .jobs = 16};
     const char *slash = strrchr(argv[0], '/');
     program = slash ? slash + 1 : argv[0];
 
@@ -228,15 +271,31 @@ int main(int argc, char **argv)
         }
         if (strcmp(argv[i], "--repeat") == 0 && i + 1 < argc)
             repeat = strtol(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--sweep") == 0 && i + 1 < argc)
+            sweeps = choose_kinds(argv[++i], sweep.kinds);
+        else if (strcmp(argv[i], "--every") == 0 && i + 1 < argc)
+            sweep.every = (unsigned)strtoul(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--share") == 0 && i + 1 < argc)
+            sweep.share = (unsigned)strtoul(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--most") == 0 && i + 1 < argc)
+            sweep.most = (unsigned)strtoul(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--at") == 0 && i + 1 < argc)
+            sweep.at = (unsigned)strtoul(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--jobs") == 0 && i + 1 < argc)
+            sweep.jobs = (unsigned)strtoul(argv[++i], NULL, 10);
         else if (argv[i][0] != '-' && !filter)
             filter = argv[i];
         else
             return usage();
     }
-    if (repeat < 1)
+    if (repeat < 1 || sweep.every < 1 || sweep.jobs < 1 || sweep.jobs > SWEEP_JOBS_MAX)
         return usage();
     test_on_crash(name_case);
     struct sigaction action = {.sa_handler = on_alarm};
     sigaction(SIGALRM, &action, NULL);
+    if (sweeps) {
+        sweep.filter = filter;
+        return sweep_cases(program, first, &sweep, run_case);
+    }
     return run_all(filter, repeat);
 }

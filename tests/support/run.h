@@ -5,10 +5,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/support/test.h"
+
 enum test_outcome { TEST_PASSED, TEST_FAILED, TEST_SKIPPED };
 
 /* Runs fn as the body of the current case, up to its end or the REQUIRE or SKIP that leaves it. */
 enum test_outcome test_run_body(void (*fn)(void));
+
+/* A REQUIRE that counts also in a run of a sweep: see sweep.h. Any thread there. */
+void test_demand(bool ok, const char *text, struct test_at at);
+
+/* Seconds that a case may take. */
+unsigned test_timeout_s(void);
 
 /* Text of the last SKIP. */
 const char *test_skip_reason(void);
