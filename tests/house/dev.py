@@ -84,6 +84,26 @@ with case("dev: a skip is shown with its reason"):
                  RESULTS="start a\nskip a some_case: no such kernel\nend a 1 0 1\n")
     check("skip a some_case: no such kernel" in lines, "\n".join(lines))
 
+with case("dev: a sweep adds up the programs of the flow tests, and names what it did"):
+    (home / "tests/flow").mkdir(parents=True)
+    (home / "build/dev/tests").mkdir(parents=True)
+    for name, failed in (("test_a", "${FAILED:-0}"), ("test_b", "0")):
+        (home / f"tests/flow/{name}.c").write_text("FLOW_TEST(a_case)\n")
+        program = home / f"build/dev/tests/{name}"
+        program.write_text(
+            f"#!/usr/bin/env bash\n[[ $* == '--sweep all --every 3' ]] || exit 2\n"
+            f"echo 'sweep:{name}: 50 runs, 49 faults, 30 answered, 20 not started, 0 given up, '"
+            f"'40 compared, '{failed}' failed'\n"
+            f"printf 'start {name}\\nend {name} 3 %d 0\\n' {failed} >>\"$BEAM_TEST_RESULTS/results\"\n"
+            f"exit {failed}\n")
+        program.chmod(0o755)
+    (home / "tests/flow/test_c.c").write_text("TEST(no_case_of_the_fixture)\n")
+    lines = ends(0, "6 passed, 0 failed, 0 skipped", "dev", "sweep", "--every", "3")
+    check("all: 100 runs, 98 faults, 60 answered, 40 not started, 0 given up, 80 compared, 0 failed"
+          in lines, "\n".join(lines))
+    ends(1, "6 passed, 1 failed, 0 skipped", "dev", "sweep", "--every", "3", FAILED="1")
+    ends(1, "0 passed, 1 failed, 0 skipped", "dev", "sweep")
+
 with case("ci: lint fails it, and tests know that they may not do without io_uring"):
     ends(1, "0 passed, 1 failed, 0 skipped", ".ci/run", LINT="1")
     for environment in ({}, {"CI": "1"}):
