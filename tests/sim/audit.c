@@ -1,3 +1,5 @@
+/* Credit is a sum: what is granted is owed, still to be used, or out. What a wrong addition would break is
+ * looked at between two turns, when the sums must be right whatever is under way. */
 #include "tests/sim/audit.h"
 
 #include "runtime/channel.h"

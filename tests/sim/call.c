@@ -1,3 +1,6 @@
+/* Calls, at both ends. Each has a record that its caller and its handler write to, found by the number in
+ * its message: so that it is known at once when one runs twice, is told twice, or comes with what belongs to
+ * another. What a call may end with depends on what went wrong in the run; calls_check() has the table. */
 #include "tests/sim/call.h"
 
 #include <errno.h>

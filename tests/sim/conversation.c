@@ -1,4 +1,6 @@
-/* A conversation, turn by turn. */
+/* A conversation, turn by turn: who asks is turned, in an order that luck gives; between two turns the application
+ * acts, and when nobody asks, time goes to the next thing that can happen. When there is none, and somebody still
+ * waits, that is a hang. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>

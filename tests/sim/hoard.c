@@ -1,3 +1,4 @@
+/* A few places, filled and emptied by luck. What lies in one holds its credit, and outlives what it came by. */
 #include "tests/sim/hoard.h"
 
 #include "tests/support/sim/sim.h"

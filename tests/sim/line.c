@@ -1,3 +1,6 @@
+/* Lines. Each end sends as long as there is credit, from whichever callback comes; what it sends follows from
+ * its number, so that the other end, whose record is at hand, knows what must come. An end that gave up says
+ * nothing more and is told nothing more; one that was told OK has received all that the other has sent. */
 #include "tests/sim/line.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* Events of a session share one channel, so they keep their order. Behind one that was refused for want of
+ * memory a new channel begins: numbers may be missing then, and never go back. */
 #include "tests/sim/note.h"
 
 #include "tests/sim/call.h"

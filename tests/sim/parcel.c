@@ -1,3 +1,6 @@
+/* What is in a parcel follows from its number, and nothing else is kept of it. A descriptor is that of a file
+ * in memory which holds the number and the place: somebody else's is told apart, and none is a socket, whose
+ * way through the kernel is another. */
 #define _GNU_SOURCE
 #include "tests/sim/parcel.h"
 
