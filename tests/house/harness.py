@@ -84,7 +84,8 @@ def sweep(name, kind):
     """(exit status, output)"""
     done = subprocess.run([sweeper, "--sweep", kind, name], stdout=subprocess.PIPE, text=True,
                           stderr=subprocess.STDOUT, cwd="/", timeout=60, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "BEAM_TEST_CASE_TIMEOUT": "3"})
+                          env={**os.environ, "BEAM_TEST_RESULTS": folder.name,
+                               "BEAM_TEST_CASE_TIMEOUT": "3"})
     return done.returncode, done.stdout
 
 
