@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "tests/support/asker.h"
+#include "tests/support/memory.h"
 #include "tests/support/served.h"
 
 static struct raw_peer bad;
@@ -199,17 +200,7 @@ static void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, void *arg
     (void)arg;
     if (old_len == 0 && new_len == BM_FRAME_LEN_MAX && atomic_fetch_sub(&refusals, 1) > 0)
         return NULL;
-    if (new_len == 0) {
-        free(ptr);
-        return NULL;
-    }
-    size_t align = new_len >= 64 ? 64 : 16;
-    void *fresh = aligned_alloc(align, (new_len + align - 1) / align * align);
-    if (fresh && ptr) {
-        memcpy(fresh, ptr, old_len < new_len ? old_len : new_len);
-        free(ptr);
-    }
-    return fresh;
+    return test_memory_realloc(ptr, old_len, new_len);
 }
 
 TEST(what_found_no_memory_for_its_packet_goes_when_there_is_some)

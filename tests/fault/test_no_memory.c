@@ -1,9 +1,9 @@
 /* A peer's packet meets no memory: each allocation that it makes us try is refused in turn. The peer hears
  * of a refusal that it can understand, and nothing it said in good faith is held against it. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "tests/support/memory.h"
 #include "tests/support/served.h"
 
 static struct raw_peer bad;
@@ -15,21 +15,10 @@ static atomic_int refuse_at; /* allocations until the refused one; below 0: none
 
 static void *scarce_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
 {
-    void *fresh;
     (void)arg;
-    if (new_len == 0) {
-        free(ptr);
+    if (new_len > 0 && atomic_load(&refuse_at) >= 0 && atomic_fetch_sub(&refuse_at, 1) == 0)
         return NULL;
-    }
-    if (atomic_load(&refuse_at) >= 0 && atomic_fetch_sub(&refuse_at, 1) == 0)
-        return NULL;
-    if (posix_memalign(&fresh, 64, new_len) != 0)
-        return NULL;
-    if (ptr) {
-        memcpy(fresh, ptr, old_len < new_len ? old_len : new_len);
-        free(ptr);
-    }
-    return fresh;
+    return test_memory_realloc(ptr, old_len, new_len);
 }
 
 /* What every allocation of a packet must survive: `fill` makes the packet, and `settle` looks at what

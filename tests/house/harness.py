@@ -29,7 +29,7 @@ def sample(*arguments, **environment):
 with case("harness: a sample of cases builds"):
     support = [ROOT / f"tests/support/{name}.c" for name in
                ("main", "check", "snapshot", "nobody", "tmpdir", "random", "seed", "results", "sweep",
-                "fault")]
+                "fault", "memory")]
     run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
         ROOT / "tests/house/harness_sample.c", *support, BUILD / "libbeam.a", "-luring", "-pthread",
         "-o", program)

@@ -4,6 +4,7 @@
  * particular order, since they are read when all is at rest. What is not atomic in it is written before
  * `lifted` is taken back, and read after that has been looked at. */
 #include "tests/support/fault.h"
+#include "tests/support/memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -52,19 +53,9 @@ static bool is_struck(void)
 static void *failing_realloc(void *ptr, size_t old_len, size_t new_len, void *arg)
 {
     (void)arg;
-    if (new_len == 0) {
-        free(ptr);
-        return NULL;
-    }
     if (new_len > old_len && is_struck())
         return NULL;
-    size_t align = new_len >= 64 ? 64 : 16;
-    void *fresh = aligned_alloc(align, (new_len + align - 1) / align * align);
-    if (fresh && ptr) {
-        memcpy(fresh, ptr, old_len < new_len ? old_len : new_len);
-        free(ptr);
-    }
-    return fresh;
+    return test_memory_realloc(ptr, old_len, new_len);
 }
 
 /* --- completions ----------------------------------------------------------------------------- */
