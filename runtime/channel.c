@@ -268,9 +268,7 @@ void bm_channel_gone(beam_channel *channel)
     bm_channel_unref(channel);
 }
 
-/* The peer may open another in its place from now on. One that may have to be taken back out of the packet
- * under way stays until that has left, and only counts no more. */
-static void gone_for_peer(beam_channel *channel)
+void bm_channel_gone_for_peer(beam_channel *channel)
 {
     if (!channel->held_back) {
         bm_channel_gone(channel);
@@ -285,12 +283,7 @@ void bm_channel_check_gone(beam_channel *channel)
     if (!channel->local_ended || !channel->remote_ended || channel->end_due || channel->abort_due ||
         !bm_message_queue_empty(&channel->out) || channel->unbound || channel->opening)
         return;
-    gone_for_peer(channel);
-}
-
-void bm_channel_aborted_by_both(beam_channel *channel)
-{
-    gone_for_peer(channel);
+    bm_channel_gone_for_peer(channel);
 }
 
 void bm_channel_count_again(beam_channel *channel)

@@ -222,8 +222,9 @@ void bm_channel_unbind(beam_channel *channel);
 void bm_channel_gone(beam_channel *channel);
 /* The same if both directions have ended and nothing is left to be put. */
 void bm_channel_check_gone(beam_channel *channel);
-/* An abort of the peer's has come, and ours has not gone: nobody waits for that any more. */
-void bm_channel_aborted_by_both(beam_channel *channel);
+/* It is gone in the books of the peer, which may open another in its place from now on. One that may have to
+ * be taken back out of the packet under way stays until that has left, and only counts no more. */
+void bm_channel_gone_for_peer(beam_channel *channel);
 /* Its last frame did not leave after all: it counts among the session's channels again. */
 void bm_channel_count_again(beam_channel *channel);
 /* Its core has ended: whoever still refers to it can only free it. Any thread, once no core

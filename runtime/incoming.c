@@ -230,7 +230,7 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
         abort_is_too_many(session))
         return fail(session, -BEAM_ETOO_MANY_ABORTS);
     if (channel->abort_due) {
-        bm_channel_aborted_by_both(channel);
+        bm_channel_gone_for_peer(channel); /* nobody waits for ours any more */
         return alive(session);
     }
 

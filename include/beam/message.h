@@ -182,8 +182,8 @@ BEAM_EXPORT unsigned beam_message_fd_count(const beam_message *message);
  * (<beam/channel.h>). It may be used at once: what is sent on it waits until the message has left.
  * If the message is freed unsent the channel ends with CANCELLED. To be called on the reactor that
  * will send the message (of several embedded runtimes of one thread: the one made or turned last),
- * which is otherwise refused with -EXDEV. NULL when an error sticks: -EMSGSIZE: over BEAM_MESSAGE_CHANNELS_MAX.
- * -EPERM: not on a reactor. -ENOMEM. */
+ * which is otherwise refused with -EXDEV. NULL when an error sticks: -EMSGSIZE: over
+ * BEAM_MESSAGE_CHANNELS_MAX. -EPERM: not on a reactor. -ENOMEM. */
 BEAM_EXPORT beam_channel *beam_message_attach_channel(beam_message *message);
 BEAM_EXPORT beam_stream *beam_message_attach_stream(beam_message *message);
 
