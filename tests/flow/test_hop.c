@@ -281,7 +281,7 @@ FLOW_TEST(hop_outlives_any_number_of_conversations_that_its_service_ends)
     flow_serve_at_home("keep", on_keep, seen);
     flow_start(NULL);
     call_kept(&lasting, 0);
-    for (unsigned i = 0; i < 1000; i++) {
+    for (unsigned i = 0; i < flow_many(1000, 100); i++) {
         struct seen here = {.code = -1};
         beam_channel *channel = NULL;
         int r = beam_open(flow.session, "curt", NULL, &answer_handlers, &here, NULL, &channel);

@@ -2,7 +2,10 @@
  * are awake, no system call. */
 #include "tests/support/flow.h"
 
-#define COUNT 10000
+static unsigned messages(void)
+{
+    return flow_many(10000, 300);
+}
 
 static void on_echo(beam_request *request, const beam_message *message, void *arg)
 {
@@ -86,7 +89,7 @@ static void check_rounds(void (*work)(unsigned count), struct cost *there)
         struct cost before, after;
         flow_at_server(read_cost_at_server, &there[0]);
         read_cost(&before);
-        work(COUNT);
+        work(messages());
         read_cost(&after);
         flow_at_server(read_cost_at_server, &there[1]);
         here_allocs = after.allocs - before.allocs;
@@ -101,7 +104,7 @@ static void check_no_allocs(void (*work)(unsigned count))
     struct cost *there = flow_share(2 * sizeof(*there));
     flow_serve("echo", on_echo, NULL);
     flow_start(NULL);
-    work(COUNT);
+    work(messages());
     check_rounds(work, there);
 }
 
@@ -191,7 +194,7 @@ FLOW_TEST(channel_messages_allocate_nothing)
     flow_serve("back", on_back, NULL);
     flow_start(NULL);
     open_back();
-    send_many(COUNT);
+    send_many(messages());
     check_rounds(send_many, there);
     channel = beam_channel_free(channel);
     flow_settle();
@@ -208,12 +211,12 @@ static void check_no_enters(void)
     call_many(100, 1);
     flow_at_server(read_cost_at_server, &there[0]);
     read_cost(&before);
-    call_many(COUNT, 1);
+    call_many(messages(), 1);
     read_cost(&after);
     flow_at_server(read_cost_at_server, &there[1]);
     /* A few belong to the fixture, which turns the reactor anew each millisecond. */
-    CHECK_UINT((after.enters - before.enters) / (COUNT / 50), 0);
-    CHECK_UINT((there[1].enters - there[0].enters) / (COUNT / 50), 0);
+    CHECK_UINT((after.enters - before.enters) / (messages() / 50), 0);
+    CHECK_UINT((there[1].enters - there[0].enters) / (messages() / 50), 0);
 }
 
 TEST(ring_messages_between_awake_reactors_need_no_system_call)

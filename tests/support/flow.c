@@ -277,6 +277,11 @@ uint64_t flow_wait_limit_ns(void)
     return beam_now_ns() + (sweep_tolerant() ? sweep_run->wait_ns : WAIT_NS);
 }
 
+unsigned flow_many(unsigned many, unsigned in_sweep)
+{
+    return sweep_run ? in_sweep : many;
+}
+
 static void *run_second(void *arg)
 {
     struct bm_core *core = arg;

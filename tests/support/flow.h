@@ -142,6 +142,10 @@ void flow_settle(void);
  * there is seen within a millisecond. */
 void flow_tick(void);
 
+/* How many of the same a case does: in a sweep (sweep.h), where each is a place for a fault of its own
+ * and the thousandth finds what the hundredth found, so few instead. */
+unsigned flow_many(unsigned many, unsigned in_sweep);
+
 /* The runtime of the reactor this is called on. */
 beam_runtime *flow_runtime_here(void);
 
