@@ -20,17 +20,22 @@ static void on_cancelled(beam_request *request, void *arg)
     flow_tick();
 }
 
-static void on_keep(beam_request *request, const beam_message *message, void *arg)
+static void keep(beam_request *request, void (*cancelled)(beam_request *, void *),
+                 struct counts *counts)
 {
-    struct counts *counts = arg;
     CHECK(kept_count < KEPT_MAX);
     if (kept_count == KEPT_MAX)
         return;
     beam_request_keep(request);
-    beam_request_on_cancel(request, on_cancelled, arg);
+    beam_request_on_cancel(request, cancelled, counts);
     kept[kept_count++] = request;
     counts->asked++;
     flow_tick();
+}
+
+static void on_keep(beam_request *request, const beam_message *message, void *arg)
+{
+    keep(request, on_cancelled, arg);
 }
 
 static void answer_all(void)
@@ -504,6 +509,22 @@ static void on_finish(void *arg)
     answer_all();
 }
 
+static void drop_cancelled(beam_request *request, void *arg)
+{
+    on_cancelled(request, arg);
+    unsigned i = 0;
+    while (kept[i] != request)
+        i++;
+    kept[i] = kept[--kept_count];
+    beam_reply(request, NULL);
+}
+
+/* A runtime that stops does not wait for requests whose session is lost. */
+static void on_keep_until_lost(beam_request *request, const beam_message *message, void *arg)
+{
+    keep(request, drop_cancelled, arg);
+}
+
 /* Stops its runtime while requests are under way, and answers them when it has begun to stop. */
 static void on_stop_and_answer(beam_request *request, const beam_message *message, void *arg)
 {
@@ -520,7 +541,7 @@ FLOW_TEST_UNIX(stopping_server_finishes_what_is_under_way)
     struct counts *counts = flow_share(sizeof(*counts));
     struct flow_answer answers[4] = {0}, late = {0};
     kept_count = 0;
-    flow_serve("keep", on_keep, counts);
+    flow_serve("keep", on_keep_until_lost, counts);
     flow_serve("stop", on_stop_and_answer, NULL);
     flow_start(NULL);
     for (unsigned i = 0; i < 4; i++)
