@@ -1,4 +1,4 @@
-/* Writes a document into the caller's buffer, front to back.
+/* Writes a document into the caller's memory, or into a buffer that grows, front to back.
  *
  * Model. The entries written so far lie at the front, base[0..len). A map or list is opened by its
  * header; its own key belongs behind its entries, so until it is closed the key waits at the end of
@@ -13,6 +13,7 @@
  * that fails with -ENOSPC has changed nothing but error and need. */
 #include <errno.h>
 
+#include "kv/buffer.h"
 #include "kv/entry.h"
 #include "kv/order.h"
 #include "kv/utf8.h"
@@ -37,6 +38,20 @@ static inline uint8_t open_type(const beam_kv_writer *w)
     return w->open == NONE ? 0 : w->base[w->open + 6];
 }
 
+/* What a full writer can still do: grow, if it has where. Cold, so that a put that fits pays
+ * nothing. */
+static __attribute__((__noinline__, __cold__)) int make_room(beam_kv_writer *w, uint64_t need)
+{
+    w->need = (uint32_t)need;
+    if (!w->buffer)
+        return fail(w, -ENOSPC);
+    int r = bm_buffer_grow(w->buffer, (size_t)need);
+    if (r < 0)
+        return fail(w, r);
+    w->base = w->buffer->ptr; /* the block has moved, with all that was in it */
+    return beam_kv_writer_move(w, w->base, w->buffer->cap);
+}
+
 /* Whether an entry of that length, with that key, may come where the writer is, and has room. */
 static int check_next(beam_kv_writer *w, beam_str key, uint64_t len)
 {
@@ -55,11 +70,7 @@ static int check_next(beam_kv_writer *w, beam_str key, uint64_t len)
     uint64_t need = w->len + w->tail + len;
     if (need > BEAM_KV_LEN_MAX)
         return fail(w, -BEAM_EKV_TOO_LARGE);
-    if (need > w->cap) {
-        w->need = (size_t)need;
-        return fail(w, -ENOSPC);
-    }
-    return 0;
+    return need > w->cap ? make_room(w, need) : 0;
 }
 
 /* Makes the entry that will start at len the last one, and notes whether its key comes after. */
@@ -120,6 +131,13 @@ void beam_kv_writer_init(beam_kv_writer *w, void *buf, size_t cap)
     *w = (beam_kv_writer){.base = (uint8_t *)buf, .cap = cap, .open = NONE, .last = NONE};
 }
 
+void beam_kv_writer_init_buffer(beam_kv_writer *w, beam_buffer *buffer)
+{
+    beam_kv_writer_init(w, buffer->ptr, buffer->cap);
+    w->buffer = buffer;
+    buffer->len = 0;
+}
+
 int beam_kv_writer_move(beam_kv_writer *w, void *new_buf, size_t new_cap)
 {
     uint8_t *base = (uint8_t *)new_buf;
@@ -142,6 +160,8 @@ int beam_kv_writer_finish(beam_kv_writer *w, const void **ret_doc, size_t *ret_l
         return w->error;
     if (w->len == 0 || w->open != NONE)
         return fail(w, -EINVAL);
+    if (w->buffer)
+        w->buffer->len = w->len;
     *ret_doc = w->base;
     *ret_len = w->len;
     return 0;
@@ -251,7 +271,7 @@ int beam_kv_begin(beam_kv_writer *w, beam_str key, beam_kv_type type)
     w->last = NONE;
     w->depth++;
     w->len += BM_ENTRY_HEADER_LEN;
-    w->tail += bm_round_up8(key.len);
+    w->tail += (uint32_t)bm_round_up8(key.len);
     if (key.len > 0)
         memcpy(w->base + w->cap - w->tail, key.ptr, key.len);
     return 0;
@@ -293,7 +313,7 @@ int beam_kv_end(beam_kv_writer *w)
     memmove(key, w->base + w->cap - w->tail, e.key_len);
     memset(key + e.key_len, 0, padded - e.key_len);
     w->len += padded;
-    w->tail -= padded;
+    w->tail -= (uint32_t)padded;
     w->last = w->open;
     w->open = outer;
     w->depth--;

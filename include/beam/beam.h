@@ -8,7 +8,9 @@
 #define BEAM_H
 
 #include <beam/error.h>   /* what can go wrong, and how a request ends */
+#include <beam/buffer.h>  /* bytes that grow */
 #include <beam/kv.h>      /* keys and values: what metadata is made of */
+#include <beam/codec.h>   /* the same values in other formats */
 #include <beam/runtime.h> /* reactors, threads, time */
 #include <beam/message.h> /* what is sent */
 #include <beam/channel.h> /* how it flows */

@@ -85,7 +85,12 @@ enum beam_code {
     X(TOO_MANY_ABORTS, 4171, "session: peer resets requests faster than allowed")                  \
     X(URL, 4192, "url: not understood")                                                            \
     X(NO_IO_URING, 4193, "io_uring is not available")                                              \
-    X(FORKED, 4194, "runtime was made before fork and cannot be used in the child")
+    X(FORKED, 4194, "runtime was made before fork and cannot be used in the child")                \
+    X(CODEC_SYNTAX, 4224, "codec: the bytes are not of this format")                               \
+    X(CODEC_TRUNCATED, 4225, "codec: the bytes end too early")                                     \
+    X(CODEC_UNSUPPORTED, 4226, "codec: a value that has no form there")                            \
+    X(CODEC_TOO_LARGE, 4227, "codec: the result is over its limit")                                \
+    X(CODEC_UNKNOWN, 4228, "codec: there is no such codec here")
 
 enum beam_error {
 #define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,

@@ -33,6 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <beam/buffer.h>
 #include <beam/error.h>
 #include <beam/export.h>
 
@@ -130,7 +131,8 @@ BEAM_EXPORT int beam_kv_get_float(const beam_kv_value *map, const char *key, dou
 BEAM_EXPORT int beam_kv_get_str(const beam_kv_value *map, const char *key, beam_str *ret_str);
 BEAM_EXPORT int beam_kv_get_bytes(const beam_kv_value *map, const char *key, beam_bytes *ret_bytes);
 
-/* Writes one document into the caller's buffer. What it finishes always passes beam_kv_check.
+/* Writes one document into the caller's memory, or into a buffer that grows. What it finishes always
+ * passes beam_kv_check.
  *
  * Keys of a map go in any order and are sorted once, at its end, in place. A put takes a key inside
  * a map, and NULL (in beam_str: ptr NULL) inside a list and for the outermost value.
@@ -156,17 +158,23 @@ BEAM_EXPORT int beam_kv_get_bytes(const beam_kv_value *map, const char *key, bea
 typedef struct beam_kv_writer {
     unsigned char *base;
     size_t cap;
-    size_t len;    /* bytes of entries at the front of the buffer */
-    size_t tail;   /* bytes of keys of open maps and lists at the end of the buffer */
-    size_t need;   /* after -ENOSPC: the least capacity with which the same call succeeds */
-    uint32_t open; /* offset of the innermost open map or list */
-    uint32_t last; /* offset of the last entry in it */
+    size_t len;          /* bytes of entries at the front of the buffer */
+    beam_buffer *buffer; /* where it grows; NULL: it does not */
+    uint32_t tail;       /* bytes of keys of open maps and lists at the end of the buffer */
+    uint32_t need;       /* after -ENOSPC: the least capacity with which the same call succeeds */
+    uint32_t open;       /* offset of the innermost open map or list */
+    uint32_t last;       /* offset of the last entry in it */
     int error;
     int depth; /* maps and lists open */
 } beam_kv_writer;
 
 /* An empty writer over buf[0..cap), which it borrows until finish. cap may be 0 (and buf NULL). */
 BEAM_EXPORT void beam_kv_writer_init(beam_kv_writer *writer, void *buf, size_t cap);
+
+/* An empty writer that makes its document in a buffer and lets it grow: there is no -ENOSPC then, but
+ * -BEAM_ECODEC_TOO_LARGE at the buffer's limit, and -ENOMEM. The buffer is borrowed until finish,
+ * which sets its length; what it held is gone. An error of the writer is not one of the buffer. */
+BEAM_EXPORT void beam_kv_writer_init_buffer(beam_kv_writer *writer, beam_buffer *buffer);
 
 /* Continues in another buffer, or in the same one if that became longer in place; copies what was
  * written. The old buffer must still be readable during the call and is no longer used after it.
