@@ -1,43 +1,40 @@
-/* Documents as JSON text (docs/spec/kv.md, K15), into the caller's buffer. Only this direction:
- * nothing here reads JSON.
+/* Documents as JSON text (docs/spec/kv.md, K15). Only this direction; the other is json_reader.c.
  *
- * The document is checked first, so the walk meets no surprise; the open maps and lists are a stack
- * as deep as K10 allows. Text that does not fit sets `full` and is dropped from there on. */
+ * The document was checked, so the walk meets no surprise; the open maps and lists are a stack as
+ * deep as K10 allows. Text that does not fit is dropped from there on: the buffer keeps the error. */
+#include "kv/json.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "kv/base64.h"
 #include "kv/entry.h"
 
 /* sign, 17 digits, point, e, sign, three digits, NUL; room for a point of several bytes */
 #define FLOAT_TEXT_LEN 48
-#define FLOAT_DIGITS 17 /* enough for any binary64 */
+#define FLOAT_DIGITS 17                   /* enough for any binary64 */
+#define SAFE_MAX ((INT64_C(1) << 53) - 1) /* T11 */
 
-struct text {
-    char *buf;
-    size_t len, cap;
-    bool full;
-};
-
-static void add(struct text *t, const char *s, size_t len)
+static inline void add(beam_buffer *t, const char *s, size_t len)
 {
-    if (t->full || len > t->cap - t->len) {
-        t->full = true;
+    if (!t->error && len <= t->cap - t->len) {
+        if (len > 0)
+            memcpy(t->ptr + t->len, s, len);
+        t->len += len;
         return;
     }
-    if (len > 0)
-        memcpy(t->buf + t->len, s, len);
-    t->len += len;
+    (void)beam_buffer_add(t, s, len);
 }
 
-static void add_z(struct text *t, const char *s)
+static inline void add_z(beam_buffer *t, const char *s)
 {
     add(t, s, strlen(s));
 }
 
-static void add_string(struct text *t, const char *s, size_t len, const char *before)
+static void add_string(beam_buffer *t, const char *s, size_t len, const char *before)
 {
     static const char hex[] = "0123456789abcdef";
     size_t plain = 0; /* start of what needs no escape */
@@ -63,17 +60,13 @@ static void add_string(struct text *t, const char *s, size_t len, const char *be
     add_z(t, "\"");
 }
 
-static void add_base64(struct text *t, const uint8_t *p, size_t len)
+static void add_base64(beam_buffer *t, const uint8_t *p, size_t len)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (; len > 0 && !t->full; len -= len < 3 ? len : 3, p += 3) {
-        uint32_t bits = (uint32_t)p[0] << 16;
-        bits |= len > 1 ? (uint32_t)p[1] << 8 : 0;
-        bits |= len > 2 ? p[2] : 0;
-        char four[] = {digits[bits >> 18], digits[bits >> 12 & 63],
-                       len > 1 ? digits[bits >> 6 & 63] : '=', len > 2 ? digits[bits & 63] : '='};
-        add(t, four, sizeof(four));
-    }
+    unsigned char *room;
+    if (beam_buffer_reserve(t, bm_base64_encoded_len(len), &room) < 0)
+        return;
+    bm_base64_encode((char *)room, p, len);
+    beam_buffer_advance(t, bm_base64_encoded_len(len));
 }
 
 static bool is_power_of_two(double f)
@@ -120,16 +113,14 @@ static int shortest(double f, char digits[FLOAT_DIGITS + 1], int *ret_exponent)
 }
 
 /* The notation of ECMA-262 (Number::toString, radix 10), and ".0" where that looks like an int. */
-static void add_float(struct text *t, double f)
+static void add_float(beam_buffer *t, double f)
 {
     static const char zeros[] = "000000000000000000000";
     char digits[FLOAT_DIGITS + 1], exponent_text[8];
     int exponent = 0;
 
     if (!isfinite(f)) {
-        add_z(t, isnan(f) ? "{\"$float\":\"nan\"}"
-                 : f > 0  ? "{\"$float\":\"inf\"}"
-                          : "{\"$float\":\"-inf\"}");
+        add_z(t, isnan(f) ? "nan" : f > 0 ? "inf" : "-inf");
         return;
     }
     if (signbit(f))
@@ -162,7 +153,7 @@ static void add_float(struct text *t, double f)
     }
 }
 
-static void add_number(struct text *t, bool negative, uint64_t magnitude)
+static void add_integer(beam_buffer *t, bool negative, uint64_t magnitude)
 {
     char text[24], *p = text + sizeof(text);
     do {
@@ -174,41 +165,62 @@ static void add_number(struct text *t, bool negative, uint64_t magnitude)
     add(t, p, (size_t)(text + sizeof(text) - p));
 }
 
+void bm_json_write_number(const beam_kv_value *number, beam_buffer *out)
+{
+    if (number->type == BEAM_KV_FLOAT)
+        add_float(out, number->f);
+    else if (number->type == BEAM_KV_INT && number->i < 0)
+        add_integer(out, true, 0 - number->u);
+    else
+        add_integer(out, false, number->u);
+}
+
+/* Whether a receiver whose numbers are all binary64 could take it for another one. */
+static bool is_unsafe(const beam_kv_value *value)
+{
+    return value->type == BEAM_KV_UINT ||
+           (value->type == BEAM_KV_INT && (value->i > SAFE_MAX || value->i < -SAFE_MAX));
+}
+
 /* A value, or the opening bracket of a map or list. */
-static void add_value(struct text *t, const beam_kv_value *value)
+static void add_value(beam_buffer *t, const beam_kv_value *value, bool safe)
 {
     switch (value->type) {
     case BEAM_KV_NIL:
-        add_z(t, "null");
+        add(t, "null", 4);
         break;
     case BEAM_KV_FALSE:
-        add_z(t, "false");
+        add(t, "false", 5);
         break;
     case BEAM_KV_TRUE:
-        add_z(t, "true");
+        add(t, "true", 4);
         break;
     case BEAM_KV_INT:
-        add_number(t, value->i < 0, value->i < 0 ? 0 - (uint64_t)value->i : (uint64_t)value->i);
-        break;
     case BEAM_KV_UINT:
-        add_number(t, false, value->u);
+    case BEAM_KV_FLOAT: {
+        const char *form = value->type == BEAM_KV_FLOAT
+                               ? (isfinite(value->f) ? NULL : "{\"$float\":\"")
+                               : (safe && is_unsafe(value) ? "{\"$int\":\"" : NULL);
+        if (form)
+            add_z(t, form);
+        bm_json_write_number(value, t);
+        if (form)
+            add(t, "\"}", 2);
         break;
-    case BEAM_KV_FLOAT:
-        add_float(t, value->f);
-        break;
+    }
     case BEAM_KV_STR:
         add_string(t, value->str.ptr, value->str.len, "");
         break;
     case BEAM_KV_BYTES:
         add_z(t, "{\"$bytes\":\"");
         add_base64(t, (const uint8_t *)value->bytes.ptr, value->bytes.len);
-        add_z(t, "\"}");
+        add(t, "\"}", 2);
         break;
     case BEAM_KV_MAP:
-        add_z(t, "{");
+        add(t, "{", 1);
         break;
     case BEAM_KV_LIST:
-        add_z(t, "[");
+        add(t, "[", 1);
         break;
     }
 }
@@ -231,7 +243,7 @@ struct level {
     bool started;
 };
 
-static void render(struct text *t, const beam_kv_value *root)
+int bm_json_write(const beam_kv_value *root, bool safe, beam_buffer *t)
 {
     struct level stack[BEAM_KV_DEPTH_MAX];
     int top = -1;
@@ -239,7 +251,7 @@ static void render(struct text *t, const beam_kv_value *root)
     beam_str key;
 
     for (;;) {
-        add_value(t, &value);
+        add_value(t, &value, safe);
         if (value.type == BEAM_KV_MAP || value.type == BEAM_KV_LIST) {
             top++;
             bm_assert(top < BEAM_KV_DEPTH_MAX);
@@ -249,35 +261,36 @@ static void render(struct text *t, const beam_kv_value *root)
             beam_kv_iter_init(&stack[top].iter, &value);
         }
         for (;; top--) {
-            if (top < 0 || t->full)
-                return;
+            if (top < 0 || t->error)
+                return t->error;
             if (beam_kv_iter_next(&stack[top].iter, &key, &value) > 0)
                 break;
-            add_z(t, stack[top].map ? "}" : "]");
+            add(t, stack[top].map ? "}" : "]", 1);
         }
         struct level *in = &stack[top];
         if (in->started)
-            add_z(t, ",");
+            add(t, ",", 1);
         in->started = true;
         if (in->map) {
             add_string(t, key.ptr, key.len, in->escape ? "$" : "");
-            add_z(t, ":");
+            add(t, ":", 1);
         }
     }
 }
 
 int beam_kv_to_json(const void *doc, size_t len, char *buf, size_t cap, size_t *ret_len)
 {
-    struct text t = {.buf = buf, .cap = cap};
+    /* the caller's memory as a buffer that cannot grow */
+    beam_buffer t = {.ptr = (unsigned char *)buf, .cap = cap, .len_max = cap};
     beam_kv_value root;
 
     int r = beam_kv_check(doc, len, NULL);
     if (r < 0)
         return r;
     bm_assert(beam_kv_root(doc, len, &root) == 0);
-    render(&t, &root);
+    (void)bm_json_write(&root, false, &t);
     add(&t, "", 1);
-    if (t.full)
+    if (t.error)
         return -ENOSPC;
     *ret_len = t.len - 1;
     return 0;

@@ -17,6 +17,7 @@
 #include "kv/entry.h"
 #include "kv/order.h"
 #include "kv/utf8.h"
+#include "kv/writer.h"
 
 #define NONE UINT32_MAX /* no offset: offsets are below 2^31 */
 
@@ -52,25 +53,29 @@ static __attribute__((__noinline__, __cold__)) int make_room(beam_kv_writer *w, 
     return beam_kv_writer_move(w, w->base, w->buffer->cap);
 }
 
-/* Whether an entry of that length, with that key, may come where the writer is, and has room. */
-static int check_next(beam_kv_writer *w, beam_str key, uint64_t len)
+/* Whether an entry of that length, with or without a key, may come where the writer is, and has room. */
+static int check_place(beam_kv_writer *w, bool keyed, size_t key_len, uint64_t len)
 {
     if (w->error)
         return w->error;
     if (w->open == NONE && w->len > 0)
         return fail(w, -BEAM_EKV_TRAILING);
-    if ((open_type(w) == BEAM_KV_MAP) != (key.ptr != NULL))
+    if ((open_type(w) == BEAM_KV_MAP) != keyed)
         return fail(w, -BEAM_EKV_KEY);
     if (w->depth >= BEAM_KV_DEPTH_MAX)
         return fail(w, -BEAM_EKV_DEPTH);
-    if (key.len > BEAM_KV_KEY_LEN_MAX)
+    if (key_len > BEAM_KV_KEY_LEN_MAX)
         return fail(w, -BEAM_EKV_TOO_LARGE);
-    if (!bm_utf8_valid(key.ptr, key.len))
-        return fail(w, -BEAM_EKV_UTF8);
     uint64_t need = w->len + w->tail + len;
     if (need > BEAM_KV_LEN_MAX)
         return fail(w, -BEAM_EKV_TOO_LARGE);
     return need > w->cap ? make_room(w, need) : 0;
+}
+
+static int check_next(beam_kv_writer *w, beam_str key, uint64_t len)
+{
+    int r = check_place(w, key.ptr != NULL, key.len, len);
+    return r < 0 || bm_utf8_valid(key.ptr, key.len) ? r : fail(w, -BEAM_EKV_UTF8);
 }
 
 /* Makes the entry that will start at len the last one, and notes whether its key comes after. */
@@ -258,6 +263,17 @@ int beam_kv_put_bytes(beam_kv_writer *w, const char *key, const void *bytes, siz
         &(beam_kv_value){.type = BEAM_KV_BYTES, .bytes = {.ptr = bytes, .len = len}});
 }
 
+/* Writes the header of a map or list; its key is the caller's, in the tail. */
+static void open_container(beam_kv_writer *w, beam_kv_type type, size_t key_len)
+{
+    put_header(w->base + w->len, w->open, key_len, (uint8_t)type, 0);
+    w->open = (uint32_t)w->len;
+    w->last = NONE;
+    w->depth++;
+    w->len += BM_ENTRY_HEADER_LEN;
+    w->tail += (uint32_t)bm_round_up8(key_len);
+}
+
 int beam_kv_begin(beam_kv_writer *w, beam_str key, beam_kv_type type)
 {
     if (!w->error && type != BEAM_KV_MAP && type != BEAM_KV_LIST)
@@ -266,12 +282,7 @@ int beam_kv_begin(beam_kv_writer *w, beam_str key, beam_kv_type type)
     if (r < 0)
         return r;
     follow(w, key);
-    put_header(w->base + w->len, w->open, key.len, (uint8_t)type, 0);
-    w->open = (uint32_t)w->len;
-    w->last = NONE;
-    w->depth++;
-    w->len += BM_ENTRY_HEADER_LEN;
-    w->tail += (uint32_t)bm_round_up8(key.len);
+    open_container(w, type, key.len);
     if (key.len > 0)
         memcpy(w->base + w->cap - w->tail, key.ptr, key.len);
     return 0;
@@ -318,4 +329,45 @@ int beam_kv_end(beam_kv_writer *w)
     w->open = outer;
     w->depth--;
     return 0;
+}
+
+int bm_writer_reserve(beam_kv_writer *w, struct bm_writer_entry *entry)
+{
+    bool container = entry->type == BEAM_KV_MAP || entry->type == BEAM_KV_LIST;
+    if (entry->value_len > BEAM_KV_LEN_MAX && !w->error) /* before a sum can overflow */
+        return fail(w, -BEAM_EKV_TOO_LARGE);
+    int r = check_place(w, entry->in_map, entry->key_len,
+                        bm_entry_len(entry->value_len, entry->key_len));
+    if (r < 0)
+        return r;
+    entry->value = w->base + w->len + BM_ENTRY_HEADER_LEN;
+    entry->key = container ? w->base + w->cap - w->tail - bm_round_up8(entry->key_len)
+                           : entry->value + entry->value_len;
+    return 0;
+}
+
+void bm_writer_commit(beam_kv_writer *w, const struct bm_writer_entry *entry)
+{
+    follow(w, (beam_str){entry->in_map ? (const char *)entry->key : NULL, entry->key_len});
+    if (entry->type == BEAM_KV_MAP || entry->type == BEAM_KV_LIST) {
+        open_container(w, entry->type, entry->key_len);
+        return;
+    }
+    size_t len = entry->value_len + entry->key_len;
+    memset(entry->value + len, 0, bm_round_up8(len) - len);
+    put_header(w->base + w->len, (uint32_t)entry->value_len, entry->key_len, (uint8_t)entry->type,
+               0);
+    w->len += bm_entry_len(entry->value_len, entry->key_len);
+}
+
+void bm_writer_unescape_key(beam_kv_writer *w)
+{
+    uint8_t *p = w->base + w->last;
+    struct bm_entry e = bm_entry_at(p);
+    uint8_t *key = p + BM_ENTRY_HEADER_LEN + e.value_len;
+    size_t key_len = e.key_len - 1u;
+    memmove(key, key + 1, key_len);
+    key[key_len] = 0; /* the rest of the padding is there already */
+    put_header(p, e.value_len, key_len, e.type, 0);
+    w->len = w->last + bm_entry_len(e.value_len, key_len);
 }
