@@ -20,6 +20,8 @@
 #include "kv/utf8.h"
 #include "kv/writer.h"
 
+#define INT_LEN_MAX 64 /* of a $int; ours: 20 are enough */
+
 #define EACH_BYTE(c) (UINT64_C(0x0101010101010101) * (c))
 
 /* A string as it stands between its quotes, and how long it is when it is decoded: as long as raw only if it
@@ -275,6 +277,22 @@ struct item {
     const struct text *text; /* STR, BYTES: still to be decoded */
 };
 
+/* Base64, into its place. With escapes in it ("\/" is common) it is first decoded as a string, in the same
+ * place, and what comes of that is shorter than what was reserved. */
+static int decode_bytes(struct bm_writer_entry *entry, const struct text *text)
+{
+    if (is_plain(text)) {
+        bm_base64_decode(entry->value, text->raw, text->raw_len);
+        return 0;
+    }
+    decode(entry->value, text, text->len);
+    if (!bm_base64_check(entry->value, text->len, &entry->value_len))
+        return -BEAM_ECODEC_SYNTAX;
+    bm_base64_decode(entry->value, entry->value, text->len);
+    entry->key = entry->value + entry->value_len;
+    return 0;
+}
+
 static int put_in_place(struct reader *r, const struct item *item, bool keyed)
 {
     struct bm_writer_entry entry = {.type = item->type, .in_map = keyed, .value_len = item->len};
@@ -283,15 +301,15 @@ static int put_in_place(struct reader *r, const struct item *item, bool keyed)
         (item->type == BEAM_KV_STR && !bm_utf8_valid(item->text->raw, item->text->raw_len)))
         return -BEAM_EKV_UTF8;
     int e = bm_writer_reserve(r->out, &entry);
+    if (e == 0 && item->type == BEAM_KV_BYTES)
+        e = decode_bytes(&entry, item->text);
     if (e < 0)
         return e;
     if (keyed)
         decode(entry.key, &r->key, r->key.len);
     if (item->type == BEAM_KV_STR)
         decode(entry.value, item->text, item->len);
-    else if (item->type == BEAM_KV_BYTES)
-        bm_base64_decode(entry.value, item->text->raw, item->text->raw_len);
-    else if (item->len > 0)
+    else if (item->type != BEAM_KV_BYTES && item->len > 0)
         bm_put_u64(entry.value, item->word);
     bm_writer_commit(r->out, &entry);
     return 0;
@@ -438,8 +456,7 @@ static enum form form_of(const struct text *key)
                                     : FORM_NONE;
 }
 
-/* A string as what its form says. Escapes are allowed, but nobody needs them there: only plain strings are
- * taken, so that all forms are decoded where they stand. */
+/* A string as what its form says. */
 static int put_form(struct reader *r, enum form form, const struct text *text)
 {
     static const struct {
@@ -448,23 +465,26 @@ static int put_form(struct reader *r, enum form form, const struct text *text)
     } floats[] = {{"nan", BM_ENTRY_NAN_BITS},
                   {"inf", UINT64_C(0x7ff) << 52},
                   {"-inf", UINT64_C(0xfff) << 52}};
-    struct item item = {.text = text};
-    beam_kv_value number;
-    size_t used;
+    struct item item = {.text = text, .len = 8};
 
-    if (!is_plain(text))
-        return -BEAM_ECODEC_SYNTAX;
     if (form == FORM_BYTES) {
         item.type = BEAM_KV_BYTES;
-        return bm_base64_check(text->raw, text->raw_len, &item.len) ? put(r, &item)
-                                                                    : -BEAM_ECODEC_SYNTAX;
+        item.len = text->len;
+        if (is_plain(text) && !bm_base64_check(text->raw, text->raw_len, &item.len))
+            return -BEAM_ECODEC_SYNTAX;
+        return put(r, &item);
     }
-    item.len = 8;
     if (form == FORM_INT) {
-        int e = bm_json_read_number(text->raw, text->raw_len, &number, &used);
+        uint8_t digits[INT_LEN_MAX];
+        beam_kv_value number;
+        size_t used;
+        if (text->len > sizeof(digits))
+            return -BEAM_ECODEC_SYNTAX;
+        decode(digits, text, text->len);
+        int e = bm_json_read_number(digits, text->len, &number, &used);
         if (e < 0)
             return e == -BEAM_ECODEC_TRUNCATED ? -BEAM_ECODEC_SYNTAX : e;
-        if (used < text->raw_len || number.type == BEAM_KV_FLOAT)
+        if (used < text->len || number.type == BEAM_KV_FLOAT)
             return -BEAM_ECODEC_SYNTAX;
         item.type = number.type;
         item.word = number.u;
