@@ -1,0 +1,319 @@
+/* From one format to another: limits, memory, errors, and a codec of somebody else. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <beam/codec.h>
+#include <beam/message.h>
+
+#include "base/alloc.h"
+#include "kv/buffer.h"
+#include "tests/support/documents.h"
+#include "tests/support/test.h"
+#include "tests/unit/runtime/scarce.h"
+
+#define ROOM (64u << 10)
+
+static int convert(const struct beam_codec *from, const struct beam_codec *to, const char *in,
+                   const struct beam_convert_limits *limits, beam_buffer *out)
+{
+    return beam_convert(from, to, in, strlen(in), limits, out, NULL);
+}
+
+TEST(codecs_have_their_numbers_and_names)
+{
+    static const struct beam_codec *const codecs[] = {&beam_kv_codec, &beam_json, &beam_msgpack};
+    static const char *const names[] = {"kv", "json", "msgpack"};
+    for (uint32_t i = 0; i < 3; i++) {
+        CHECK_UINT(codecs[i]->number, i); /* BEAM_CODEC_KV, _JSON, _MSGPACK */
+        CHECK_STR(codecs[i]->name, names[i]);
+        CHECK_UINT(codecs[i]->size, sizeof(struct beam_codec));
+    }
+    CHECK_UINT(beam_json_safe.number, BEAM_CODEC_JSON);
+    CHECK(!beam_xml() || beam_xml()->number == BEAM_CODEC_XML);
+}
+
+TEST(documents_come_back_from_every_format)
+{
+    struct test_random random = test_random(0);
+    const struct beam_codec *codecs[] = {&beam_kv_codec, &beam_json, &beam_json_safe, &beam_msgpack,
+                                         beam_xml()};
+    uint8_t *doc = malloc(ROOM);
+    for (int i = 0; i < 500; i++) {
+        size_t len =
+            document_random(&random, 1 + (unsigned)test_random_below(&random, 60), doc, ROOM);
+        for (size_t a = 0; a < 5; a++) {
+            for (size_t b = 0; codecs[a] && b < 5; b++) {
+                beam_buffer first, second, back;
+                beam_buffer_init(&first, SIZE_MAX);
+                beam_buffer_init(&second, SIZE_MAX);
+                beam_buffer_init(&back, SIZE_MAX);
+                if (codecs[b]) {
+                    test_note("kv, %s, %s, kv", codecs[a]->name, codecs[b]->name);
+                    CHECK_INT(beam_convert(&beam_kv_codec, codecs[a], doc, len, NULL, &first, NULL),
+                              0);
+                    CHECK_INT(beam_convert(codecs[a], codecs[b], first.ptr, first.len, NULL,
+                                           &second, NULL),
+                              0);
+                    CHECK_INT(beam_convert(codecs[b], &beam_kv_codec, second.ptr, second.len, NULL,
+                                           &back, NULL),
+                              0);
+                    CHECK_MEM(back.ptr, back.len, doc, len);
+                }
+                beam_buffer_deinit(&first);
+                beam_buffer_deinit(&second);
+                beam_buffer_deinit(&back);
+            }
+        }
+    }
+    free(doc);
+}
+
+TEST(safe_json_has_large_integers_as_text)
+{
+    beam_buffer out;
+    beam_buffer_init(&out, 1000);
+    CHECK_INT(convert(&beam_json, &beam_json_safe,
+                      "[9007199254740991,9007199254740992,-9007199254740991,-9007199254740992,"
+                      "18446744073709551615,1e300]",
+                      NULL, &out),
+              0);
+    beam_buffer_add(&out, "", 1);
+    CHECK_STR((char *)out.ptr,
+              "[9007199254740991,{\"$int\":\"9007199254740992\"},-9007199254740991,"
+              "{\"$int\":\"-9007199254740992\"},{\"$int\":\"18446744073709551615\"},1e+300]");
+    beam_buffer_deinit(&out);
+}
+
+TEST(convert_keeps_the_limit_of_the_result_and_that_of_the_buffer)
+{
+    beam_buffer out;
+    beam_buffer_init(&out, 1000);
+    CHECK_INT(convert(&beam_json, &beam_msgpack, "[\"0123456789\"]",
+                      &BEAM_CONVERT_LIMITS(.output_len_max = 12), &out),
+              0);
+    CHECK_UINT(out.len, 12);
+    CHECK_INT(convert(&beam_json, &beam_msgpack, "[\"0123456789\"]",
+                      &BEAM_CONVERT_LIMITS(.output_len_max = 11), &out),
+              -BEAM_ECODEC_TOO_LARGE); /* though its block is long enough */
+    CHECK_UINT(out.len, 0);
+    CHECK_INT(convert(&beam_json, &beam_kv_codec, "[\"0123456789\"]",
+                      &BEAM_CONVERT_LIMITS(.output_len_max = 31), &out),
+              -BEAM_ECODEC_TOO_LARGE);
+    CHECK_INT(convert(&beam_json, &beam_kv_codec, "[\"0123456789\"]",
+                      &BEAM_CONVERT_LIMITS(.output_len_max = 32), &out),
+              0);
+    beam_buffer_deinit(&out);
+    beam_buffer_init(&out, 11);
+    CHECK_INT(convert(&beam_json, &beam_msgpack, "[\"0123456789\"]", NULL, &out),
+              -BEAM_ECODEC_TOO_LARGE);
+    CHECK_INT(out.error, 0);
+    CHECK_UINT(out.len_max, 11);
+    beam_buffer_deinit(&out);
+}
+
+/* Small numbers are 16 bytes each on the way, and 1 where they come from. */
+TEST(convert_keeps_the_amplification_also_on_the_way)
+{
+    uint8_t in[3 + 1000] = {0xdc, 1000 >> 8, 1000 & 255};
+    beam_buffer out;
+    size_t where = SIZE_MAX;
+    beam_buffer_init(&out, SIZE_MAX);
+    CHECK_INT(beam_convert(&beam_msgpack, &beam_kv_codec, in, sizeof(in), NULL, &out, NULL), 0);
+    CHECK_UINT(out.len, 8 + 16 * 1000);
+    struct beam_convert_limits limits = BEAM_CONVERT_LIMITS(.amplification_max = 15);
+    CHECK_INT(beam_convert(&beam_msgpack, &beam_kv_codec, in, sizeof(in), &limits, &out, &where),
+              -BEAM_ECODEC_TOO_LARGE);
+    CHECK_INT(beam_convert(&beam_msgpack, &beam_json, in, sizeof(in), &limits, &out, &where),
+              -BEAM_ECODEC_TOO_LARGE);
+    CHECK_INT((int64_t)where, -1); /* no byte is wrong */
+    CHECK_UINT(out.len, 0);
+    limits.amplification_max = SIZE_MAX; /* more than can be counted: none */
+    CHECK_INT(beam_convert(&beam_msgpack, &beam_json, in, sizeof(in), &limits, &out, &where), 0);
+    beam_buffer_deinit(&out);
+}
+
+TEST(convert_reads_limits_of_other_versions)
+{
+    struct {
+        struct beam_convert_limits limits;
+        uint64_t later;
+    } longer = {.limits = {.size = sizeof(longer)}};
+    struct beam_convert_limits none = {0};
+    beam_buffer out;
+    beam_buffer_init(&out, 1000);
+    CHECK_INT(convert(&beam_json, &beam_msgpack, "1", &longer.limits, &out), 0);
+    longer.later = 1;
+    CHECK_INT(convert(&beam_json, &beam_msgpack, "1", &longer.limits, &out), -E2BIG);
+    CHECK_INT(convert(&beam_json, &beam_msgpack, "1", &none, &out), -EINVAL);
+    struct beam_convert_limits only_size = {.size = sizeof(size_t), .output_len_max = 1};
+    CHECK_INT(convert(&beam_json, &beam_json, "[1]", &only_size, &out), 0);
+    beam_buffer_deinit(&out);
+}
+
+/* A key as long as may be, and one byte longer, in each format. */
+TEST(keys_are_as_long_as_documents_have_them)
+{
+    size_t most = BEAM_KV_KEY_LEN_MAX;
+    char *json = malloc(most + 100);
+    for (size_t len = most; len <= most + 1; len++) {
+        for (int escaped = 0; escaped < 2; escaped++) {
+            beam_buffer out;
+            size_t where = SIZE_MAX;
+            beam_buffer_init(&out, SIZE_MAX);
+            size_t n = (size_t)sprintf(json, "{\"a\":0,\"");
+            memset(json + n, 'k', len);
+            n += len;
+            if (escaped) { /* the last one */
+                memcpy(json + n - 1, "\\n", 2);
+                n++;
+            }
+            memcpy(json + n, "\":[]}", 5);
+            int r = beam_convert(&beam_json, &beam_msgpack, json, n + 5, NULL, &out, &where);
+            CHECK_INT(r, len > most ? -BEAM_EKV_TOO_LARGE : 0);
+            CHECK_INT((int64_t)where, len > most ? 7 : -1);
+            beam_buffer_deinit(&out);
+        }
+    }
+    free(json);
+
+    uint8_t *packed = calloc(1, most + 20);
+    memcpy(packed, "\x82\xa0\xc0\xdb\x00\x01\x00\x00", 8);
+    beam_buffer out;
+    size_t where = SIZE_MAX;
+    beam_buffer_init(&out, SIZE_MAX);
+    packed[8 + most + 1] = 0xc0;
+    CHECK_INT(beam_convert(&beam_msgpack, &beam_kv_codec, packed, 8 + most + 2, NULL, &out, &where),
+              -BEAM_EKV_TOO_LARGE);
+    CHECK_UINT(where, 3);
+    memcpy(packed + 3, "\xdb\x00\x00\xff\xff", 5);
+    packed[8 + most] = 0xc0;
+    CHECK_INT(beam_convert(&beam_msgpack, &beam_kv_codec, packed, 8 + most + 1, NULL, &out, NULL),
+              0);
+    beam_buffer_deinit(&out);
+    free(packed);
+}
+
+/* --- memory ------------------------------------------------------------------------------------- */
+
+/* Each allocation fails once: -ENOMEM, nothing left behind, and enough of them is enough. */
+TEST(convert_without_memory_says_so_and_leaves_nothing)
+{
+    const struct beam_codec *codecs[] = {&beam_kv_codec, &beam_json, &beam_msgpack, beam_xml()};
+    struct test_random random = test_random(0);
+    uint8_t *doc = malloc(ROOM);
+    size_t len = document_random(&random, 300, doc, ROOM);
+    for (size_t a = 0; a < 4; a++) {
+        for (size_t b = 0; codecs[a] && b < 4; b++) {
+            beam_buffer in, out;
+            if (!codecs[b])
+                continue;
+            beam_buffer_init(&in, SIZE_MAX);
+            REQUIRE_INT(beam_convert(&beam_kv_codec, codecs[a], doc, len, NULL, &in, NULL), 0);
+            int r = -ENOMEM;
+            for (int left = 0; r == -ENOMEM && left < 1000; left++) {
+                struct bm_account account = {0};
+                size_t where = SIZE_MAX;
+                scarce_begin(left);
+                bm_buffer_init(&out, SIZE_MAX, &account);
+                r = beam_convert(codecs[a], codecs[b], in.ptr, in.len, NULL, &out, &where);
+                size_t used = account.used;
+                bool empty = out.len == 0;
+                beam_buffer_deinit(&out);
+                scarce_end();
+                test_note("%s to %s with %d", codecs[a]->name, codecs[b]->name, left);
+                CHECK(r == 0 || r == -ENOMEM);
+                CHECK(r == 0 || empty);
+                CHECK_INT((int64_t)where, -1);
+                CHECK(used <= 2 * len + ROOM); /* the document on the way is gone */
+                CHECK_UINT(account.used, 0);
+            }
+            CHECK_INT(r, 0);
+            beam_buffer_deinit(&in);
+        }
+    }
+    free(doc);
+}
+
+TEST(convert_to_a_buffer_that_is_large_enough_takes_no_memory)
+{
+    beam_buffer out;
+    static const char text[] =
+        "{\"cmd\":\"open\",\"fd\":7,\"f\":1.5,\"k\\n\":\"\\u20ac\",\"b\":{\"$bytes\":\"AQI=\"}}";
+    beam_buffer_init(&out, 1000);
+    REQUIRE_INT(convert(&beam_json, &beam_kv_codec, text, NULL, &out), 0);
+    uint64_t before = bm_alloc_count_thread();
+    CHECK_INT(convert(&beam_json, &beam_kv_codec, text, NULL, &out), 0);
+    CHECK_UINT(bm_alloc_count_thread(), before);
+    beam_buffer_deinit(&out);
+}
+
+/* --- somebody else's codec ---------------------------------------------------------------------- */
+
+static int text_to_kv(const struct beam_codec *codec, const void *in, size_t len,
+                      beam_kv_writer *out, size_t *ret_error_offset)
+{
+    return beam_kv_put_strn(out, NULL, (const char *)in, len);
+}
+
+static int text_from_kv(const struct beam_codec *codec, const beam_kv_value *value,
+                        beam_buffer *out)
+{
+    beam_str text;
+    int r = beam_kv_as_str(value, &text);
+    return r < 0 ? -BEAM_ECODEC_UNSUPPORTED : beam_buffer_add(out, text.ptr, text.len);
+}
+
+/* Puts nothing, and two values: both are no document. */
+static int odd_to_kv(const struct beam_codec *codec, const void *in, size_t len,
+                     beam_kv_writer *out, size_t *ret_error_offset)
+{
+    for (size_t i = 0; i < len; i++)
+        (void)beam_kv_put_nil(out, NULL);
+    return 0;
+}
+
+static int odd_from_kv(const struct beam_codec *codec, const beam_kv_value *value, beam_buffer *out)
+{
+    (void)beam_buffer_fail(out, -EIO); /* and does not look */
+    return 0;
+}
+
+TEST(a_codec_of_ones_own_needs_only_puts_and_adds)
+{
+    static const struct beam_codec text = {
+        sizeof(text), BEAM_CODEC_APPLICATION, "text", "text/plain", text_to_kv, text_from_kv};
+    static const struct beam_codec odd = {
+        sizeof(odd), BEAM_CODEC_APPLICATION + 1, "odd", "x/odd", odd_to_kv, odd_from_kv};
+    beam_buffer out;
+    beam_buffer_init(&out, 1000);
+    CHECK_INT(convert(&text, &beam_json, "a \"text\"", NULL, &out), 0);
+    CHECK_MEM(out.ptr, out.len, "\"a \\\"text\\\"\"", 12);
+    CHECK_INT(convert(&beam_json, &text, "\"a\\ntext\"", NULL, &out), 0);
+    CHECK_MEM(out.ptr, out.len, "a\ntext", 6);
+    CHECK_INT(convert(&text, &text, "as it is", NULL, &out), 0);
+    CHECK_MEM(out.ptr, out.len, "as it is", 8);
+    CHECK_INT(convert(&beam_json, &text, "[\"text\"]", NULL, &out), -BEAM_ECODEC_UNSUPPORTED);
+    CHECK_INT(convert(&text, &beam_msgpack, "\xff", NULL, &out), -BEAM_EKV_UTF8);
+    CHECK_INT(convert(&odd, &beam_json, "", NULL, &out), -EINVAL);
+    CHECK_INT(convert(&odd, &beam_json, "x", NULL, &out), 0);
+    CHECK_INT(convert(&odd, &beam_json, "xx", NULL, &out), -BEAM_EKV_TRAILING);
+    CHECK_INT(convert(&beam_json, &odd, "1", NULL, &out), -EIO);
+    CHECK_UINT(out.len, 0);
+    beam_buffer_deinit(&out);
+}
+
+TEST(kv_that_is_no_document_is_refused_with_its_offset)
+{
+    uint64_t doc[] = {UINT64_C(8) | (uint64_t)BEAM_KV_LIST << 48, UINT64_C(77) << 48};
+    const struct beam_codec *to[] = {&beam_kv_codec, &beam_json, &beam_msgpack};
+    beam_buffer out;
+    beam_buffer_init(&out, 1000);
+    for (size_t i = 0; i < 3; i++) {
+        size_t where = SIZE_MAX;
+        CHECK_INT(beam_convert(&beam_kv_codec, to[i], doc, sizeof(doc), NULL, &out, &where),
+                  -BEAM_EKV_TYPE);
+        CHECK_UINT(where, 8);
+    }
+    beam_buffer_deinit(&out);
+}

@@ -1,0 +1,129 @@
+/* Decimal numbers, against strtod(3), which is exact. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kv/decimal.h"
+#include "tests/support/test.h"
+
+static uint64_t bits_of(double f)
+{
+    uint64_t bits;
+    memcpy(&bits, &f, sizeof(bits));
+    return bits;
+}
+
+static void check_as_strtod(const char *text)
+{
+    test_note("%s", text);
+    CHECK_UINT(bits_of(bm_decimal_to_double((const uint8_t *)text, strlen(text))),
+               bits_of(strtod(text, NULL)));
+}
+
+TEST(decimals_are_read_as_the_nearest_float)
+{
+    static const char *const edges[] = {
+        "0.0",
+        "-0.0",
+        "1e0",
+        "0e99999999999999999999",
+        "0.000e-5",
+        "9007199254740993.0",
+        "9007199254740992.5",
+        "9007199254740993.5",
+        "1e22",
+        "1e23",
+        "1e-22",
+        "8.5e22",
+        "4.9406564584124654e-324",
+        "2.4703282292062327e-324",
+        "2.4703282292062328e-324",
+        "2.2250738585072011e-308",
+        "2.2250738585072012e-308",
+        "2.2250738585072014e-308",
+        "1.7976931348623157e308",
+        "1.7976931348623158e308",
+        "1.7976931348623159e308",
+        "1e308",
+        "1e309",
+        "1e99999999999999999999999",
+        "1e-99999999999999999999999",
+        "123456789012345678901234567890e-10",
+        "0.5",
+        "0.25",
+        "0.125",
+        "4503599627370496.5",
+        "4503599627370497.5",
+        "1.00000000000000011102230246251565",
+        "1.00000000000000011102230246251566",
+        "6.9294956446009195e15",
+        "3.5844466002796428e+298",
+    };
+    for (size_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++)
+        check_as_strtod(edges[i]);
+}
+
+TEST(random_decimals_are_read_as_the_nearest_float)
+{
+    struct test_random random = test_random(0);
+    char text[80];
+    for (int i = 0; i < 200000; i++) {
+        uint64_t bits = test_random_next(&random);
+        double f;
+        memcpy(&f, &bits, sizeof(f));
+        if (!isfinite(f))
+            continue;
+        switch (i % 4) {
+        case 0: /* as many digits as there are in it, or fewer, or more */
+            snprintf(text, sizeof(text), "%.*e", (int)test_random_below(&random, 25), f);
+            break;
+        case 1: /* exactly between two floats, or beside */
+            f = (double)(int64_t)(bits >> 11);
+            snprintf(text, sizeof(text), "%.0f%se%d", f,
+                     test_random_below(&random, 2) ? ".5" : ".49999999999999999999",
+                     (int)test_random_below(&random, 3) * -1);
+            break;
+        case 2: /* few digits, any power */
+            snprintf(text, sizeof(text), "%de%d", (int)test_random_below(&random, 1000),
+                     (int)test_random_below(&random, 700) - 360);
+            break;
+        default:
+            snprintf(text, sizeof(text), "%llu.%llu",
+                     (unsigned long long)(bits >> test_random_below(&random, 64)),
+                     (unsigned long long)test_random_next(&random));
+        }
+        check_as_strtod(text);
+    }
+}
+
+/* The middle between two neighbours, in full: up to 767 digits decide, and what follows counts only as more. */
+TEST(decimals_of_any_length_are_read_as_the_nearest_float)
+{
+    struct test_random random = test_random(0);
+    static char text[4000];
+    for (int i = 0; i < 300; i++) {
+        uint64_t bits = test_random_next(&random) & ~(UINT64_C(1) << 63);
+        double f, next;
+        if (i % 2)
+            bits >>= 12 + test_random_below(&random, 50); /* subnormal */
+        memcpy(&f, &bits, sizeof(f));
+        bits++;
+        memcpy(&next, &bits, sizeof(next)); /* its neighbour */
+        if (!isfinite(f) || !isfinite(next))
+            continue;
+        long double middle = ((long double)f + (long double)next) / 2; /* exact: 64 bits hold it */
+        size_t len = (size_t)snprintf(text, 2000, "%.1100Le", middle);
+        check_as_strtod(text);
+        char *e = strchr(text, 'e');
+        size_t digits = (size_t)(e - text);
+        for (int tail = 0; tail < 2; tail++) { /* a little more, far behind; and a little less */
+            char changed[4000];
+            memcpy(changed, text, digits);
+            memset(changed + digits, '0', 500);
+            changed[digits + 500] = '1';
+            memcpy(changed + digits + 501, e, len - digits + 1);
+            check_as_strtod(changed);
+        }
+    }
+}
