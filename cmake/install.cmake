@@ -9,6 +9,9 @@ endif()
 install(DIRECTORY include/beam DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.h)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
+if(BEAM_XML)
+    set(pc_requires ", expat")
+endif()
 configure_file(cmake/beam.pc.in beam.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/beam.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

@@ -13,6 +13,7 @@
 #include "kv/entry.h"
 #include "kv/json.h"
 #include "kv/msgpack.h"
+#include "kv/xml.h"
 
 /* --- kv itself ---------------------------------------------------------------------------------- */
 
@@ -109,6 +110,44 @@ const struct beam_codec beam_msgpack = {
     .to_kv = msgpack_to_kv,
     .from_kv = msgpack_from_kv,
 };
+
+/* --- XML ---------------------------------------------------------------------------------------- */
+
+#ifdef BEAM_XML
+
+static int xml_to_kv(const struct beam_codec *codec, const void *in, size_t len,
+                     beam_kv_writer *out, size_t *ret_error_offset)
+{
+    return bm_xml_read((const uint8_t *)in, len, out, ret_error_offset);
+}
+
+static int xml_from_kv(const struct beam_codec *codec, const beam_kv_value *value, beam_buffer *out)
+{
+    return bm_xml_write(value, out);
+}
+
+static const struct beam_codec xml = {
+    .size = sizeof(struct beam_codec),
+    .number = BEAM_CODEC_XML,
+    .name = "xml",
+    .media_type = "application/xml",
+    .to_kv = xml_to_kv,
+    .from_kv = xml_from_kv,
+};
+
+const struct beam_codec *beam_xml(void)
+{
+    return &xml;
+}
+
+#else
+
+const struct beam_codec *beam_xml(void)
+{
+    return NULL;
+}
+
+#endif
 
 /* --- from one to another ------------------------------------------------------------------------ */
 

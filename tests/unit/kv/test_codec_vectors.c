@@ -88,10 +88,13 @@ TEST(codec_vectors_cut_short_are_refused)
             memcpy(block + 1, in, cut);
             beam_buffer_init(&out, SIZE_MAX);
             int r = beam_convert(codec, &beam_kv_codec, block + 1, cut, NULL, &out, &where);
-            bool space = codec != &beam_msgpack && strchr(" \n", in[len - 1]) && cut + 2 >= len;
+            /* what may stand behind a value */
+            bool space = codec == &beam_json
+                             ? strchr(" \n", in[len - 1]) && cut + 2 >= len
+                             : codec == beam_xml() && memmem(in, cut, "</kv>", 5) != NULL;
             CHECK(r < 0 || number || space);
             CHECK(r == 0 || where <= cut);
-            if (!number && !space)
+            if (!number && !space && codec != beam_xml()) /* expat has names of its own */
                 CHECK_INT(r, -BEAM_ECODEC_TRUNCATED);
             beam_buffer_deinit(&out);
             free(block);
@@ -103,7 +106,7 @@ TEST(codec_vectors_cut_short_are_refused)
 
 TEST(codec_vectors_cover_every_error_and_codec)
 {
-    static const char *const codecs[] = {"json", "msgpack"};
+    static const char *const codecs[] = {"json", "msgpack", "xml"};
     static const int errors[] = {BEAM_ECODEC_SYNTAX, BEAM_ECODEC_TRUNCATED, BEAM_ECODEC_UNSUPPORTED,
                                  BEAM_EKV_UTF8,      BEAM_EKV_DEPTH,        EEXIST};
     struct vectors vectors;

@@ -30,7 +30,8 @@ TEST(codecs_have_their_numbers_and_names)
         CHECK_UINT(codecs[i]->size, sizeof(struct beam_codec));
     }
     CHECK_UINT(beam_json_safe.number, BEAM_CODEC_JSON);
-    CHECK(!beam_xml() || beam_xml()->number == BEAM_CODEC_XML);
+    const char *ci = getenv("CI"); /* where expat may not be missing */
+    CHECK(beam_xml() ? beam_xml()->number == BEAM_CODEC_XML : !ci || strcmp(ci, "true") != 0);
 }
 
 TEST(documents_come_back_from_every_format)
