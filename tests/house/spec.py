@@ -102,6 +102,13 @@ for told, data in examples("kv.md"):
         check(kv.encode(value) == data, f"written, it is {kv.encode(value).hex(' ', 8)}")
         check(data.hex() in vectors("kv.json"), "tests/vectors/kv.json has no such document")
 
+with case("kv.md: the reader is complete in at most 25 lines"):
+    text = (ROOT / "docs/spec/kv.md").read_text()
+    reader = re.search(r"^    read\(.*\n(?:      .*\n)+", text, re.M).group()
+    check(reader.count("\n") <= 25, f"it has {reader.count(chr(10))}")
+    errors = set(re.findall(r"`KV_([A-Z0-9_]+)`", text[:text.index("## 2.")]))
+    check(set(re.findall(r"fail ([A-Z0-9_]+)", reader)) | {"TRAILING"} == errors, f"errors: {errors}")
+
 for told, data in examples("session.md"):
     with case("session.md: " + told):
         if "the header, then" in told:
