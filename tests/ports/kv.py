@@ -8,9 +8,9 @@ MAX_SIZE, MAX_DEPTH, MAX_KEY = 2**31 - 8, 32, 65535
 NAN = bytes.fromhex("000000000000f87f")
 
 class KvError(ValueError): "What is wrong with a document, by the specification's name."
-
 def check(good, error):
     if not good: raise KvError("KV_" + error)
+def utf8(text): return check(not any("\ud800" <= c < "\ue000" for c in text), "UTF8") or text.encode()
 
 def encode(value, key=b"", depth=1):
     check(depth <= MAX_DEPTH, "DEPTH")
@@ -19,14 +19,13 @@ def encode(value, key=b"", depth=1):
         check(-2**63 <= value < 2**64, "NUMBER")
         kind, data = UINT if value >= 2**63 else INT, (value % 2**64).to_bytes(8, "little")
     elif isinstance(value, float): kind, data = FLOAT, struct.pack("<d", value) if value == value else NAN
-    elif isinstance(value, str): kind, data = STR, value.encode()
+    elif isinstance(value, str): kind, data = STR, utf8(value)
     elif isinstance(value, (bytes, bytearray, memoryview)): kind, data = BYTES, bytes(value)
     elif isinstance(value, dict):
-        names = sorted((name.encode(), name) for name in value)
+        names = sorted((utf8(name), name) for name in value)
         kind, data = MAP, b"".join(encode(value[name], raw, depth + 1) for raw, name in names)
     else: kind, data = LIST, b"".join(encode(inner, b"", depth + 1) for inner in value)
-    check(len(key) <= MAX_KEY, "KEY")
-    check(len(data) + len(key) <= MAX_SIZE - 8, "TOO_LARGE")
+    check(len(key) <= MAX_KEY and len(data) + len(key) <= MAX_SIZE - 8, "TOO_LARGE")
     return struct.pack("<IHBB", len(data), len(key), kind, 0) + data + key + bytes(-len(data + key) % 8)
 
 def decode(data):
