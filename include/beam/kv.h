@@ -111,6 +111,41 @@ BEAM_EXPORT void beam_kv_iter_init(beam_kv_iter *iter, const beam_kv_value *cont
  * every later call). ret_key may be NULL; in a list the key is empty. */
 BEAM_EXPORT int beam_kv_iter_next(beam_kv_iter *iter, beam_str *ret_key, beam_kv_value *ret_value);
 
+/* An index over a large map or list: where each entry lies, in memory of the caller. It makes look-ups by
+ * halves, scans from any key on, and access by number; below some dozen entries beam_kv_find is faster.
+ *
+ *     r = beam_kv_index_build(&map, offsets, cap, &index);                  // once
+ *     r = beam_kv_index_find(&index, key, &value);
+ *     for (beam_kv_index_lower_bound(&index, prefix, &n);                   // all keys that begin so
+ *          beam_kv_index_at(&index, n, &key, &value) == 0 && begins_with(key, prefix); n++)
+ *
+ * Offsets from elsewhere may be put into the struct by hand, and nothing is checked then: an index
+ * whose offsets are wrong, in number or in place, gives wrong answers or an error, but nothing is read
+ * outside of the map or list and the offsets. */
+typedef struct beam_kv_index {
+    beam_kv_value container; /* the map or list, whose bytes are borrowed */
+    const uint32_t *offsets; /* of each entry, in order, from the start of the first: borrowed */
+    size_t count;
+} beam_kv_index;
+
+/* One pass over the headers of the entries. Borrows both. Returns 0; -EINVAL: not a map or list; -ENOSPC:
+ * there are more than cap entries, ret_index->count of them, and the index is of no use; -BEAM_EKV_… on
+ * bytes that were not checked. cap may be 0 (and offsets NULL); len / 8 of them are always enough. */
+BEAM_EXPORT int beam_kv_index_build(const beam_kv_value *container, uint32_t *offsets, size_t cap,
+                                    beam_kv_index *ret_index);
+
+/* The value under a key. Returns 0; -ENOENT: no such key; -EINVAL: not a map. O(log n). */
+BEAM_EXPORT int beam_kv_index_find(const beam_kv_index *index, beam_str key,
+                                   beam_kv_value *ret_value);
+
+/* The number of the first entry whose key is not below this one; the count, if there is none. Returns 0;
+ * -EINVAL: not a map. O(log n). */
+BEAM_EXPORT int beam_kv_index_lower_bound(const beam_kv_index *index, beam_str key, size_t *ret_n);
+
+/* Entry n of the map or list, from 0. ret_key may be NULL. Returns 0; -ENOENT: there are no more. */
+BEAM_EXPORT int beam_kv_index_at(const beam_kv_index *index, size_t n, beam_str *ret_key,
+                                 beam_kv_value *ret_value);
+
 /* A value as the C type wanted. Numbers are taken from INT, UINT or FLOAT where nothing is lost
  * (K13; -0.0 is 0). Returns 0; -EINVAL: the value is of another kind; -ERANGE: a number, but not
  * exactly one of the type wanted. */
