@@ -90,7 +90,13 @@ enum beam_code {
     X(CODEC_TRUNCATED, 4225, "codec: the bytes end too early")                                     \
     X(CODEC_UNSUPPORTED, 4226, "codec: a value that has no form there")                            \
     X(CODEC_TOO_LARGE, 4227, "codec: the result is over its limit")                                \
-    X(CODEC_UNKNOWN, 4228, "codec: there is no such codec here")
+    X(CODEC_UNKNOWN, 4228, "codec: there is no such codec here")                                   \
+    X(KV_RECORD, 4256, "kv: not a record")                                                         \
+    X(KV_SUM, 4257, "kv: record with a wrong sum")                                                 \
+    X(KV_SEQUENCE, 4258, "kv: record does not follow the one before it")                           \
+    X(KV_FORMAT, 4259, "kv: not a kv file, or of a newer format")                                  \
+    X(KV_CORRUPT, 4260, "kv: file is damaged where it had been whole")                             \
+    X(KV_LOCKED, 4261, "kv: file has another writer")
 
 enum beam_error {
 #define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,
