@@ -1,4 +1,6 @@
 /* XXH3-64, the only hash of the format. xxHash is compiled into this file and seen by no other. */
+#include "kv/digest.h"
+
 #include <beam/kv.h>
 
 #include "base/assert.h"
@@ -12,6 +14,11 @@ _Static_assert(_Alignof(XXH3_state_t) <= _Alignof(beam_xxh3_state), "and too lit
 uint64_t beam_xxh3(const void *data, size_t len)
 {
     return XXH3_64bits(data, len);
+}
+
+uint64_t bm_xxh3_seeded(const void *data, size_t len, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(data, len, seed);
 }
 
 uint64_t beam_kv_digest(const void *doc, size_t len)

@@ -69,8 +69,7 @@ struct bm_log_options {
 struct bm_log_found {
     uint64_t epoch;
     uint64_t rev;        /* of the last record */
-    uint64_t base_rev;   /* of the head */
-    uint64_t oldest_rev; /* the first revision whose delta is in the file, or rev + 1 */
+    uint64_t base_rev;   /* of the head: all deltas above it are in the file */
     uint64_t records;    /* heads and marks included */
     uint64_t file_len;   /* where the next record goes */
     uint64_t cut_offset; /* a torn tail began here, */

@@ -12,12 +12,9 @@ struct bm_scan {
     uint64_t base_rev;    /* of the head */
     uint64_t rev;         /* of the last record */
     uint64_t durable_rev; /* of the last mark */
-    uint64_t
-        oldest_rev;    /* of the first delta that is there, or rev + 1: a follower that has seen one
-                             less can go on from deltas alone */
-    uint64_t offset;   /* of the next record */
-    uint64_t mark_end; /* offset behind the last mark, or behind the head */
-    uint64_t live_end; /* offset behind `live`; 0: not complete */
+    uint64_t offset;      /* of the next record */
+    uint64_t mark_end;    /* offset behind the last mark, or behind the head */
+    uint64_t live_end;    /* offset behind `live`; 0: not complete */
     uint64_t records;
     bool early;  /* others may know of revisions that never were durable */
     bool closed; /* the last record says that its writer has ended */
