@@ -30,7 +30,6 @@ struct bm_log;
 #define BM_LOG_RECORD_LEN_MAX ((size_t)(16 << 20) + 4096) /* ours: a message's body, and its key */
 #define BM_LOG_INTERVAL_NS ((uint64_t)10000000) /* ours: 10 ms between two syncs of BATCH */
 #define BM_LOG_IDLE_NS ((uint64_t)1000000000)   /* ours: a mark follows a second without writes */
-#define BM_LOG_PATH_LEN_MAX 4095u               /* kernel PATH_MAX, without its NUL */
 
 /* When the waits of a group are told, and so what an acknowledgement is worth:
  *

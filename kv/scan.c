@@ -29,7 +29,7 @@ static void pass(struct bm_scan *scan, const struct bm_record *record)
     scan->closed = false;
     switch (record->kind) {
     case BM_RECORD_LIVE:
-        scan->live_end = scan->mark_end = scan->offset;
+        scan->live_end = scan->durable_end = scan->offset; /* synced before it got its name */
         scan->durable_rev = record->rev;
         break;
     case BM_RECORD_DELTA:
@@ -38,7 +38,8 @@ static void pass(struct bm_scan *scan, const struct bm_record *record)
     case BM_RECORD_MARK:
     case BM_RECORD_EARLY:
     case BM_RECORD_CLOSED:
-        scan->mark_end = scan->offset;
+        if (record->rev == scan->rev)
+            scan->durable_end = scan->offset;
         scan->durable_rev = record->rev;
         scan->closed = record->kind == BM_RECORD_CLOSED;
         if (record->kind != BM_RECORD_MARK)
@@ -63,7 +64,6 @@ static int pass_head(struct bm_scan *scan, const uint8_t *bytes, uint64_t left,
                              .rev = head.base_rev,
                              .durable_rev = head.base_rev,
                              .offset = BM_RECORD_HEAD_LEN,
-                             .mark_end = BM_RECORD_HEAD_LEN,
                              .records = 1};
     *ret = (struct bm_record){.kind = BM_RECORD_HEAD,
                               .rev = head.base_rev,

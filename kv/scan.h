@@ -13,7 +13,7 @@ struct bm_scan {
     uint64_t rev;         /* of the last record */
     uint64_t durable_rev; /* of the last mark */
     uint64_t offset;      /* of the next record */
-    uint64_t mark_end;    /* offset behind the last mark, or behind the head */
+    uint64_t durable_end; /* all before this offset is durable */
     uint64_t live_end;    /* offset behind `live`; 0: not complete */
     uint64_t records;
     bool early;  /* others may know of revisions that never were durable */

@@ -1,0 +1,56 @@
+/* The file of a log in its directory: found or made, locked, grown, and put in the place of another.
+ * Everything here blocks. Integers: 0, else -errno or -BEAM_EKV_…. */
+#ifndef BM_LOG_FILE_H
+#define BM_LOG_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bm_account;
+
+/* Where the file is. The directory stays open, so that a rename means the same one later. */
+struct bm_log_place {
+    int dir_fd;
+    char *name;     /* in the directory */
+    char *new_name; /* the same with ".new" */
+    size_t name_len;
+};
+
+int bm_log_place_init(struct bm_log_place *place, const char *path, struct bm_account *account);
+void bm_log_place_deinit(struct bm_log_place *place, struct bm_account *account);
+
+/* Opens the file for writing, locked, and sees to it that the name still means it (R13). -ENOENT: there
+ * is none; -BEAM_EKV_LOCKED; -BEAM_EKV_FORMAT: no regular file. */
+int bm_log_place_open(const struct bm_log_place *place, int *ret_fd);
+
+/* Opens it for reading, without a lock. */
+int bm_log_place_open_read(const struct bm_log_place *place, int *ret_fd);
+
+/* Makes an empty, locked ".new" for a file that is there: the caller has the lock of that. */
+int bm_log_place_make_new(const struct bm_log_place *place, int *ret_fd);
+
+/* The same where there is no file yet. > 0: somebody else has made one meanwhile, or is just making it:
+ * look again. */
+int bm_log_place_make_first(const struct bm_log_place *place, int *ret_fd);
+
+/* Puts ".new" in the place of the file, and syncs the directory. `first`: never over another. */
+int bm_log_place_rename(const struct bm_log_place *place, bool first);
+
+void bm_log_place_remove_new(const struct bm_log_place *place);
+
+/* Has the disk set room aside for [from, to), in steps; less than a step, if that is all there is.
+ * *allocated, up to where there is room, moves on; it becomes UINT64_MAX where the file system cannot do
+ * that, and only writing will tell. */
+int bm_log_file_extend(int fd, uint64_t from, uint64_t to, uint64_t step, uint64_t *allocated);
+
+/* All of it, whatever the kernel takes at once. */
+int bm_log_file_write(int fd, const void *bytes, size_t len, uint64_t offset);
+
+/* Less than len only at the end of the file. */
+int bm_log_file_read(int fd, void *bytes, size_t len, uint64_t offset, size_t *ret_len);
+
+/* fdatasync(2), once: what it says is final. */
+int bm_log_file_sync(int fd);
+
+#endif
