@@ -152,9 +152,16 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
         sqe->addr = 0;
         sqe->fsync_flags = op->flags & 1 ? IORING_FSYNC_DATASYNC : 0;
         break;
+    case BM_OP_RENAME:
+        sqe->opcode = IORING_OP_RENAMEAT;
+        sqe->len = (uint32_t)op->fd;
+        sqe->off = op->offset;
+        break;
     default:
         bm_assert_failed("a known kind of op", __FILE__, __LINE__);
     }
+    if (op->linked)
+        sqe->flags |= IOSQE_IO_LINK;
 }
 
 static void fill_cancel(struct io_uring_sqe *sqe, uint64_t user_data)
@@ -215,6 +222,7 @@ bool bm_ops_submit(struct bm_reactor *reactor)
     if (!submit_wake(reactor))
         return false;
     struct bm_list *node;
+    struct bm_op *before = NULL;
     while ((node = bm_list_front(&reactor->queued))) {
         struct bm_op *op = bm_list_entry(node, struct bm_op, node);
         if (reactor->ending && op->state == BM_OP_QUEUED && !gives_back(op)) {
@@ -222,12 +230,16 @@ bool bm_ops_submit(struct bm_reactor *reactor)
             continue;
         }
         /* A chain is submitted whole, or it is none. */
-        if (op->close_count > 0 && bm_kernel_room(reactor->kernel) < 1u + op->close_count &&
+        unsigned chain_len = 1u + op->close_count + op->linked;
+        if (chain_len > 1 && bm_kernel_room(reactor->kernel) < chain_len &&
             bm_kernel_queued(reactor->kernel) > 0)
             return false;
         struct io_uring_sqe *sqe = bm_kernel_sqe(reactor->kernel);
-        if (!sqe)
+        if (!sqe) {
+            if (before)
+                before->linked = false; /* to nothing */
             return false;
+        }
         bm_list_unlink(node);
         bm_list_push_back(op->quiet ? &reactor->quiet : &reactor->running, node);
         if (op->state == BM_OP_CANCELLING) {
@@ -237,6 +249,7 @@ bool bm_ops_submit(struct bm_reactor *reactor)
             op->state = BM_OP_INFLIGHT;
             op->closes_linked = op->close_count > 0 && link_closes(reactor, sqe, op);
         }
+        before = op;
     }
     return bm_list_empty(&reactor->ended);
 }

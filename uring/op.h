@@ -40,6 +40,7 @@ enum bm_op_kind {
     BM_OP_CLOSE,             /* fd */
     BM_OP_SHUTDOWN,          /* fd, flags = SHUT_* */
     BM_OP_FSYNC,             /* fd, flags: 1 = data only */
+    BM_OP_RENAME, /* fd = directory of both, addr = old name, offset = address of the new */
 };
 
 enum bm_op_state {
@@ -60,6 +61,10 @@ enum bm_op_state {
  * *close_fds* are the sender's copies of the descriptors it passes on. They are closed in the kernel by
  * the same submission, behind the send and only if that succeeded. If closes_linked is false in the
  * callback (there was no room for the submissions) they are still the caller's to close. */
+/* Any op may be *linked*: the one that is started right behind it, before any other, is submitted in the
+ * same batch and runs when this one has succeeded; if it fails, or moves fewer bytes than asked for, the
+ * other ends with -ECANCELED. Who cancels the first cancels the second too. Where the kernel has taken a batch
+ * only in part, nobody knows whether it has cut the link: `linked` is false in the callbacks then. */
 struct bm_op {
     bm_op_fn *fn;
     struct bm_list node; /* the reactor's: the one list of it that the op is on */
@@ -67,6 +72,7 @@ struct bm_op {
     uint8_t state;       /* enum bm_op_state; the reactor's */
     uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
     bool quiet;          /* SENDMSG, SEND */
+    bool linked;         /* not with close_fds */
     bool hurried;        /* quiet, and somebody waits for its end; the reactor's */
     int fd;
     uint32_t len;

@@ -330,13 +330,23 @@ enum bm_look bm_reactor_look(struct bm_reactor *reactor)
 }
 
 /* Submissions are never lost: what an enter did not take stays queued for the next one. */
+/* A link does not reach from one enter into the next. */
+static void distrust_links(struct bm_reactor *reactor)
+{
+    for (struct bm_list *node = reactor->running.next; node != &reactor->running; node = node->next)
+        bm_list_entry(node, struct bm_op, node)->linked = false;
+}
+
 void bm_reactor_entered(struct bm_reactor *reactor, unsigned queued, int r)
 {
     bm_assert(r >= 0 || r == -ETIME || r == -EINTR || r == -EAGAIN || r == -EBUSY || r == -ENOMEM);
+    unsigned left = bm_kernel_queued(reactor->kernel);
     reactor->stats.enters++;
-    reactor->stats.sqes += queued - bm_kernel_queued(reactor->kernel);
-    if (bm_kernel_queued(reactor->kernel) == 0)
+    reactor->stats.sqes += queued - left;
+    if (left == 0)
         bm_completions_taken(reactor);
+    else if (left < queued)
+        distrust_links(reactor);
     reactor->unclocked = BM_TURNS_UNCLOCKED;
 }
 

@@ -47,6 +47,7 @@ static uint32_t features_missing;
 static bool no_room;    /* no submission is to be had */
 static int enter_error; /* of the next enters_failing enters */
 static int enters_failing;
+static unsigned takes_only;      /* submissions of the next enter, unless 0 */
 static bool marking;             /* each enter leaves the mark of deferred work */
 static struct test_random *luck; /* each enter fails by chance, and each submission */
 
@@ -98,11 +99,23 @@ int bm_kernel_submit(struct bm_kernel *kernel)
     return r < 0 ? r : real_submit(kernel);
 }
 
+/* The others stay in the queue, as where the kernel has no memory for them. */
+static int poll_partly(struct bm_kernel *kernel)
+{
+    unsigned queued = kernel->ring.sq.sqe_tail - kernel->ring.sq.sqe_head,
+             kept = queued > takes_only ? queued - takes_only : 0;
+    takes_only = 0;
+    kernel->ring.sq.sqe_tail -= kept;
+    int r = real_poll(kernel);
+    kernel->ring.sq.sqe_tail += kept;
+    return r;
+}
+
 int bm_kernel_poll(struct bm_kernel *kernel)
 {
     int r = enter_fails();
     if (r >= 0)
-        r = real_poll(kernel);
+        r = takes_only > 0 ? poll_partly(kernel) : real_poll(kernel);
     leave_mark(kernel);
     return r;
 }
@@ -140,6 +153,32 @@ TEST(kernel_enter_that_fails_loses_no_op)
         CHECK_INT(enters_failing, 0);
         rig_close(&rig);
     }
+}
+
+/* One enter takes a pair, another cuts one in two. */
+TEST(kernel_that_takes_a_part_of_a_batch_is_trusted_with_no_link_in_it)
+{
+    rig_open(&rig);
+    for (unsigned takes = 0; takes <= 3; takes++) {
+        struct probe first, second;
+        test_note("the kernel takes %u at first", takes);
+        probe_init(&first, BM_OP_NOP);
+        first.op.linked = true;
+        probe_init(&second, BM_OP_NOP);
+        bm_op_start(rig.reactor, &first.op);
+        bm_op_start(rig.reactor, &second.op);
+        bm_reactor_turn(rig.reactor); /* the eventfd's read is out of the way from now on */
+        rig_settle(&rig);
+        CHECK(first.op.linked);
+        bm_op_start(rig.reactor, &first.op);
+        bm_op_start(rig.reactor, &second.op);
+        takes_only = takes;
+        rig_settle(&rig);
+        CHECK_INT(first.op.linked, takes != 1);
+        CHECK_INT(second.res, 0);
+    }
+    takes_only = 0;
+    rig_close(&rig);
 }
 
 TEST(kernel_that_has_not_taken_a_quiet_send_has_not_sent_it)

@@ -204,6 +204,110 @@ TEST(op_write_and_read_a_file_at_offsets)
     rig_close(&rig);
 }
 
+/* Starts both, the second linked behind the first, and runs until both have ended. */
+static void run_linked(struct probe *first, struct probe *second)
+{
+    first->op.linked = true;
+    bm_op_start(rig.reactor, &first->op);
+    bm_op_start(rig.reactor, &second->op);
+    rig_settle(&rig);
+    CHECK_INT(first->calls, 1);
+    CHECK_INT(second->calls, 1);
+}
+
+TEST(op_that_is_linked_runs_when_the_one_before_has_succeeded_whole)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/file", test_tmpdir());
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), pipe_fds[2];
+    struct probe first, syncing;
+    rig_open(&rig);
+    probe_init(&first, BM_OP_WRITE);
+    first.op.fd = fd;
+    first.op.addr = "0123456789";
+    first.op.len = 10;
+    probe_init(&syncing, BM_OP_FSYNC);
+    syncing.op.fd = fd;
+    run_linked(&first, &syncing);
+    CHECK_INT(first.res, 10);
+    CHECK_INT(syncing.res, 0);
+
+    probe_init(&first, BM_OP_WRITE);
+    first.op.fd = 1 << 20; /* not open */
+    first.op.addr = "0123456789";
+    first.op.len = 10;
+    probe_init(&syncing, BM_OP_FSYNC);
+    syncing.op.fd = fd;
+    run_linked(&first, &syncing);
+    CHECK_INT(first.res, -EBADF);
+    CHECK_INT(syncing.res, -ECANCELED);
+
+    /* a pipe takes less than this at once, when nobody reads */
+    static char much[1 << 20];
+    REQUIRE_INT(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
+    probe_init(&first, BM_OP_WRITE);
+    first.op.fd = pipe_fds[1];
+    first.op.addr = much;
+    first.op.len = sizeof(much);
+    first.op.offset = UINT64_MAX;
+    probe_init(&syncing, BM_OP_FSYNC);
+    syncing.op.fd = fd;
+    run_linked(&first, &syncing);
+    CHECK(first.res > 0 && first.res < (int)sizeof(much));
+    CHECK_INT(syncing.res, -ECANCELED);
+    close_pair(pipe_fds);
+    close(fd);
+    rig_close(&rig);
+}
+
+TEST(op_links_of_more_than_a_queue_of_submissions_all_hold)
+{
+    enum { PAIRS = 500 };
+    static struct probe first[PAIRS], second[PAIRS];
+    rig_open(&rig);
+    for (int i = 0; i < PAIRS; i++) {
+        probe_init(&first[i], i % 2 ? BM_OP_NOP : BM_OP_FSYNC);
+        first[i].op.fd = 1 << 20; /* not open: the even ones fail */
+        first[i].op.linked = true;
+        probe_init(&second[i], BM_OP_NOP);
+        bm_op_start(rig.reactor, &first[i].op);
+        bm_op_start(rig.reactor, &second[i].op);
+    }
+    rig_settle(&rig);
+    for (int i = 0; i < PAIRS; i++) {
+        test_note("pair %d", i);
+        CHECK_INT(first[i].res, i % 2 ? 0 : -EBADF);
+        CHECK_INT(second[i].res, i % 2 ? 0 : -ECANCELED);
+    }
+    rig_close(&rig);
+}
+
+TEST(op_rename_puts_a_file_in_the_place_of_another)
+{
+    char path[256], in[8] = {0};
+    const char *dir = test_tmpdir();
+    int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = openat(dir_fd, "new", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK_INT(write(fd, "new", 3), 3);
+    close(fd);
+    close(openat(dir_fd, "old", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+
+    struct probe renaming;
+    rig_open(&rig);
+    probe_init(&renaming, BM_OP_RENAME);
+    renaming.op.fd = dir_fd;
+    renaming.op.addr = "new";
+    renaming.op.offset = (uint64_t)(uintptr_t) "old";
+    CHECK_INT(probe_run(&rig, &renaming), 0);
+    CHECK_INT(probe_run(&rig, &renaming), -ENOENT);
+    snprintf(path, sizeof(path), "%s/old", dir);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK_INT(read(fd, in, sizeof(in)), 3);
+    close(fd);
+    close(dir_fd);
+    rig_close(&rig);
+}
+
 TEST(op_read_from_a_pipe_waits_at_the_current_position)
 {
     int fds[2];
