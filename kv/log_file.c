@@ -136,16 +136,36 @@ int bm_log_place_open(const struct bm_log_place *place, int *ret_fd)
     return -BEAM_EKV_LOCKED;
 }
 
+int bm_log_place_means(const struct bm_log_place *place, int fd)
+{
+    return is_named(place, place->name, fd);
+}
+
 int bm_log_place_open_read(const struct bm_log_place *place, int *ret_fd)
 {
     return open_regular(place, place->name, O_RDONLY, ret_fd);
 }
 
-int bm_log_place_make_new(const struct bm_log_place *place, int *ret_fd)
+int bm_log_place_make_new(const struct bm_log_place *place, int old_fd, int *ret_fd)
 {
+    struct stat st;
+    int fd;
+    if (fstat(old_fd, &st) < 0)
+        return -errno;
     bm_log_place_remove_new(place);
-    int r = open_locked(place, place->new_name, O_RDWR | O_CREAT | O_EXCL, ret_fd);
-    return r == 0 ? -BEAM_EKV_LOCKED : r < 0 ? r : 0;
+    int r = open_locked(place, place->new_name, O_RDWR | O_CREAT | O_EXCL, &fd);
+    if (r <= 0)
+        return r < 0 ? r : -BEAM_EKV_LOCKED;
+    /* the owner first: a change of it may take bits of the mode away */
+    if ((fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM) ||
+        fchmod(fd, st.st_mode & 0777) < 0) {
+        r = -errno;
+        bm_log_place_remove_new(place);
+        close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
 }
 
 int bm_log_place_make_first(const struct bm_log_place *place, int *ret_fd)

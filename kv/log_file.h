@@ -27,8 +27,9 @@ int bm_log_place_open(const struct bm_log_place *place, int *ret_fd);
 /* Opens it for reading, without a lock. */
 int bm_log_place_open_read(const struct bm_log_place *place, int *ret_fd);
 
-/* Makes an empty, locked ".new" for a file that is there: the caller has the lock of that. */
-int bm_log_place_make_new(const struct bm_log_place *place, int *ret_fd);
+/* Makes an empty, locked ".new" for a file that is there, with its mode and as far as that is possible its
+ * owner; the caller has the lock of that. */
+int bm_log_place_make_new(const struct bm_log_place *place, int old_fd, int *ret_fd);
 
 /* The same where there is no file yet. > 0: somebody else has made one meanwhile, or is just making it:
  * look again. */
@@ -36,6 +37,9 @@ int bm_log_place_make_first(const struct bm_log_place *place, int *ret_fd);
 
 /* Puts ".new" in the place of the file, and syncs the directory. `first`: never over another. */
 int bm_log_place_rename(const struct bm_log_place *place, bool first);
+
+/* Whether the name means this open file: 1, 0, or an error. */
+int bm_log_place_means(const struct bm_log_place *place, int fd);
 
 void bm_log_place_remove_new(const struct bm_log_place *place);
 

@@ -202,7 +202,7 @@ static int copy_all(struct copy *copy, int from_fd, const struct bm_scan *scan)
     return r;
 }
 
-static uint64_t draw_epoch(void)
+uint64_t bm_recovery_draw_epoch(void)
 {
     uint64_t epoch;
     do
@@ -215,8 +215,8 @@ int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recov
                       struct bm_account *account)
 {
     struct bm_scan *scan = &recovery->scan;
-    struct copy copy = {.fd = -1, .account = account, .epoch = draw_epoch()};
-    int r = bm_log_place_make_new(place, &copy.fd);
+    struct copy copy = {.fd = -1, .account = account, .epoch = bm_recovery_draw_epoch()};
+    int r = bm_log_place_make_new(place, *fd, &copy.fd);
     if (r == 0)
         r = copy_all(&copy, *fd, scan);
     if (r == 0)

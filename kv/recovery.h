@@ -34,6 +34,9 @@ int bm_recovery_settle(int fd, const struct bm_recovery *recovery, struct bm_acc
 int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recovery *recovery,
                       struct bm_account *account);
 
+/* A number that no file has had, as far as chance goes; never 0. */
+uint64_t bm_recovery_draw_epoch(void);
+
 /* What is found, as the caller of log.h is told it. `path` may be NULL. */
 void bm_recovery_tell(const struct bm_recovery *recovery, const char *path, int error,
                       struct bm_log_found *ret);
