@@ -84,6 +84,7 @@ int bm_recovery_judge(struct bm_window *window, struct bm_recovery *recovery)
     if (!may_be_torn(recovery->stop) || scan->live_end == 0)
         return -BEAM_EKV_CORRUPT;
 
+    recovery->tail_offset = scan->offset;
     for (uint64_t offset = scan->offset; offset < window->file_len;) {
         const uint8_t *bytes;
         uint64_t left;
@@ -267,7 +268,7 @@ void bm_recovery_tell(const struct bm_recovery *recovery, const char *path, int 
     ret->base_rev = scan->base_rev;
     ret->records = scan->records;
     ret->file_len = scan->offset;
-    ret->cut_offset = recovery->tail_len > 0 ? scan->offset : 0;
+    ret->cut_offset = recovery->tail_len > 0 ? recovery->tail_offset : 0;
     ret->cut_len = recovery->tail_len;
     ret->clean = error == 0 && scan->closed && recovery->tail_len == 0;
     if (error == -BEAM_EKV_CORRUPT) {
@@ -279,7 +280,7 @@ void bm_recovery_tell(const struct bm_recovery *recovery, const char *path, int 
         snprintf(text, sizeof(text),
                  "a torn tail of %" PRIu64 " bytes was cut at offset %" PRIu64
                  ", behind revision %" PRIu64,
-                 recovery->tail_len, scan->offset, scan->rev);
+                 recovery->tail_len, recovery->tail_offset, scan->rev);
     } else if (recovery->stop < 0) {
         snprintf(text, sizeof(text), "no record at offset %" PRIu64 ": %s", scan->offset,
                  beam_strerror(recovery->stop));

@@ -10,8 +10,9 @@ struct bm_log_place;
 
 struct bm_recovery {
     struct bm_scan scan;
-    int stop;          /* why no further record: of bm_scan_next(), 0: a word of zeros or the end */
-    uint64_t tail_len; /* from there to the last byte that is not zero */
+    int stop; /* why no further record: of bm_scan_next(), 0: a word of zeros or the end */
+    uint64_t tail_offset; /* there, in the file that was read, */
+    uint64_t tail_len;    /* and from there to the last byte that is not zero */
 };
 
 /* Follows the records to where none is. 0 with all of *ret but tail_len; an error: of reading, memory, or
