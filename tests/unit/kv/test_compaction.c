@@ -1,0 +1,519 @@
+/* Compaction while the log serves: R18. */
+#include "kv/log_inner.h"
+#include "tests/unit/kv/log_rig.h"
+#include "uring/completion.h"
+
+static struct log_rig rig;
+static char new_path[600];
+
+static void open_rig(void)
+{
+    log_rig_init(&rig);
+    snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+    log_rig_open(&rig);
+}
+
+static void put_many(int from, int to)
+{
+    struct told told;
+    for (int i = from; i < to; i++) {
+        struct body body = {.len = 0};
+        char key[16];
+        snprintf(key, sizeof(key), "k%04d", i);
+        body_put(&body, key, i);
+        REQUIRE_INT(log_rig_append(&rig, &body, i + 1 == to ? &told : NULL, NULL), 0);
+    }
+    log_rig_until(&rig, &told.calls);
+}
+
+/* The file says what the model says. */
+static void check_file(void)
+{
+    struct log_rig other = {.map = {0}};
+    struct bm_log_found found;
+    CHECK_INT(bm_log_read_file(rig.path, log_rig_apply, &other, &found), 0);
+    CHECK_UINT(found.rev, bm_log_state(rig.log).rev);
+    CHECK(map_model_same(&other.map, &rig.map));
+    map_model_deinit(&other.map);
+}
+
+TEST(compaction_leaves_the_state_and_no_history)
+{
+    struct told told;
+    open_rig();
+    uint64_t epoch = rig.found.epoch;
+    put_many(0, 50);
+    for (int round = 0; round < 20; round++)
+        put_many(0, 50);
+    uint64_t before = bm_log_state(rig.log).file_len;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    CHECK_INT(log_rig_start_compaction(&rig, &told), -EBUSY);
+    CHECK(bm_log_state(rig.log).compacting);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    CHECK(!bm_log_state(rig.log).compacting);
+    CHECK(bm_log_state(rig.log).file_len * 10 < before);
+    CHECK_UINT(bm_log_state(rig.log).file_len, bm_log_state(rig.log).snapshot_len);
+    CHECK_UINT(bm_log_state(rig.log).base_rev, 1050);
+    CHECK(!file_exists(new_path));
+    check_file();
+    put_many(0, 3);
+    check_file();
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_open(&rig);
+    CHECK_UINT(rig.found.rev, 1053);
+    CHECK_UINT(rig.found.base_rev, 1050);
+    CHECK_UINT(rig.found.epoch, epoch);
+    CHECK_UINT(rig.map.len, 50);
+    log_rig_deinit(&rig);
+}
+
+TEST(compaction_of_nothing_and_of_what_was_just_compacted)
+{
+    struct told told;
+    open_rig();
+    for (int i = 0; i < 3; i++) {
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        CHECK_INT(told.res, 0);
+        CHECK_UINT(bm_log_state(rig.log).file_len, 96);
+    }
+    put_many(0, 1);
+    check_file();
+    log_rig_deinit(&rig);
+}
+
+/* Transactions of all kinds between any two parts. */
+static void append_random(struct test_random *random, struct told *told)
+{
+    struct body body = {.len = 0};
+    for (int i = 0; i < 40; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "k%04d", i);
+        if (test_random_below(random, 8) > 0)
+            continue;
+        if (test_random_below(random, 3) == 0)
+            body_del(&body, key);
+        else
+            body_put(&body, key, (int64_t)test_random_below(random, 1000));
+    }
+    told_init(told);
+    if (log_rig_append(&rig, &body, told, NULL) < 0)
+        told->calls = 1;
+}
+
+TEST(compaction_is_right_whatever_is_appended_meanwhile)
+{
+    enum { SEEDS = 60, APPENDS = 200 };
+    static struct told told[APPENDS];
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct test_random random = test_random(seed);
+        struct told compacted;
+        int appended = 0;
+        test_note("seed %llu", (unsigned long long)seed);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%llu.kv", test_tmpdir(), (unsigned long long)seed);
+        rig.options.policy = (enum bm_log_policy)(seed % 3);
+        rig.part_len = 1 + test_random_below(&random, 4);
+        log_rig_open(&rig);
+        while (appended < 30)
+            append_random(&random, &told[appended++]);
+        if (test_random_below(&random, 2))
+            log_rig_until(&rig, &told[appended - 1].calls);
+        REQUIRE_INT(log_rig_start_compaction(&rig, &compacted), 0);
+        while (compacted.calls == 0 && appended < APPENDS - 1) {
+            bm_reactor_turn(rig.rig.reactor);
+            if (test_random_below(&random, 3) == 0)
+                append_random(&random, &told[appended++]);
+        }
+        if (compacted.calls == 0)
+            log_rig_until(&rig, &compacted.calls);
+        CHECK_INT(compacted.res, 0);
+        append_random(&random, &told[appended++]);
+        if (told[appended - 1].calls == 0)
+            log_rig_until(&rig, &told[appended - 1].calls);
+        check_file();
+        for (int i = 0; i < appended; i++)
+            CHECK_INT(told[i].calls, 1);
+        struct map_model before = rig.map;
+        rig.map = (struct map_model){0};
+        uint64_t rev = bm_log_state(rig.log).rev;
+        if (seed % 2)
+            CHECK_INT(log_rig_close(&rig), 0);
+        else
+            log_rig_drop(&rig);
+        log_rig_open(&rig);
+        CHECK_UINT(rig.found.rev, rev);
+        CHECK(map_model_same(&rig.map, &before));
+        map_model_deinit(&before);
+        log_rig_deinit(&rig);
+    }
+}
+
+/* A source that is behind: its state has no more than what was told as durable. */
+struct behind {
+    struct log_rig shown; /* only its map and its parts */
+    uint64_t rev;
+};
+
+static struct behind behind;
+
+static int next_behind(struct bm_log_source *source, size_t len_max, const void **ret_entries,
+                       size_t *ret_len, uint64_t *ret_rev)
+{
+    struct log_rig *shown = bm_container_of(source, struct log_rig, source);
+    shown->log = rig.log;
+    int r = log_rig_next_part(source, len_max, ret_entries, ret_len, ret_rev);
+    *ret_rev = behind.rev;
+    return r;
+}
+
+struct later {
+    struct bm_log_wait wait;
+    struct body body;
+};
+
+static void apply_later(struct bm_log_wait *wait, int res)
+{
+    struct later *later = bm_container_of(wait, struct later, wait);
+    CHECK_INT(res, 0);
+    map_model_change(&behind.shown.map, later->body.bytes, later->body.len);
+    behind.rev = wait->rev;
+}
+
+TEST(compaction_is_right_for_an_owner_who_shows_only_what_was_acknowledged)
+{
+    enum { APPENDS = 120 };
+    static struct later later[APPENDS];
+    struct told compacted;
+    open_rig();
+    memset(&behind, 0, sizeof(behind));
+    memset(later, 0, sizeof(later));
+    for (int i = 0; i < APPENDS; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "k%02d", i * 7 % 40);
+        later[i].wait.fn = apply_later;
+        if (i % 5 == 4)
+            body_del(&later[i].body, key);
+        else
+            body_put(&later[i].body, key, i);
+        REQUIRE_INT(
+            bm_log_append(rig.log, later[i].body.bytes, later[i].body.len, &later[i].wait, NULL),
+            0);
+        map_model_change(&rig.map, later[i].body.bytes, later[i].body.len);
+        if (i == 40) {
+            told_init(&compacted);
+            behind.shown.part_len = 2;
+            behind.shown.source.next = next_behind;
+            REQUIRE_INT(bm_log_compact(rig.log, &behind.shown.source, &compacted.wait), 0);
+        }
+        if (i % 4 == 0)
+            bm_reactor_turn(rig.rig.reactor);
+    }
+    log_rig_until(&rig, &compacted.calls);
+    CHECK_INT(compacted.res, 0);
+    while (behind.rev < APPENDS && !rig.rig.timed_out)
+        bm_reactor_turn(rig.rig.reactor);
+    CHECK(map_model_same(&behind.shown.map, &rig.map));
+    check_file();
+    CHECK(bm_log_state(rig.log).base_rev <= 41);
+    free(behind.shown.part);
+    map_model_deinit(&behind.shown.map);
+    log_rig_deinit(&rig);
+}
+
+static int next_fails(struct bm_log_source *source, size_t len_max, const void **ret_entries,
+                      size_t *ret_len, uint64_t *ret_rev)
+{
+    (void)source, (void)len_max, (void)ret_entries, (void)ret_len, (void)ret_rev;
+    return -ENOMEM;
+}
+
+TEST(compaction_whose_source_fails_has_not_taken_place)
+{
+    struct told told;
+    struct bm_log_source source = {.next = next_fails};
+    open_rig();
+    put_many(0, 10);
+    uint64_t base_rev = bm_log_state(rig.log).base_rev;
+    told_init(&told);
+    REQUIRE_INT(bm_log_compact(rig.log, &source, &told.wait), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, -ENOMEM);
+    CHECK(!file_exists(new_path));
+    CHECK_UINT(bm_log_state(rig.log).base_rev, base_rev);
+    put_many(10, 20);
+    check_file();
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    log_rig_deinit(&rig);
+}
+
+TEST(compaction_is_given_up_by_a_close)
+{
+    for (int turns = 0; turns < 12; turns++) {
+        struct told told, closed;
+        test_note("after %d turns", turns);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), turns);
+        snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+        rig.part_len = 3;
+        log_rig_open(&rig);
+        put_many(0, 10);
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        for (int i = 0; i < turns; i++)
+            bm_reactor_turn(rig.rig.reactor);
+        told_init(&closed);
+        bm_log_close(rig.log, &closed.wait);
+        log_rig_until(&rig, &closed.calls);
+        CHECK_INT(closed.res, 0);
+        CHECK_INT(told.calls, 1);
+        CHECK(told.res == -ECANCELED || told.res == 0);
+        CHECK(turns > 0 || told.res == -ECANCELED);
+        CHECK(!file_exists(new_path));
+        rig.log = NULL;
+        log_rig_open(&rig);
+        CHECK(rig.found.clean);
+        CHECK_UINT(rig.found.rev, 10);
+        CHECK_UINT(rig.map.len, 10);
+        log_rig_deinit(&rig);
+    }
+}
+
+TEST(compaction_keeps_the_mode_of_the_file)
+{
+    struct told told;
+    struct stat st;
+    open_rig();
+    REQUIRE_INT(chmod(rig.path, 0640), 0);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    REQUIRE_INT(stat(rig.path, &st), 0);
+    CHECK_INT(st.st_mode & 07777, 0640);
+    log_rig_deinit(&rig);
+}
+
+/* What others know early they know of the same epoch still. */
+TEST(compaction_carries_the_early_into_the_new_file)
+{
+    struct told told;
+    open_rig();
+    CHECK_INT(log_rig_close(&rig), 0);
+    rig.options.policy = BM_LOG_NONE;
+    log_rig_open(&rig);
+    uint64_t epoch = rig.found.epoch;
+    put_many(0, 5);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_UINT(bm_log_state(rig.log).durable_rev, 5);
+    CHECK_UINT(bm_log_state(rig.log).epoch, epoch);
+    log_rig_drop(&rig);
+    log_rig_open(&rig);
+    CHECK(rig.found.new_epoch);
+    CHECK(rig.found.epoch != epoch);
+    CHECK_UINT(rig.found.rev, 5);
+    log_rig_deinit(&rig);
+}
+
+/* All that the compaction does is held back, so that it keeps what it cannot place. */
+static struct bm_log *held_log;
+
+static enum bm_completion_verdict hold_compaction(struct bm_op *op, int *res, uint32_t *flags,
+                                                  void *arg)
+{
+    (void)res, (void)flags, (void)arg;
+    bool own = held_log && (op == &held_log->write || op == &held_log->sync);
+    return held_log && !own ? BM_COMPLETION_HOLD : BM_COMPLETION_PASS;
+}
+
+TEST(compaction_that_cannot_keep_up_stops_the_appends_and_calls_for_more)
+{
+    struct body body = {.len = 0};
+    struct told told, compacted;
+    static char value[2000];
+    int r = 0, appended = 0;
+    log_rig_init(&rig);
+    rig.options.queue_len_max = 8000;
+    log_rig_open(&rig);
+    body_add(&body, BEAM_KV_BYTES, "k", value, sizeof(value));
+    held_log = rig.log;
+    bm_completion_hook.fn = hold_compaction;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &compacted), 0);
+    while (appended < 50 && (r = log_rig_append(&rig, &body, &told, NULL)) == 0) {
+        log_rig_until(&rig, &told.calls); /* so that the log's own queue is empty */
+        appended++;
+    }
+    CHECK_INT(r, -EAGAIN);
+    CHECK(appended >= 3 && appended <= 6);
+    CHECK_INT(rig.rooms, 0);
+    held_log = NULL;
+    log_rig_until(&rig, &rig.rooms);
+    CHECK_INT(log_rig_append(&rig, &body, NULL, NULL), 0);
+    if (compacted.calls == 0)
+        log_rig_until(&rig, &compacted.calls);
+    CHECK_INT(compacted.res, 0);
+    rig_settle(&rig.rig);
+    bm_completion_hook.fn = NULL;
+    check_file();
+    log_rig_deinit(&rig);
+}
+
+/* --- operations that fail ------------------------------------------------------------------------- */
+
+static unsigned strike_at, ops_seen;
+static int strike_error;
+static enum bm_op_kind struck_kind;
+
+static enum bm_completion_verdict strike(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)flags, (void)arg;
+    if (op->kind != BM_OP_WRITE && op->kind != BM_OP_FSYNC && op->kind != BM_OP_RENAME)
+        return BM_COMPLETION_PASS;
+    if (++ops_seen == strike_at) {
+        struck_kind = (enum bm_op_kind)op->kind;
+        *res = strike_error;
+    }
+    return BM_COMPLETION_PASS;
+}
+
+/* Each of its operations fails once: before the rename the old file goes on; a rename that says it failed
+ * and did not is noticed; and where the directory cannot be synced the log has failed. */
+TEST(compaction_with_any_operation_failing_leaves_a_log_or_an_error)
+{
+    bool through = false;
+    bm_completion_hook.fn = strike;
+    for (unsigned at = 1; !through && at < 100; at++) {
+        struct told told;
+        test_note("operation %u", at);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%u.kv", test_tmpdir(), at);
+        snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+        rig.part_len = 4;
+        strike_at = 0;
+        log_rig_open(&rig);
+        put_many(0, 10);
+        ops_seen = 0;
+        strike_at = at;
+        strike_error = at % 2 ? -EIO : -ENOSPC;
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        strike_at = 0;
+        rig_settle(&rig.rig);
+        through = ops_seen < at;
+        if (through) {
+            CHECK_INT(told.res, 0);
+            CHECK(at > 6); /* three parts, the live, two syncs, the rename, the directory */
+        } else {
+            CHECK_INT(told.res, strike_error);
+        }
+        CHECK(!file_exists(new_path));
+        if (rig.failures == 0) {
+            put_many(10, 12);
+            check_file();
+            CHECK_INT(log_rig_close(&rig), 0);
+        } else {
+            CHECK(struck_kind == BM_OP_RENAME || struck_kind == BM_OP_FSYNC);
+            CHECK_INT(bm_log_append(rig.log, NULL, 0, NULL, NULL), -EROFS);
+            CHECK_INT(log_rig_close(&rig), strike_error);
+        }
+        uint64_t rev = rig.failures ? 10 : 12;
+        log_rig_open(&rig);
+        CHECK_UINT(rig.found.rev, rev);
+        CHECK_UINT(rig.map.len, rev);
+        log_rig_deinit(&rig);
+    }
+    CHECK(through);
+    bm_completion_hook.fn = NULL;
+}
+
+/* --- a death between any two operations ------------------------------------------------------------ */
+
+static char dead_path[600], dead_new_path[700];
+static struct log_rig dead;
+static uint64_t acknowledged;
+static unsigned deaths;
+
+static void copy_file(const char *from, const char *to)
+{
+    size_t len;
+    unlink(to);
+    if (!file_exists(from))
+        return;
+    uint8_t *bytes = file_read(from, &len);
+    file_write(to, bytes, len);
+    free(bytes);
+}
+
+/* As the two files are now, on another reactor: what was acknowledged is there, whole. */
+static void open_dead(void)
+{
+    copy_file(rig.path, dead_path);
+    copy_file(new_path, dead_new_path);
+    int r =
+        bm_log_open(dead.rig.reactor, &dead.options, log_rig_apply, &dead, &dead.log, &dead.found);
+    test_note("death %u: %s", deaths, dead.found.message);
+    REQUIRE_INT(r, 0);
+    CHECK(dead.found.rev >= acknowledged);
+    CHECK_UINT(dead.map.len, dead.found.rev); /* each put has a key of its own */
+    CHECK(!file_exists(dead_new_path));
+    dead.log = bm_log_free(dead.log);
+    map_model_deinit(&dead.map);
+    deaths++;
+}
+
+static enum bm_completion_verdict die(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)res, (void)flags, (void)arg;
+    if (op->kind == BM_OP_WRITE || op->kind == BM_OP_FSYNC || op->kind == BM_OP_RENAME)
+        open_dead();
+    return BM_COMPLETION_PASS;
+}
+
+static void acknowledge(struct bm_log_wait *wait, int res)
+{
+    CHECK_INT(res, 0);
+    acknowledged = wait->rev;
+}
+
+TEST(compaction_may_be_killed_between_any_two_operations)
+{
+    static struct told waits[200];
+    struct told told;
+    int appended = 0;
+    open_rig();
+    rig.part_len = 5;
+    acknowledged = deaths = 0;
+    snprintf(dead_path, sizeof(dead_path), "%s.dead", rig.path);
+    snprintf(dead_new_path, sizeof(dead_new_path), "%s.dead.new", rig.path);
+    memset(&dead, 0, sizeof(dead));
+    dead.options = (struct bm_log_options){.path = dead_path, .step_len = 4096};
+    rig_open(&dead.rig);
+    bm_completion_hook.fn = die;
+    put_many(0, 20);
+    acknowledged = 20;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    while (told.calls == 0 && appended < 200) {
+        struct body body = {.len = 0};
+        char key[16];
+        snprintf(key, sizeof(key), "l%04d", appended);
+        body_put(&body, key, appended);
+        told_init(&waits[appended]);
+        waits[appended].wait.fn = acknowledge;
+        REQUIRE_INT(bm_log_append(rig.log, body.bytes, body.len, &waits[appended].wait, NULL), 0);
+        map_model_change(&rig.map, body.bytes, body.len);
+        appended++;
+        for (unsigned before = deaths; deaths == before && told.calls == 0;)
+            bm_reactor_turn(rig.rig.reactor);
+    }
+    if (told.calls == 0)
+        log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    put_many(100, 101);
+    CHECK(deaths > 12);
+    rig_settle(&rig.rig);
+    bm_completion_hook.fn = NULL;
+    check_file();
+    rig_close(&dead.rig);
+    log_rig_deinit(&rig);
+}
