@@ -243,6 +243,13 @@ static int reserve_for_log(struct bm_compaction *c)
     return bm_log_file_extend(c->fd, c->end, c->end + len, o->step_len, &c->allocated);
 }
 
+static bool waits_for_log(const struct bm_compaction *c)
+{
+    const struct bm_log *log = c->log;
+    return c->phase == HOLDING &&
+           (log->written_rev < c->placed_rev || (log->held && !bm_log_groups_rest(log)));
+}
+
 /* One thing. `out` is empty and nothing is under way. */
 static int go_on(struct bm_compaction *c)
 {
@@ -260,8 +267,10 @@ static int go_on(struct bm_compaction *c)
             c->phase = HOLDING;
         return r;
     case HOLDING:
-        log->held = true;
-        if (!bm_log_groups_rest(log))
+        /* What a part has brought along may be in no file yet: the old one gets it first, or the new one
+         * would get it twice. That takes one more group at most. */
+        log->held = log->written_rev >= c->placed_rev;
+        if (waits_for_log(c))
             return 0;
         r = place(c, log->written_rev);
         c->phase = SYNCING_LAST;
@@ -281,11 +290,6 @@ static int go_on(struct bm_compaction *c)
         break;
     }
     return 0;
-}
-
-static bool waits_for_log(const struct bm_compaction *c)
-{
-    return c->phase == HOLDING && c->log->held && !bm_log_groups_rest(c->log);
 }
 
 void bm_compaction_step(struct bm_compaction *c)
