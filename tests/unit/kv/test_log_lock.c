@@ -1,0 +1,189 @@
+/* One writer: R13. The lock moves with the file, and two who open never both win. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "kv/log_file.h"
+#include "tests/unit/kv/log_rig.h"
+
+static struct log_rig rig;
+
+static int try_open(struct bm_log **log, struct bm_log_found *found)
+{
+    return bm_log_open(rig.rig.reactor, &rig.options, NULL, NULL, log, found);
+}
+
+TEST(lock_keeps_a_second_writer_out_until_the_first_has_gone)
+{
+    struct bm_log *second;
+    struct bm_log_found found;
+    struct told told;
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    log_rig_put(&rig, "a", 1);
+    CHECK_INT(try_open(&second, &found), -BEAM_EKV_LOCKED);
+    CHECK(strstr(found.message, rig.path) != NULL);
+    log_rig_put(&rig, "b", 1);
+    CHECK_INT(bm_log_read_file(rig.path, NULL, NULL, &found), 0); /* R12: reading is free */
+    CHECK_UINT(found.rev, 2);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    while (told.calls == 0 && !rig.rig.timed_out) {
+        CHECK_INT(try_open(&second, &found), -BEAM_EKV_LOCKED);
+        bm_reactor_turn(rig.rig.reactor);
+    }
+    CHECK_INT(try_open(&second, &found), -BEAM_EKV_LOCKED);
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_open(&rig);
+    log_rig_deinit(&rig);
+}
+
+TEST(lock_keeps_another_process_out)
+{
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    pid_t child = fork();
+    if (child == 0) {
+        /* the child's own descriptions; the reactor is the parent's and is not touched */
+        struct bm_log_place place;
+        int fd, r = bm_log_place_init(&place, rig.path, NULL);
+        if (r == 0)
+            r = bm_log_place_open(&place, &fd);
+        _exit(r == -BEAM_EKV_LOCKED ? 0 : 1);
+    }
+    int status;
+    CHECK_INT(waitpid(child, &status, 0), child);
+    CHECK_INT(status, 0);
+    log_rig_deinit(&rig);
+}
+
+/* R18: what a writer has left that died. */
+TEST(lock_lets_its_holder_remove_a_leftover_new_file)
+{
+    char new_path[600];
+    struct told told;
+    log_rig_init(&rig);
+    snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+    file_write(new_path, "left over", 9); /* and no file: the making of it was cut short */
+    log_rig_open(&rig);
+    CHECK(rig.found.created);
+    CHECK(!file_exists(new_path));
+    log_rig_put(&rig, "a", 1);
+    CHECK_INT(log_rig_close(&rig), 0);
+    file_write(new_path, "left over", 9);
+    log_rig_open(&rig);
+    CHECK(!file_exists(new_path));
+    CHECK_UINT(rig.found.rev, 1);
+    file_write(new_path, "left over", 9);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    CHECK(!file_exists(new_path));
+    log_rig_deinit(&rig);
+}
+
+/* Somebody waits at the old file: when he gets its lock, the name means another, which is locked. */
+TEST(lock_of_a_file_without_its_name_is_none)
+{
+    struct bm_log_place place;
+    struct told told;
+    int fd;
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    int old_fd = open(rig.path, O_RDWR | O_CLOEXEC);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
+    CHECK_INT(bm_log_place_means(&place, old_fd), 0);
+    CHECK_INT(bm_log_place_open(&place, &fd), -BEAM_EKV_LOCKED);
+    close(old_fd);
+    bm_log_place_deinit(&place, NULL);
+    log_rig_deinit(&rig);
+}
+
+/* --- races ---------------------------------------------------------------------------------------- */
+
+enum { RACERS = 4, RACES = 150 };
+
+struct race {
+    _Atomic int holders, most, wins, makers;
+};
+
+/* Opens or makes the file as bm_log_open() does, holds it for a moment, and sometimes puts a new one in its
+ * place, as a compaction does. */
+static void race(struct race *shared, const char *path, uint64_t seed)
+{
+    struct test_random random = test_random(seed);
+    struct bm_log_place place;
+    int fd = -1;
+    if (bm_log_place_init(&place, path, NULL) < 0)
+        _exit(2);
+    for (int i = 0; i < RACES; i++) {
+        int r = bm_log_place_open(&place, &fd);
+        if (r == -ENOENT) {
+            r = bm_log_place_make_first(&place, &fd);
+            if (r == 0) {
+                r = bm_log_place_rename(&place, true);
+                if (r < 0)
+                    close(fd);
+                else
+                    atomic_fetch_add(&shared->makers, 1);
+            }
+        }
+        if (r != 0) {
+            if (r < 0 && r != -BEAM_EKV_LOCKED && r != -EEXIST)
+                _exit(3);
+            sched_yield();
+            continue;
+        }
+        int now = atomic_fetch_add(&shared->holders, 1) + 1;
+        if (now > atomic_load(&shared->most))
+            atomic_store(&shared->most, now);
+        atomic_fetch_add(&shared->wins, 1);
+        if (test_random_below(&random, 2)) {
+            int new_fd = -1;
+            bm_log_place_remove_new(&place);
+            r = bm_log_place_make_new(&place, fd, &new_fd);
+            if (r == 0 && test_random_below(&random, 4) > 0) {
+                if (bm_log_place_rename(&place, false) < 0)
+                    _exit(4);
+                close(fd);
+                fd = new_fd;
+            } else if (r == 0) {
+                close(new_fd); /* and leaves it behind, as if it had died */
+            } else if (r != -BEAM_EKV_LOCKED) {
+                _exit(5);
+            }
+        }
+        sched_yield();
+        atomic_fetch_sub(&shared->holders, 1);
+        if (test_random_below(&random, 16) == 0)
+            unlink(path); /* so that it has to be made again */
+        close(fd);
+    }
+    _exit(0);
+}
+
+TEST(lock_is_never_won_twice_by_those_who_make_open_and_replace_the_file)
+{
+    log_rig_init(&rig);
+    struct race *shared =
+        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t children[RACERS];
+    for (int i = 0; i < RACERS; i++) {
+        children[i] = fork();
+        if (children[i] == 0)
+            race(shared, rig.path, (uint64_t)i + 1);
+    }
+    for (int i = 0; i < RACERS; i++) {
+        int status;
+        CHECK_INT(waitpid(children[i], &status, 0), children[i]);
+        CHECK_INT(status, 0);
+    }
+    CHECK_INT(shared->most, 1);
+    CHECK(shared->wins > RACERS);
+    CHECK(shared->makers > 0);
+    munmap(shared, sizeof(*shared));
+    log_rig_deinit(&rig);
+}
