@@ -1,14 +1,18 @@
 /* One writer: R13. The lock moves with the file, and two who open never both win. */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "kv/log_file.h"
 #include "tests/unit/kv/log_rig.h"
 
 static struct log_rig rig;
+static struct bm_log_place place;
+static int old_fd, new_fd;
 
 static int try_open(struct bm_log **log, struct bm_log_found *found)
 {
@@ -46,7 +50,6 @@ TEST(lock_keeps_another_process_out)
     pid_t child = fork();
     if (child == 0) {
         /* the child's own descriptions; the reactor is the parent's and is not touched */
-        struct bm_log_place place;
         int fd, r = bm_log_place_init(&place, rig.path, NULL);
         if (r == 0)
             r = bm_log_place_open(&place, &fd);
@@ -83,21 +86,73 @@ TEST(lock_lets_its_holder_remove_a_leftover_new_file)
     log_rig_deinit(&rig);
 }
 
-/* Somebody waits at the old file: when he gets its lock, the name means another, which is locked. */
+/* What happens just before the next lock is asked for. */
+static void (*before_lock)(void);
+
+/* The C library's, with a moment in it. */
+int fcntl(int fd, int command, ...)
+{
+    va_list list;
+    va_start(list, command);
+    void *arg = va_arg(list, void *);
+    va_end(list);
+    void (*fn)(void) = before_lock;
+    if (command == F_OFD_SETLK && fn) {
+        before_lock = NULL;
+        fn();
+    }
+    return (int)syscall(SYS_fcntl, fd, command, arg);
+}
+
+static void replace_file(void)
+{
+    CHECK_INT(bm_log_place_rename(&place, false), 0);
+    close(old_fd);
+}
+
+/* Somebody has the old file open when it is replaced, and gets its lock, which nobody else wants now. */
 TEST(lock_of_a_file_without_its_name_is_none)
 {
-    struct bm_log_place place;
-    struct told told;
     int fd;
     log_rig_init(&rig);
-    log_rig_open(&rig);
-    int old_fd = open(rig.path, O_RDWR | O_CLOEXEC);
-    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
-    log_rig_until(&rig, &told.calls);
     REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
-    CHECK_INT(bm_log_place_means(&place, old_fd), 0);
+    REQUIRE_INT(bm_log_place_make_first(&place, &old_fd), 0);
+    REQUIRE_INT(bm_log_place_rename(&place, true), 0);
+    REQUIRE_INT(bm_log_place_make_new(&place, old_fd, &new_fd), 0);
+    before_lock = replace_file;
     CHECK_INT(bm_log_place_open(&place, &fd), -BEAM_EKV_LOCKED);
+    close(new_fd);
+    CHECK_INT(bm_log_place_open(&place, &fd), 0);
+    CHECK_INT(bm_log_place_means(&place, fd), 1);
+    close(fd);
+    bm_log_place_deinit(&place, NULL);
+    log_rig_deinit(&rig);
+}
+
+static void make_file(void)
+{
+    struct bm_log_place other;
+    REQUIRE_INT(bm_log_place_init(&other, rig.path, NULL), 0);
+    REQUIRE_INT(bm_log_place_make_first(&other, &old_fd), 0);
+    REQUIRE_INT(bm_log_place_rename(&other, true), 0);
+    bm_log_place_deinit(&other, NULL);
+}
+
+/* Two have found that there is no file; one has made it when the other asks for the lock of what is not
+ * the ".new" any more. */
+TEST(lock_of_a_file_that_is_made_is_had_by_one)
+{
+    int fd;
+    log_rig_init(&rig);
+    REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
+    CHECK_INT(bm_log_place_open(&place, &fd), -ENOENT);
+    before_lock = make_file;
+    CHECK_INT(bm_log_place_make_first(&place, &fd), -BEAM_EKV_LOCKED);
+    CHECK_INT(bm_log_place_open(&place, &fd), -BEAM_EKV_LOCKED);
+    CHECK_INT(bm_log_place_make_first(&place, &fd), 1); /* there is one: look again */
     close(old_fd);
+    CHECK_INT(bm_log_place_open(&place, &fd), 0);
+    close(fd);
     bm_log_place_deinit(&place, NULL);
     log_rig_deinit(&rig);
 }
@@ -115,7 +170,6 @@ struct race {
 static void race(struct race *shared, const char *path, uint64_t seed)
 {
     struct test_random random = test_random(seed);
-    struct bm_log_place place;
     int fd = -1;
     if (bm_log_place_init(&place, path, NULL) < 0)
         _exit(2);
@@ -142,16 +196,16 @@ static void race(struct race *shared, const char *path, uint64_t seed)
             atomic_store(&shared->most, now);
         atomic_fetch_add(&shared->wins, 1);
         if (test_random_below(&random, 2)) {
-            int new_fd = -1;
+            int next_fd = -1;
             bm_log_place_remove_new(&place);
-            r = bm_log_place_make_new(&place, fd, &new_fd);
+            r = bm_log_place_make_new(&place, fd, &next_fd);
             if (r == 0 && test_random_below(&random, 4) > 0) {
                 if (bm_log_place_rename(&place, false) < 0)
                     _exit(4);
                 close(fd);
-                fd = new_fd;
+                fd = next_fd;
             } else if (r == 0) {
-                close(new_fd); /* and leaves it behind, as if it had died */
+                close(next_fd); /* and leaves it behind, as if it had died */
             } else if (r != -BEAM_EKV_LOCKED) {
                 _exit(5);
             }
