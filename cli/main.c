@@ -15,6 +15,7 @@ static const char help[] =
     "    beam serve    offer services on a socket\n"
     "    beam call     call a service once and print the answer\n"
     "    beam watch    print the messages of a service as they come\n"
+    "    beam convert  turn a document into another format: kv, json, msgpack, xml\n"
     "    beam bench    measure this machine\n"
     "\n"
     "`beam VERB --help` explains each; `beam --version` shows what this machine can do.\n"
@@ -44,8 +45,8 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-    {"serve", serve_main},      {"call", call_main},       {"watch", watch_main},
-    {"bench", beam_bench_main}, {"version", version_main},
+    {"serve", serve_main},     {"call", call_main},        {"watch", watch_main},
+    {"convert", convert_main}, {"bench", beam_bench_main}, {"version", version_main},
 };
 
 int exit_status_of_file(int error)

@@ -4,6 +4,7 @@
  * out.png` is a picture; with --json it has all of it. What a person should see besides goes to
  * standard error. */
 #include "cli/arguments.h"
+#include "cli/input.h"
 #include "cli/verbs.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -11,7 +12,6 @@
 #include "cli/services.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -42,8 +42,6 @@ const char call_help[] =
     "    beam call unix:/tmp/b.sock echo --body photo.jpg > copy.jpg\n"
     "    beam call unix:@photos photos path=2024/a.jpg --save-fd a.jpg --timeout 2s\n"
     "    beam call unix:/tmp/b.sock reverse service=echo text=hi --serve echo\n";
-
-#define BODY_LEN_MAX ((size_t)1 << 30) /* ours: no peer takes that much in one message */
 
 struct call {
     const char *url, *service, *body, *save_fd;
@@ -78,50 +76,14 @@ static int read_arguments(int argc, char **argv, struct call *call, char ***ret_
     return argument_url("call", call->url) < 0 ? -EINVAL : count - 2;
 }
 
-static int open_input(const char *path)
-{
-    int fd = strcmp(path, "-") == 0 ? fcntl(0, F_DUPFD_CLOEXEC, 3)
-                                    : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd >= 0)
-        return fd;
-    int r = -errno;
-    fprintf(stderr, "beam: %s: %s\n", path, strerror(-r));
-    return r;
-}
-
-/* Reads to the end; the buffer is the caller's, also after an error. */
-static int read_all(int fd, char **buffer, size_t *ret_len)
-{
-    size_t len = 0, cap = 0;
-    for (;;) {
-        if (len == cap) {
-            cap = cap ? 2 * cap : 65536;
-            char *larger = cap <= BODY_LEN_MAX ? realloc(*buffer, cap) : NULL;
-            if (!larger)
-                return cap <= BODY_LEN_MAX ? -ENOMEM : -EFBIG;
-            *buffer = larger;
-        }
-        ssize_t n = read(fd, *buffer + len, cap - len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        len += (size_t)n;
-    }
-    *ret_len = len;
-    return 0;
-}
-
 static int put_body(beam_message *message, const char *path)
 {
     char *body = NULL;
     size_t len = 0;
-    int fd = open_input(path);
+    int fd = input_open(path);
     if (fd < 0)
         return fd;
-    int r = read_all(fd, &body, &len);
+    int r = input_read(fd, &body, &len);
     close(fd);
     if (r < 0)
         fprintf(stderr, "beam: %s: %s\n", path, strerror(-r));
@@ -134,7 +96,7 @@ static int put_body(beam_message *message, const char *path)
 static int put_fds(beam_message *message, const struct texts *paths)
 {
     for (unsigned i = 0; i < paths->count; i++) {
-        int fd = open_input(paths->items[i]);
+        int fd = input_open(paths->items[i]);
         if (fd < 0)
             return fd;
         beam_message_attach_fd(message, &fd);

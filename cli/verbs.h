@@ -18,6 +18,7 @@ enum exit_status {
 int serve_main(int argc, char **argv);
 int call_main(int argc, char **argv);
 int watch_main(int argc, char **argv);
+int convert_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 
 /* bench/ brings this one; a program built without it has no such verb. */
