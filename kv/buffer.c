@@ -69,7 +69,7 @@ int beam_buffer_reserve(beam_buffer *b, size_t len, unsigned char **ret_room)
         if (r < 0)
             return beam_buffer_fail(b, r);
     }
-    *ret_room = b->ptr + b->len;
+    *ret_room = b->ptr ? b->ptr + b->len : NULL; /* nothing is nowhere */
     return 0;
 }
 

@@ -235,6 +235,8 @@ int beam_convert(const struct beam_codec *from, const struct beam_codec *to, con
 {
     struct beam_convert_limits l;
     size_t own_len_max = out->len_max, own_cap = out->cap, error_offset = SIZE_MAX;
+    if (len == 0)
+        in = ""; /* so that codecs may add to it */
     beam_buffer_clear(out);
     int r = read_limits(limits, &l);
     if (r < 0)

@@ -11,11 +11,9 @@
 
 #include "base/assert.h"
 #include "kv/base64.h"
+#include "kv/decimal.h"
 #include "kv/entry.h"
 
-/* sign, 17 digits, point, e, sign, three digits, NUL; room for a point of several bytes */
-#define FLOAT_TEXT_LEN 48
-#define FLOAT_DIGITS 17                   /* enough for any binary64 */
 #define SAFE_MAX ((INT64_C(1) << 53) - 1) /* T11 */
 
 static inline void add(beam_buffer *t, const char *s, size_t len)
@@ -69,54 +67,11 @@ static void add_base64(beam_buffer *t, const uint8_t *p, size_t len)
     beam_buffer_advance(t, bm_base64_encoded_len(len));
 }
 
-static bool is_power_of_two(double f)
-{
-    uint64_t bits;
-    memcpy(&bits, &f, sizeof(bits));
-    return bits << 12 == 0;
-}
-
-/* f as its shortest decimal: digits (no zeros at the ends) and the power of ten behind the first.
- * Returns the number of digits. f is finite, above zero. */
-static int shortest(double f, char digits[FLOAT_DIGITS + 1], int *ret_exponent)
-{
-    char text[FLOAT_TEXT_LEN];
-    /* A normal number whose shortest form has up to 15 digits shows it when printed with 15, zeros
-     * stripped (DBL_DIG); a subnormal one may have fewer good digits than that. */
-    int n = f < 0x1p-1022 ? 1 : 15;
-    for (;; n++) {
-        snprintf(text, sizeof(text), "%.*e", n - 1, f);
-        bool same = strtod(text, NULL) == f;
-        if (!same && n < FLOAT_DIGITS && is_power_of_two(f)) {
-            /* The neighbour below a power of two is half as far as the one above: the nearest
-             * decimal of n digits can miss on that side while the next one up is still right. */
-            char *last = strchr(text, 'e') - 1;
-            if (*last >= '0' && *last < '9') {
-                ++*last;
-                same = strtod(text, NULL) == f;
-            }
-        }
-        if (same || n == FLOAT_DIGITS)
-            break;
-    }
-    /* The digits, past whatever the locale uses for a point. */
-    int count = 0;
-    const char *p = text;
-    for (; *p != 'e'; p++)
-        if (*p >= '0' && *p <= '9')
-            digits[count++] = *p;
-    while (count > 1 && digits[count - 1] == '0')
-        count--;
-    digits[count] = '\0';
-    *ret_exponent = atoi(p + 1);
-    return count;
-}
-
 /* The notation of ECMA-262 (Number::toString, radix 10), and ".0" where that looks like an int. */
 static void add_float(beam_buffer *t, double f)
 {
     static const char zeros[] = "000000000000000000000";
-    char digits[FLOAT_DIGITS + 1], exponent_text[8];
+    char digits[BM_DECIMAL_DIGITS_MAX + 1], exponent_text[8];
     int exponent = 0;
 
     if (!isfinite(f)) {
@@ -129,7 +84,7 @@ static void add_float(beam_buffer *t, double f)
         add_z(t, "0.0");
         return;
     }
-    int count = shortest(fabs(f), digits, &exponent);
+    int count = bm_decimal_shortest(fabs(f), digits, &exponent);
     if (exponent > 20 || exponent < -6) {
         add(t, digits, 1);
         if (count > 1) {

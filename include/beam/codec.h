@@ -54,8 +54,8 @@ struct beam_codec {
 
     /* Reads in[0..len) and puts the one value it stands for into out. Pure: it reads its arguments
      * and nothing else, on whatever thread; it does not keep, recurse over or trust what it reads
-     * (lengths and counts in there least of all), and any bytes at all may come. in is borrowed; it
-     * is NULL only when len is 0.
+     * (lengths and counts in there least of all), and any bytes at all may come. in is borrowed and
+     * never NULL.
      * out grows by itself, up to a limit that it keeps, and is not finished or moved here; its
      * errors stick, so that puts need no checking, except where a loop would go on for long after
      * one. Its depth is BEAM_KV_DEPTH_MAX. Returns 0, or an error: -BEAM_ECODEC_SYNTAX,

@@ -68,7 +68,7 @@ TEST(random_decimals_are_read_as_the_nearest_float)
 {
     struct test_random random = test_random(0);
     char text[80];
-    for (int i = 0; i < 200000; i++) {
+    for (int i = 0; i < 100000; i++) {
         uint64_t bits = test_random_next(&random);
         double f;
         memcpy(&f, &bits, sizeof(f));
@@ -125,5 +125,61 @@ TEST(decimals_of_any_length_are_read_as_the_nearest_float)
             memcpy(changed + digits + 501, e, len - digits + 1);
             check_as_strtod(changed);
         }
+    }
+}
+
+/* As many digits as read back the same, no fewer, and the nearest of those. */
+static void check_shortest(double f)
+{
+    char digits[BM_DECIMAL_DIGITS_MAX + 1], text[64];
+    int exponent = 0, count = bm_decimal_shortest(f, digits, &exponent);
+    snprintf(text, sizeof(text), "%se%d", digits, exponent - count + 1);
+    test_note("%a is %s", f, text);
+    CHECK_UINT(strlen(digits), count);
+    CHECK(strtod(text, NULL) == f);
+    CHECK(digits[0] != '0' && (count == 1 || digits[count - 1] != '0'));
+    char printed[64], fewer[64];
+    snprintf(printed, sizeof(printed), "%.*e", count - 1, f);
+    bool nearest = atoi(strchr(printed, 'e') + 1) == exponent && printed[0] == digits[0] &&
+                   strncmp(printed + 2, digits + 1, (size_t)count - 1) == 0;
+    uint64_t bits = bits_of(f);
+    CHECK(nearest || bits << 12 == 0 ||
+          bits >> 52 == 0); /* below powers of two the nearest may miss */
+    if (count > 1) {
+        snprintf(fewer, sizeof(fewer), "%.*e", count - 2, f);
+        CHECK(strtod(fewer, NULL) != f);
+    }
+}
+
+TEST(floats_have_the_fewest_digits_that_read_back)
+{
+    struct test_random random = test_random(0);
+    for (int i = 0; i < 60000; i++) {
+        uint64_t bits = test_random_next(&random) >> 1;
+        double f;
+        switch (i % 6) {
+        case 0:
+            f = (double)(bits >> 40) / 1000;
+            break;
+        case 1:
+            f = (double)(bits % 1000000) * 1e-3;
+            break;
+        case 2: /* powers of two, and next to them */
+            bits = (bits % 2046 + 1) << 52;
+            bits += test_random_below(&random, 3) - 1;
+            memcpy(&f, &bits, sizeof(f));
+            break;
+        case 3:
+            f = (double)(bits >> (1 + test_random_below(&random, 60)));
+            break;
+        case 4: /* subnormal */
+            bits >>= 11 + test_random_below(&random, 52);
+            memcpy(&f, &bits, sizeof(f));
+            break;
+        default:
+            memcpy(&f, &bits, sizeof(f));
+        }
+        if (isfinite(f) && f > 0)
+            check_shortest(f);
     }
 }
