@@ -126,6 +126,48 @@ for told, data in examples("session.md"):
         else:
             check_packet(told, data)
 
+# What stands in codecs.md is of any length, and a format's own: the vector tells what it reads as.
+BYTES = re.compile(r"    ((?:[0-9a-f]{2} )*[0-9a-f]{2})(?:  |$)")
+codec_forms = {(row["codec"], row["in"]): row["kv"] for row in
+               json.loads((ROOT / "tests/vectors/codecs.json").read_text()) if row["kv"]}
+
+
+def codec_examples():
+    """(codec, the line in front, the bytes) of each example."""
+    told, data, before = "", b"", ""
+    for line in (ROOT / "docs/spec/codecs.md").read_text().splitlines() + [""]:
+        match = BYTES.match(line)
+        if match:
+            told, data = told or before, data + bytes.fromhex(match.group(1))
+        elif data:
+            yield "msgpack", told, data
+            told, data = "", b""
+        if line.startswith("    <"):
+            yield "xml", before, line.strip().encode()
+        before = line if line and not match else before
+
+
+for codec, told, data in codec_examples():
+    with case("codecs.md: " + told):
+        check_length(told, data)
+        value, = documents(told)
+        check(codec_forms.get((codec, data.hex())) == kv.encode(value).hex(),
+              f"tests/vectors/codecs.json does not have {data.hex(' ')} as {value}")
+
+with case("codecs.md: no example was passed over"):
+    check(len(list(codec_examples())) == 5, f"{len(list(codec_examples()))} examples")
+    indented = [line for line in (ROOT / "docs/spec/codecs.md").read_text().splitlines() if line.startswith("    ")]
+    read = [line for line in indented if BYTES.match(line) or line.startswith("    <")]
+    check(indented == read, f"not read: {set(indented) - set(read)}")
+
+with case("codecs.md: every rule has a number of its own, and its errors are in the table of errors"):
+    page = (ROOT / "docs/spec/codecs.md").read_text()
+    rules = re.findall(r"^\*\*T([0-9]+)\.\*\*", page, re.M)
+    check([int(rule) for rule in rules] == list(range(1, len(rules) + 1)), f"the rules are {rules}")
+    table = (ROOT / "include/beam/error.h").read_text()
+    for name in set(re.findall(r"`((?:CODEC|KV)_[A-Z0-9_]+)`", page)):
+        check(f"X({name}," in table, f"there is no {name}")
+
 with case("every rule of a session has a vector, or a test that names it"):
     rules = set(re.findall(r"^\*\*([A-Z][0-9]+)\.\*\*", (ROOT / "docs/spec/session.md").read_text(), re.M))
     held = {entry["rule"] for entry in json.loads((ROOT / "tests/vectors/session.json").read_text())}
