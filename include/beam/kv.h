@@ -23,9 +23,13 @@
  * thread may call anything, as long as no two write the same object. Buffers may have any
  * alignment. Outputs are written only on success.
  *
- * Check first: the functions that take values and iterators of a document that was *not* checked
- * stay inside its buffer and end, but what they return then is anybody's guess. Bytes that another
- * process can write while they are read are never checked bytes (K14). */
+ * Check first. What the functions here say of a document that was *not* checked is anybody's guess,
+ * but it is memory-safe (K17): from beam_kv_root on, values, iterators and indexes stay inside its
+ * buffer, whatever the bytes; what they return lies inside; a walk ends within len / 8 entries. Texts
+ * may be no UTF-8 then, keys may come twice or in any order, and nesting may be len / 8 deep: whoever
+ * recurses over it counts. What keeps a document checks it itself (beam_kv_put of a map or list,
+ * beam_kv_to_json). Bytes that another process can write while they are read are never checked bytes
+ * (K14), and nothing is promised of them. */
 #ifndef BEAM_KV_H
 #define BEAM_KV_H
 

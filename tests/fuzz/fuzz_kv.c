@@ -242,7 +242,8 @@ static void check_all(const beam_kv_value *value)
 }
 
 /* Bytes that nobody has checked: whatever this says, it says it from inside. */
-static uint64_t walk(const beam_kv_value *value, int depth)
+static uint64_t walk(const uint8_t *start, const uint8_t *end, const beam_kv_value *value,
+                     int depth)
 {
     uint64_t sum = 0;
     beam_kv_iter iter;
@@ -251,16 +252,36 @@ static uint64_t walk(const beam_kv_value *value, int depth)
     double f;
     int64_t i;
 
+    EXPECT(value->type >= BEAM_KV_NIL && value->type <= BEAM_KV_LIST);
     sum += (uint64_t)beam_kv_as_int(value, &i) + (uint64_t)beam_kv_as_float(value, &f);
+    if (value->type < BEAM_KV_STR)
+        return sum;
+    const uint8_t *from = (const uint8_t *)value->bytes.ptr;
+    EXPECT(from >= start && from <= end && value->bytes.len <= (size_t)(end - from));
     beam_kv_iter_init(&iter, value);
     for (unsigned n = 0; depth < 40 && beam_kv_iter_next(&iter, &key, &inner) > 0; n++) {
-        sum += beam_xxh3(key.ptr, key.len) + walk(&inner, depth + 1);
+        sum += beam_xxh3(key.ptr, key.len) + walk(from, from + value->bytes.len, &inner, depth + 1);
         if (n < FOUND_MAX)
             beam_kv_find(value, key, &found);
     }
     if (value->type == BEAM_KV_STR || value->type == BEAM_KV_BYTES)
         sum += beam_xxh3(value->bytes.ptr, value->bytes.len);
     return sum;
+}
+
+/* The writer looks at what it is given, and takes what is valid alone. */
+static void check_taken(const beam_kv_value *value, bool valid, size_t len)
+{
+    beam_kv_writer w;
+    const void *doc;
+    size_t doc_len = 0;
+    uint8_t *room = malloc(len);
+    beam_kv_writer_init(&w, room, len);
+    int r = beam_kv_put(&w, (beam_str){NULL, 0}, value);
+    EXPECT(!valid || r == 0);
+    EXPECT(beam_kv_writer_finish(&w, &doc, &doc_len) == r);
+    EXPECT(r < 0 || beam_kv_check(doc, doc_len, NULL) == 0);
+    free(room);
 }
 
 /* --- documents ---------------------------------------------------------------------------------- */
@@ -330,8 +351,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     EXPECT(r == 0 || beam_kv_to_json(moved, size, &none, 1, &none_len) == r);
     int rooted = beam_kv_root(moved, size, &root);
     EXPECT(r < 0 || rooted == 0);
-    if (rooted == 0)
-        walk(&root, 0);
+    if (rooted == 0) {
+        walk(moved, moved + size, &root, 0);
+        check_taken(&root, r == 0, size);
+    }
     if (r == 0) {
         check_all(&root);
         check_written_again(moved, size);
