@@ -7,7 +7,7 @@ const MAX_SIZE = 2 ** 31 - 8, MAX_DEPTH = 32, MAX_KEY = 65535, NAN = 0x7ff800000
 const NOTHING = Buffer.alloc(0), utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export class KvError extends Error {}
-const check = (good, error) => { if (!good) throw new KvError("KV_" + error); };
+export const check = (good, error) => { if (!good) throw new KvError("KV_" + error); };
 const sizeOf = (vlen, klen) => 8 + 8 * Math.ceil((vlen + klen) / 8); // exact up to 2^53: nothing wraps
 
 function toUtf8(string) {
@@ -15,7 +15,7 @@ function toUtf8(string) {
   return Buffer.from(string);
 }
 
-function fromUtf8(bytes) {
+export function fromUtf8(bytes) {
   try { return utf8.decode(bytes); } catch { throw new KvError("KV_UTF8"); }
 }
 
@@ -53,7 +53,7 @@ export function decode(bytes) {
   return value;
 }
 
-function read(buf, pos, end, depth, within, last) {
+export function read(buf, pos, end, depth, within, last) {
   check(depth <= MAX_DEPTH, "DEPTH");
   check(end - pos >= 8, "TRUNCATED");
   const vlen = buf.readUInt32LE(pos), klen = buf.readUInt16LE(pos + 4), type = buf[pos + 6], aux = buf[pos + 7];
