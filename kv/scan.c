@@ -38,8 +38,8 @@ static void pass(struct bm_scan *scan, const struct bm_record *record)
     case BM_RECORD_MARK:
     case BM_RECORD_EARLY:
     case BM_RECORD_CLOSED:
-        if (record->rev == scan->rev)
-            scan->durable_end = scan->offset;
+        if (record->rev == scan->rev) /* who vouches for the mark itself? */
+            scan->durable_end = scan->offset - record->len;
         scan->durable_rev = record->rev;
         scan->closed = record->kind == BM_RECORD_CLOSED;
         if (record->kind != BM_RECORD_MARK)

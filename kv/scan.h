@@ -13,8 +13,9 @@ struct bm_scan {
     uint64_t rev;         /* of the last record */
     uint64_t durable_rev; /* of the last mark */
     uint64_t offset;      /* of the next record */
-    uint64_t durable_end; /* all before this offset is durable */
-    uint64_t live_end;    /* offset behind `live`; 0: not complete */
+    uint64_t
+        durable_end; /* all before this offset is durable: the last mark that speaks of all before it */
+    uint64_t live_end; /* offset behind `live`; 0: not complete */
     uint64_t records;
     bool early;  /* others may know of revisions that never were durable */
     bool closed; /* the last record says that its writer has ended */

@@ -1,0 +1,442 @@
+/* A log whose disk or memory fails: R15. Every operation and every allocation fails once; writes come
+ * short, files reach their limits, and file systems fill up. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "kv/log_inner.h"
+#include "tests/support/fault.h"
+#include "tests/unit/kv/log_rig.h"
+#include "uring/completion.h"
+
+static struct log_rig rig;
+
+/* --- the C library's, watched --------------------------------------------------------------------- */
+
+static bool no_fallocate;
+static uint64_t written_from, written_to; /* of the last pwrite(2) */
+static int pwrites, syncs;
+
+int fallocate(int fd, int mode, off_t offset, off_t len)
+{
+    if (no_fallocate) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return (int)syscall(SYS_fallocate, fd, mode, offset, len);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
+{
+    pwrites++;
+    written_from = (uint64_t)offset;
+    written_to = (uint64_t)offset + len;
+    return syscall(SYS_pwrite64, fd, bytes, len, offset);
+}
+
+int fdatasync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* --- operations that fail ------------------------------------------------------------------------- */
+
+static unsigned strike_at, ops_seen, ops_after;
+static int strike_error;
+static bool struck;
+
+/* What has failed has happened not at all, or in part. */
+static void undo(const struct bm_op *op)
+{
+    static const uint8_t zeros[4096];
+    size_t len = op->len / 2 < sizeof(zeros) ? op->len / 2 : sizeof(zeros);
+    if (op->kind == BM_OP_WRITE)
+        CHECK_INT(syscall(SYS_pwrite64, op->fd, zeros, len, op->offset + op->len - len), len);
+}
+
+static enum bm_completion_verdict strike(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)flags, (void)arg;
+    if (op->kind != BM_OP_WRITE && op->kind != BM_OP_FSYNC)
+        return BM_COMPLETION_PASS;
+    ops_after += struck;
+    if (++ops_seen == strike_at) {
+        struck = true;
+        *res = strike_error;
+        undo(op);
+    }
+    return BM_COMPLETION_PASS;
+}
+
+enum { APPENDS = 12, WAITS = APPENDS + 2 };
+
+static struct told waits[WAITS];
+
+/* Twelve transactions in six groups, each with a key of its own, and two syncs. Returns how many began. */
+static int run_appends(void)
+{
+    int n = 0, r = 0;
+    memset(waits, 0, sizeof(waits));
+    for (int i = 0; i < APPENDS && r == 0; i++) {
+        struct body body = {.len = 0};
+        char key[16];
+        snprintf(key, sizeof(key), "k%02d", i);
+        body_put(&body, key, i);
+        r = log_rig_append(&rig, &body, &waits[n], NULL);
+        n += r == 0;
+        if (r == 0 && i % 2)
+            log_rig_until(&rig, &waits[n - 1].calls);
+        if (r == 0 && i % 6 == 5) {
+            told_init(&waits[n]);
+            r = bm_log_sync(rig.log, &waits[n].wait);
+            n += r == 0;
+            if (r == 0)
+                log_rig_until(&rig, &waits[n - 1].calls);
+        }
+    }
+    CHECK(r == 0 || r == -EROFS);
+    return n;
+}
+
+static void check_read_only(void)
+{
+    struct told told;
+    struct body body = {.len = 0};
+    body_put(&body, "more", 1);
+    CHECK_INT(rig.failures, 1);
+    CHECK_INT(rig.failure, strike_error);
+    CHECK_INT(bm_log_state(rig.log).error, strike_error);
+    CHECK_INT(log_rig_append(&rig, &body, &told, NULL), -EROFS);
+    CHECK_INT(bm_log_sync(rig.log, &told.wait), -EROFS);
+    CHECK_INT(bm_log_compact(rig.log, &rig.source, &told.wait), -EROFS);
+}
+
+/* One strike; returns whether there was an operation to strike. */
+static bool run_struck(enum bm_log_policy policy, unsigned at, int error)
+{
+    uint64_t acknowledged = 0;
+    log_rig_init(&rig);
+    snprintf(rig.path, sizeof(rig.path), "%s/%d-%u-%d.kv", test_tmpdir(), policy, at, -error);
+    rig.options.policy = policy;
+    rig.options.interval_ns = 1;
+    log_rig_open(&rig);
+    strike_at = at;
+    strike_error = error;
+    ops_seen = ops_after = 0;
+    struck = false;
+    bm_completion_hook.fn = strike;
+
+    int n = run_appends();
+    for (int i = 0; i < n; i++) {
+        CHECK_INT(waits[i].calls, 1);
+        if (waits[i].res == 0 && waits[i].wait.rev > acknowledged)
+            acknowledged = waits[i].wait.rev;
+        CHECK(waits[i].res == 0 || waits[i].res == error);
+    }
+    bool in_appends = struck;
+    if (in_appends)
+        check_read_only();
+    int closed = log_rig_close(&rig);
+    CHECK_INT(closed, struck ? error : 0);
+    CHECK(ops_after <= 1); /* what was on its way already, and nothing again */
+    CHECK_INT(rig.failures, struck);
+    bm_completion_hook.fn = NULL;
+
+    log_rig_open(&rig);
+    CHECK(rig.found.rev >= acknowledged);
+    CHECK_UINT(rig.map.len, rig.found.rev); /* a prefix, whole */
+    CHECK(!in_appends || !rig.found.clean);
+    log_rig_put(&rig, "goes on", 1);
+    log_rig_deinit(&rig);
+    return struck;
+}
+
+TEST(log_with_any_operation_failing_is_read_only_and_keeps_what_it_acknowledged)
+{
+    static const int errors[] = {-EIO, -ENOSPC, -EAGAIN};
+    for (enum bm_log_policy policy = BM_LOG_EACH; policy <= BM_LOG_NONE; policy++) {
+        unsigned at = 1;
+        for (bool more = true; more && at < 100; at++) {
+            test_note("policy %d, operation %u", policy, at);
+            more = run_struck(policy, at, errors[at % 3]);
+        }
+        CHECK(at > (policy == BM_LOG_EACH ? 13 : 9));
+    }
+}
+
+/* --- short writes --------------------------------------------------------------------------------- */
+
+static struct test_random luck;
+static bool cut_short;
+
+/* A write that has come short has cancelled the sync behind it. */
+static enum bm_completion_verdict shorten(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)flags, (void)arg;
+    if (op->kind == BM_OP_WRITE && *res > 1 && test_random_below(&luck, 3) > 0) {
+        *res = 1 + (int)test_random_below(&luck, (uint64_t)*res - 1);
+        cut_short = true;
+        undo(op);
+        /* the rest was not written, but the part that was says so */
+        CHECK_INT(syscall(SYS_pwrite64, op->fd, op->addr, *res, op->offset), *res);
+    } else if (op->kind == BM_OP_WRITE) {
+        cut_short = false;
+    } else if (op->kind == BM_OP_FSYNC && cut_short) {
+        cut_short = false;
+        *res = -ECANCELED;
+    }
+    return BM_COMPLETION_PASS;
+}
+
+TEST(log_goes_on_where_a_write_has_come_short)
+{
+    for (enum bm_log_policy policy = BM_LOG_EACH; policy <= BM_LOG_NONE; policy++) {
+        struct told told;
+        test_note("policy %d", policy);
+        luck = test_random(0);
+        cut_short = false;
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), policy);
+        rig.options.policy = policy;
+        rig.options.interval_ns =
+            3600 * BM_NS_PER_S; /* no sync beside a write, which would be taken for its own */
+        rig.part_len = 3;
+        log_rig_open(&rig);
+        bm_completion_hook.fn = shorten;
+        int n = run_appends();
+        CHECK_INT(n, WAITS);
+        for (int i = 0; i < n; i++)
+            CHECK_INT(waits[i].res, 0);
+        bm_completion_hook.fn = policy == BM_LOG_EACH ? NULL : shorten;
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        CHECK_INT(rig.failures, 0);
+        bm_completion_hook.fn = NULL;
+        CHECK_INT(log_rig_close(&rig), 0);
+        log_rig_open(&rig);
+        CHECK_UINT(rig.found.rev, APPENDS);
+        CHECK_UINT(rig.map.len, APPENDS);
+        log_rig_deinit(&rig);
+    }
+}
+
+/* --- limits --------------------------------------------------------------------------------------- */
+
+static void limit_file(rlim_t len)
+{
+    struct rlimit limit;
+    REQUIRE_INT(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = len;
+    REQUIRE_INT(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* Appends values of 1000 bytes, one group each, until one is refused or not acknowledged. */
+static int append_until_it_fails(int *ret_acknowledged)
+{
+    static char value[1000];
+    struct told told;
+    for (int i = 0;; i++) {
+        struct body body = {.len = 0};
+        char key[16];
+        snprintf(key, sizeof(key), "k%05d", *ret_acknowledged);
+        body_add(&body, BEAM_KV_BYTES, key, value, sizeof(value));
+        int r = log_rig_append(&rig, &body, &told, NULL);
+        if (r < 0)
+            return r;
+        log_rig_until(&rig, &told.calls);
+        if (told.res < 0)
+            return told.res;
+        ++*ret_acknowledged;
+        REQUIRE(i < 5000);
+    }
+}
+
+TEST(log_at_the_limit_of_its_file_refuses_appends_and_goes_on_below_it)
+{
+    int acknowledged = 0;
+    struct told told;
+    signal(SIGXFSZ, SIG_IGN);
+    log_rig_init(&rig);
+    rig.options.step_len = 4096;
+    log_rig_open(&rig);
+    limit_file(40000);
+    CHECK_INT(append_until_it_fails(&acknowledged), -EFBIG);
+    CHECK(acknowledged >= 33 && acknowledged < 40);
+    CHECK_INT(rig.failures, 0);
+    CHECK_INT(append_until_it_fails(&acknowledged), -EFBIG);
+
+    /* compaction finds no room either: nothing has happened */
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, -EFBIG);
+    CHECK_INT(rig.failures, 0);
+
+    limit_file(80000);
+    CHECK_INT(append_until_it_fails(&acknowledged), -EFBIG);
+    CHECK(acknowledged > 70);
+    limit_file(RLIM_INFINITY);
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_open(&rig);
+    CHECK_UINT(rig.found.rev, acknowledged);
+    CHECK_UINT(rig.map.len, acknowledged);
+    signal(SIGXFSZ, SIG_DFL);
+    log_rig_deinit(&rig);
+}
+
+/* Where no room can be set aside, the write itself meets the limit: in part first, which is real, and
+ * then not at all. Nobody knows what a disk without room has kept: the log has failed. */
+TEST(log_without_room_set_aside_fails_at_the_limit_and_keeps_what_it_acknowledged)
+{
+    int acknowledged = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    log_rig_init(&rig);
+    no_fallocate = true;
+    log_rig_open(&rig);
+    limit_file(40500);
+    CHECK_INT(append_until_it_fails(&acknowledged), -EFBIG);
+    CHECK(acknowledged >= 36 && acknowledged < 41);
+    CHECK_INT(rig.failures, 1);
+    CHECK_INT(rig.failure, -EFBIG);
+    limit_file(RLIM_INFINITY);
+    CHECK_INT(log_rig_close(&rig), -EFBIG);
+    struct stat st;
+    REQUIRE_INT(stat(rig.path, &st), 0);
+    CHECK_INT(st.st_size, 40500); /* the part that came */
+    log_rig_open(&rig);
+    CHECK_UINT(rig.found.rev, acknowledged);
+    CHECK_UINT(rig.map.len, acknowledged);
+    CHECK(rig.found.cut_len > 0);
+    no_fallocate = false;
+    signal(SIGXFSZ, SIG_DFL);
+    log_rig_deinit(&rig);
+}
+
+TEST(log_on_a_full_file_system_refuses_appends_until_there_is_room)
+{
+    char dir[600], filler[700];
+    int acknowledged = 0;
+    struct told told;
+    if (geteuid() != 0)
+        SKIP("a file system of its own takes root");
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        SKIP("no mounts of its own here");
+    snprintf(dir, sizeof(dir), "%s/small", test_tmpdir());
+    REQUIRE_INT(mkdir(dir, 0700), 0);
+    REQUIRE_INT(mount("tmpfs", dir, "tmpfs", 0, "size=1m"), 0);
+    snprintf(filler, sizeof(filler), "%s/filler", dir);
+    static char fill[300000];
+    file_write(filler, fill, sizeof(fill));
+
+    log_rig_init(&rig);
+    snprintf(rig.path, sizeof(rig.path), "%s/store.kv", dir);
+    log_rig_open(&rig);
+    CHECK_INT(append_until_it_fails(&acknowledged), -ENOSPC);
+    CHECK(acknowledged > 600);
+    CHECK_INT(rig.failures, 0);
+    int before = acknowledged;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, -ENOSPC);
+    unlink(filler);
+    CHECK_INT(append_until_it_fails(&acknowledged), -ENOSPC);
+    CHECK(acknowledged > before + 200);
+    CHECK_INT(rig.failures, 0);
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_open(&rig);
+    CHECK(rig.found.clean);
+    CHECK_UINT(rig.found.rev, acknowledged);
+    CHECK_UINT(rig.map.len, acknowledged);
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_deinit(&rig);
+    CHECK_INT(umount(dir), 0);
+}
+
+/* --- what an earlier writer was told -------------------------------------------------------------- */
+
+/* R17: a sync that failed under the last writer is not told again, so what stands behind the last mark may
+ * be in memory alone, where it reads like all the rest. */
+TEST(log_that_is_opened_writes_once_more_what_may_be_in_memory_alone)
+{
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    log_rig_put(&rig, "a", 1);
+    uint64_t from = bm_log_state(rig.log).file_len;
+    log_rig_put(&rig, "b", 2);
+    uint64_t to = bm_log_state(rig.log).file_len;
+    log_rig_drop(&rig);
+    pwrites = syncs = 0;
+    log_rig_open(&rig);
+    CHECK_INT(pwrites, 1);
+    CHECK_INT(syncs, 1);
+    CHECK_UINT(written_from, from); /* from the mark of "a" on, which vouches for what is before it */
+    CHECK_UINT(written_to, to);
+    CHECK_INT(log_rig_close(&rig), 0);
+    pwrites = syncs = 0;
+    log_rig_open(&rig);
+    CHECK_UINT(written_from, to); /* the last mark alone */
+    CHECK_UINT(written_to, to + 24);
+    CHECK_INT(pwrites, 1);
+    CHECK_INT(syncs, 1);
+    log_rig_deinit(&rig);
+}
+
+/* --- memory --------------------------------------------------------------------------------------- */
+
+/* All of a life: made, appended to, compacted while it is appended to, closed, opened again. Each step may
+ * say -ENOMEM, and nothing else. Returns the first error. */
+static int live(void)
+{
+    struct body body = {.len = 0};
+    struct told told, closed;
+    static char value[3000];
+    int r = log_rig_try_open(&rig), compacted = 0;
+    if (r < 0)
+        return r;
+    body_add(&body, BEAM_KV_BYTES, "k", value, sizeof(value));
+    for (int i = 0; i < 6 && r == 0; i++)
+        r = bm_log_append(rig.log, body.bytes, body.len, NULL, NULL);
+    told_init(&told);
+    if (r == 0) {
+        r = log_rig_start_compaction(&rig, &told);
+        for (int i = 0; i < 4 && r == 0; i++)
+            r = bm_log_append(rig.log, body.bytes, body.len, NULL, NULL);
+        if (told.wait.rev == 0 && bm_log_state(rig.log).compacting)
+            log_rig_until(&rig, &told.calls);
+        compacted = told.calls ? told.res : 0;
+    }
+    told_init(&closed);
+    bm_log_close(rig.log, &closed.wait);
+    log_rig_until(&rig, &closed.calls);
+    CHECK_INT(closed.res, 0);
+    rig.log = NULL;
+    return r < 0 ? r : compacted;
+}
+
+TEST(log_with_any_allocation_failing_says_so_and_loses_nothing)
+{
+    unsigned at = 1;
+    for (bool through = false; !through && at < 200; at++) {
+        struct fault fault = {.kind = FAULT_ALLOCATION};
+        test_note("allocation %u", at);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%u.kv", test_tmpdir(), at);
+        atomic_store(&fault.at, at);
+        fault_set(&fault, 0);
+        int r = live();
+        fault_unset();
+        through = !atomic_load(&fault.struck);
+        CHECK_INT(r, through ? 0 : -ENOMEM);
+        CHECK_INT(rig.failures, 0);
+
+        atomic_store(&fault.at, 0);
+        log_rig_open(&rig); /* whatever it was, the file is good */
+        CHECK(rig.found.clean || rig.found.created || rig.found.rev == 0);
+        log_rig_deinit(&rig);
+    }
+    CHECK(at > 10 && at < 200);
+}
