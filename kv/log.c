@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -18,7 +19,7 @@
 #include "kv/recovery.h"
 
 #define QUEUE_LEN_LIMIT ((size_t)1 << 30) /* ours: a group is one write, whose length has 32 bits */
-#define OPEN_LOOKS_MAX 64 /* ours: each means that somebody else was just making it */
+#define LOOK_NS (5 * BM_NS_PER_MS)        /* ours: between two looks at a lock */
 
 void bm_log_step_soon(struct bm_log *log)
 {
@@ -225,6 +226,7 @@ static int read_options(const struct bm_log_options *given, struct bm_log_option
     o.path = NULL;
     o.interval_ns = o.interval_ns ? o.interval_ns : BM_LOG_INTERVAL_NS;
     o.idle_ns = o.idle_ns ? o.idle_ns : BM_LOG_IDLE_NS;
+    o.lock_wait_ns = o.lock_wait_ns ? o.lock_wait_ns : BM_LOG_LOCK_WAIT_NS;
     o.step_len = o.step_len ? o.step_len : BM_LOG_STEP_LEN;
     o.queue_len_max = o.queue_len_max ? o.queue_len_max : BM_LOG_QUEUE_LEN_MAX;
     o.record_len_max = o.record_len_max ? o.record_len_max : BM_LOG_RECORD_LEN_MAX;
@@ -293,19 +295,30 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
                             : bm_recovery_settle(log->fd, recovery, log->account);
 }
 
+/* Has the file, there or made now, with its lock. */
+static int lock(struct bm_log *log, struct bm_recovery *recovery, struct bm_log_found *found)
+{
+    static const struct timespec pause = {.tv_nsec = LOOK_NS};
+    uint64_t looks =
+        1 + log->options.lock_wait_ns / LOOK_NS; /* counted: the clock may be a test's */
+    int r = -BEAM_EKV_LOCKED;
+    while (looks-- > 0) {
+        r = bm_log_place_open(&log->place, &log->fd);
+        if (r == -ENOENT)
+            r = make(log, recovery, found);
+        if (r <= 0 && r != -BEAM_EKV_LOCKED)
+            return r;
+        if (looks > 0)
+            nanosleep(&pause, NULL);
+    }
+    return -BEAM_EKV_LOCKED;
+}
+
 static int find(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
                 struct bm_recovery *recovery, struct bm_log_found *found)
 {
-    for (int looks = 0; looks < OPEN_LOOKS_MAX; looks++) {
-        int r = bm_log_place_open(&log->place, &log->fd);
-        if (r == 0)
-            return recover(log, on_record, arg, recovery, found);
-        if (r == -ENOENT)
-            r = make(log, recovery, found);
-        if (r <= 0)
-            return r;
-    }
-    return -BEAM_EKV_LOCKED;
+    int r = lock(log, recovery, found);
+    return r < 0 || found->created ? r : recover(log, on_record, arg, recovery, found);
 }
 
 /* What the file says goes into the log; then others may be told early, if the policy lets them. */

@@ -31,6 +31,9 @@ struct bm_log;
 #define BM_LOG_INTERVAL_NS ((uint64_t)10000000) /* ours: 10 ms between two syncs of BATCH */
 #define BM_LOG_IDLE_NS ((uint64_t)1000000000)   /* ours: a mark follows a second without writes */
 
+#define BM_LOG_LOCK_WAIT_NS                                                                        \
+    ((uint64_t)2000000000) /* ours: for the lock of a writer that has died */
+
 /* When the waits of a group are told, and so what an acknowledgement is worth:
  *
  *   EACH   after the sync: it survives a loss of power. Nobody learns of a revision earlier.
@@ -53,7 +56,10 @@ struct bm_log_options {
     /* 0: the constants above. */
     uint64_t interval_ns;
     uint64_t idle_ns;
-    uint64_t step_len;     /* a multiple of 4096 */
+    uint64_t
+        lock_wait_ns;  /* a writer that was killed keeps its lock until the kernel has ended what it
+                              had under way; who opens waits so long before he says LOCKED */
+    uint64_t step_len; /* a multiple of 4096 */
     size_t queue_len_max;  /* bytes of records that wait; one alone may be longer */
     size_t record_len_max; /* bytes of one record */
     /* May be NULL. */

@@ -25,6 +25,7 @@ TEST(lock_keeps_a_second_writer_out_until_the_first_has_gone)
     struct bm_log_found found;
     struct told told;
     log_rig_init(&rig);
+    rig.options.lock_wait_ns = 1;
     log_rig_open(&rig);
     log_rig_put(&rig, "a", 1);
     CHECK_INT(try_open(&second, &found), -BEAM_EKV_LOCKED);
@@ -86,8 +87,8 @@ TEST(lock_lets_its_holder_remove_a_leftover_new_file)
     log_rig_deinit(&rig);
 }
 
-/* What happens just before the next lock is asked for. */
-static void (*before_lock)(void);
+/* What happens just before the next lock is asked for, and just after the next one that is refused. */
+static void (*before_lock)(void), (*lock_refused)(void);
 
 /* The C library's, with a moment in it. */
 int fcntl(int fd, int command, ...)
@@ -101,7 +102,38 @@ int fcntl(int fd, int command, ...)
         before_lock = NULL;
         fn();
     }
-    return (int)syscall(SYS_fcntl, fd, command, arg);
+    int r = (int)syscall(SYS_fcntl, fd, command, arg);
+    fn = lock_refused;
+    if (command == F_OFD_SETLK && r < 0 && fn) {
+        int error = errno;
+        lock_refused = NULL;
+        fn();
+        errno = error;
+    }
+    return r;
+}
+
+static void let_go(void)
+{
+    close(old_fd);
+}
+
+/* That is how a writer looks that was killed: its lock outlives it, until the kernel has ended its writes. */
+TEST(lock_of_a_writer_that_has_died_is_waited_for)
+{
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    log_rig_put(&rig, "a", 1);
+    log_rig_drop(&rig);
+    REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
+    REQUIRE_INT(bm_log_place_open(&place, &old_fd), 0);
+    before_lock = NULL;
+    lock_refused = let_go;
+    log_rig_open(&rig);
+    CHECK_PTR(lock_refused, NULL);
+    CHECK_UINT(rig.found.rev, 1);
+    bm_log_place_deinit(&place, NULL);
+    log_rig_deinit(&rig);
 }
 
 static void replace_file(void)
