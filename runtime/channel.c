@@ -21,6 +21,7 @@
 #include "base/assert.h"
 #include "kv/utf8.h"
 #include "runtime/core.h"
+#include "runtime/details.h"
 #include "runtime/early.h"
 #include "runtime/forward.h"
 #include "runtime/message.h"
@@ -96,6 +97,7 @@ void bm_channel_dispose(beam_channel *channel)
     beam_message_free(channel->incoming);
     beam_message_free(channel->reply);
     drop_text(pool, &channel->end_text, channel->end_text_cap);
+    bm_pool_put(pool, channel->end_details, channel->end_details_cap);
     drop_text(pool, &channel->told_text, channel->told_text_cap);
     if (channel->name_cap > 0)
         bm_pool_put(pool, channel->name, channel->name_cap);
@@ -441,20 +443,6 @@ static void on_fd_retry(struct bm_timer *timer)
 
 /* --- endings --------------------------------------------------------------------------------- */
 
-uint32_t bm_details_write(const char *text, void *out)
-{
-    beam_kv_writer writer;
-    const void *document;
-    size_t len;
-    if (!text || !text[0])
-        return 0;
-    beam_kv_writer_init(&writer, out, BM_DETAILS_LEN_MAX);
-    beam_kv_begin_map(&writer, NULL);
-    beam_kv_put_str(&writer, "message", text);
-    beam_kv_end(&writer);
-    return beam_kv_writer_finish(&writer, &document, &len) == 0 ? (uint32_t)len : 0;
-}
-
 void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text)
 {
     if (!text || !text[0])
@@ -486,6 +474,12 @@ void bm_channel_end(beam_channel *channel, uint32_t code, const char *text)
 
 void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text)
 {
+    bm_channel_abort_with(channel, code, text, NULL, 0);
+}
+
+void bm_channel_abort_with(beam_channel *channel, uint32_t code, const char *text,
+                           const void *details, size_t details_len)
+{
     if (channel->gone || channel->abort_due)
         return;
     bool never_left = channel->opening;
@@ -502,6 +496,10 @@ void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text)
     channel->abort_due = true;
     channel->end_code = code;
     bm_channel_set_text(channel->core, &channel->end_text, &channel->end_text_cap, text);
+    if (details && !channel->end_details)
+        channel->end_details =
+            bm_details_make(&channel->core->pool, details, details_len, channel->end_text,
+                            &channel->end_details_len, &channel->end_details_cap);
     bm_channel_make_ready(channel);
 }
 

@@ -154,6 +154,10 @@ struct beam_channel {
 
     /* Request: who asks. */
     struct beam_peer peer; /* a copy, which outlives the session */
+
+    /* The end we send, when more than a text is to be said: a map, or NULL. A block of the pool. */
+    uint8_t *end_details;
+    uint32_t end_details_len, end_details_cap;
 };
 
 /* A request, or the events of one name, at the serving end: request.c's. It is its channel, and each
@@ -266,6 +270,9 @@ void bm_channel_end(beam_channel *channel, uint32_t code, const char *text);
 /* Both directions end now, and what is queued is dropped; the peer hears it, unless the channel was
  * never opened. Tells the application nothing. */
 void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text);
+/* The same with details, a kv map, beside the text. What is none, or too long, is left out. */
+void bm_channel_abort_with(beam_channel *channel, uint32_t code, const char *text,
+                           const void *details, size_t details_len);
 /* The peer's direction has ended; tells the application (from within a dispatch). */
 void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, beam_str text,
                            const void *details, uint32_t details_len);
@@ -279,9 +286,6 @@ void bm_channel_run_due(beam_channel *channel);
 /* Copies a text, cut to 255 bytes between characters, into a block of the pool that is made when
  * *to is NULL. Without memory, and for no text, *to stays as it is. */
 void bm_channel_set_text(struct bm_core *core, char **to, uint32_t *cap, const char *text);
-
-/* Writes {"message": text} into out (BM_DETAILS_LEN_MAX bytes); its length, 0 for no text. */
-uint32_t bm_details_write(const char *text, void *out);
 
 /* --- to whom it belongs: by its kind, to the application or on to call.c and request.c --- */
 

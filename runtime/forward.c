@@ -125,20 +125,30 @@ static int join_attached(beam_message *message)
 
 /* --- what flows ------------------------------------------------------------------------------ */
 
-/* false: the hop is no more. */
-static bool hop_break(struct bm_hop *hop, enum beam_code code, const char *text)
+/* As one end has ended, so does the other. false: the hop is no more. */
+static bool hop_break_as(struct bm_hop *hop, const struct beam_status *status)
 {
+    char text[256];
+    snprintf(text, sizeof(text), "%.*s", BEAM_STR(status->message));
     if (hop->request) {
         beam_request *request = hop->request;
         hop->near.channel = NULL;
-        beam_fail(request, code, "%s", text);
+        beam_fail_with(request, status->code, status->details, status->details_len, "%s", text);
     } else if (hop->near.channel) {
-        bm_channel_abort(hop->near.channel, code, text);
+        bm_channel_abort_with(hop->near.channel, status->code, text, status->details,
+                              status->details_len);
     }
     if (hop->far.channel)
-        bm_channel_abort(hop->far.channel, code, text);
+        bm_channel_abort_with(hop->far.channel, status->code, text, status->details,
+                              status->details_len);
     hop_free(hop);
     return false;
+}
+
+/* false: the hop is no more. */
+static bool hop_break(struct bm_hop *hop, enum beam_code code, const char *text)
+{
+    return hop_break_as(hop, &(struct beam_status){.code = code, .message = {text, strlen(text)}});
 }
 
 /* Why what was to go on cannot: as an answer that is refused without a hop ends. Not UNAVAILABLE, which
@@ -256,9 +266,7 @@ static void on_end(beam_channel *channel, const struct beam_status *status, void
     struct bm_hop *hop = arg;
     struct end *to = other_end(hop, channel);
     if (status->code != BEAM_OK) {
-        char text[256];
-        snprintf(text, sizeof(text), "%.*s", BEAM_STR(status->message));
-        (void)hop_break(hop, status->code, text);
+        (void)hop_break_as(hop, status);
         return;
     }
     to->ending = true;

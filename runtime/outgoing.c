@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/details.h"
 #include "runtime/message.h"
 #include "runtime/session.h"
 
@@ -212,8 +213,13 @@ static bool put_end(beam_session *session, beam_channel *channel)
 {
     _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
     struct bm_frame_end end = {.code = channel->end_code};
-    end.details_len = bm_details_write(channel->end_text, details);
-    end.details = end.details_len > 0 ? details : NULL;
+    if (channel->end_details) {
+        end.details_len = channel->end_details_len;
+        end.details = channel->end_details;
+    } else {
+        end.details_len = bm_details_write(channel->end_text, details);
+        end.details = end.details_len > 0 ? details : NULL;
+    }
     return session->carrier->put_end(session, channel->id, channel->abort_due ? BM_END_ABORT : 0,
                                      &end);
 }

@@ -216,7 +216,8 @@ void beam_reply(beam_request *request, beam_message **message)
     release(request);
 }
 
-void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
+static void fail(beam_request *request, enum beam_code code, const void *details,
+                 size_t details_len, const char *format, va_list args)
 {
     beam_channel *channel = bm_request_channel(request);
     if (channel->oneway) {
@@ -226,16 +227,30 @@ void beam_fail(beam_request *request, enum beam_code code, const char *format, .
     if (request->answered)
         return;
     char text[256] = "";
-    if (format) {
-        va_list args;
-        va_start(args, format);
+    if (format)
         vsnprintf(text, sizeof(text), format, args);
-        va_end(args);
-    }
     request->answered = true;
     /* Both directions are over: whatever the caller still sends has nobody to read it. */
-    bm_channel_abort(channel, code == BEAM_OK ? BEAM_UNKNOWN : code, text);
+    bm_channel_abort_with(channel, code == BEAM_OK ? BEAM_UNKNOWN : code, text, details,
+                          details_len);
     release(request);
+}
+
+void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fail(request, code, NULL, 0, format, args);
+    va_end(args);
+}
+
+void beam_fail_with(beam_request *request, enum beam_code code, const void *details,
+                    size_t details_len, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fail(request, code, details, details_len, format, args);
+    va_end(args);
 }
 
 void beam_request_keep(beam_request *request)

@@ -65,6 +65,14 @@ BEAM_EXPORT void beam_reply(beam_request *request, beam_message **message);
 BEAM_EXPORT void beam_fail(beam_request *request, enum beam_code code, const char *format, ...)
     __attribute__((__format__(__printf__, 3, 4)));
 
+/* The same, with what a program can read of the error: details is a kv document (<beam/kv.h>) whose
+ * value is a map, copied. The text goes into it under "message" (format NULL: what it holds there
+ * stays), and the caller finds it in beam_status.details. Details that are no valid map, or over 16 384
+ * bytes with the text, are left out: ending a request cannot fail. */
+BEAM_EXPORT void beam_fail_with(beam_request *request, enum beam_code code, const void *details,
+                                size_t details_len, const char *format, ...)
+    __attribute__((__format__(__printf__, 5, 6)));
+
 /* In the handler: the request outlives it, to be ended later. The pointer is good until then,
  * whatever becomes of the session; after the end of the runtime the request can only be ended. A kept
  * event is to be ended as well. */
