@@ -26,6 +26,7 @@
 #include "runtime/forward.h"
 #include "runtime/message.h"
 #include "runtime/session.h"
+#include "runtime/transcode.h"
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -416,7 +417,7 @@ static void message_lets_go(beam_message *message)
 {
     beam_channel *channel = message->payer;
     if ((message->flags & BM_MESSAGE_CHARGED) && channel->holds_of)
-        channel->holds_of->large_held -= bm_message_body_len_received(message);
+        channel->holds_of->large_held -= message->charged;
     message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
     bm_channel_let_go(channel);
 }
@@ -706,6 +707,8 @@ void beam_channel_set_handlers(beam_channel *channel, const struct beam_channel_
     channel->arg = arg;
     if (channel->kind == BM_CHANNEL_REQUEST)
         channel->handle = true;
+    if (channel->transcodes)
+        bm_transcode_set_handlers(bm_channel_request(channel), handlers, arg);
 }
 
 static int send_sealed(beam_channel *channel, beam_message **message, bool last)
@@ -716,10 +719,13 @@ static int send_sealed(beam_channel *channel, beam_message **message, bool last)
         return r;
     if (m->flags & BM_MESSAGE_VIEW)
         return -EINVAL;
-    r = bm_channel_may_send(channel, bm_message_len(m), bm_message_fds_left(m));
-    if (r < 0)
-        return r;
-    r = bm_outgoing_admit(channel, m);
+    if (channel->transcodes) {
+        r = bm_transcode_admit(channel, m);
+    } else {
+        r = bm_channel_may_send(channel, bm_message_len(m), bm_message_fds_left(m));
+        if (r == 0)
+            r = bm_outgoing_admit(channel, m);
+    }
     if (r < 0)
         return r;
     if (last)
@@ -743,14 +749,17 @@ int beam_channel_send_body(beam_channel *channel, const void *body, size_t len)
 {
     if (len > INT32_MAX)
         return -EMSGSIZE;
-    int r = bm_channel_may_send(channel, len, 0);
+    bool transcodes = channel->transcodes;
+    int r = transcodes ? 0 : bm_channel_may_send(channel, len, 0);
     if (r < 0)
         return r;
-    if (bm_outgoing_send_body(channel, body, len))
+    if (!transcodes && bm_outgoing_send_body(channel, body, len))
         return 0;
     BEAM_CLEANUP(beam_message_freep) beam_message *message = bm_message_new(channel->core);
     if (!message || bm_message_copy_body(message, body, (uint32_t)len) < 0)
         return -ENOMEM;
+    if (transcodes && (r = bm_transcode_admit(channel, message)) < 0)
+        return r;
     bm_outgoing_send(channel, message);
     message = NULL;
     return 0;

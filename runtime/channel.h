@@ -91,6 +91,7 @@ struct beam_channel {
     bool held_back : 1;     /* unix: has a frame in the packet under way that may be taken back */
     bool large_sending : 1; /* counted in session->large_sending */
     bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
+    bool transcodes : 1;    /* a request whose service has a codec: transcode.c */
 
     /* Of a request, at the serving end: here, where each of its messages asks for it. */
     bool handed_over : 1; /* its first message is with the handler, or in session->held */
@@ -173,6 +174,11 @@ struct beam_request {
     struct bm_list children; /* calls made on its behalf */
     void (*on_cancel)(beam_request *request, void *arg);
     void *on_cancel_arg;
+
+    /* channel.transcodes: what its caller speaks, and the application's handlers of the channel. */
+    const struct beam_codec *caller_codec;
+    const struct beam_channel_handlers *handlers;
+    void *handlers_arg;
 };
 
 static inline beam_request *bm_channel_request(beam_channel *channel)
@@ -307,6 +313,8 @@ void bm_call_end(beam_channel *channel, const struct beam_status *status);
 /* Runs the handler of a request or an event, or hands it on to the core that serves it. The message
  * is lent. */
 void bm_request_run(beam_channel *channel, beam_message *message);
+/* The last step of it: the message is in the service's codec, and the handler runs here. */
+void bm_request_run_handler(beam_channel *channel, beam_message *message);
 /* The caller's direction has ended (code OK), or nobody waits for the answer any more. */
 void bm_request_peer_end(beam_channel *channel, const struct beam_status *status);
 /* The sender of events has aborted their channel, or is lost: those that are kept hear of it. */

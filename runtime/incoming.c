@@ -469,6 +469,7 @@ static bool begin_large(beam_session *session, beam_channel *channel,
     message->payer = view->payer;
     message->fds_owed = view->fds_owed;
     message->flags |= BM_MESSAGE_CHARGED;
+    message->charged = (uint32_t)in->total;
     if (view->flags & BM_MESSAGE_HOLDS)
         message->flags |= BM_MESSAGE_HOLDS;
     else

@@ -104,6 +104,28 @@ int bm_message_copy_body(beam_message *message, const void *body, uint32_t len)
     return 0;
 }
 
+void bm_message_put_body(beam_message *message, struct bm_body *body)
+{
+    struct bm_pool *pool = bm_core_pool(bm_core_current());
+    bm_message_will_change(message);
+    if (body->len <= BM_MESSAGE_BODY_INLINE) {
+        /* Its own room and not that of a message it shows, whose content may be looked at yet. */
+        if (body->len > 0)
+            memcpy(message->body_inline, body->block, body->len);
+        bm_pool_put(pool, body->block, body->cap);
+        message->body = message->body_inline;
+    } else {
+        if (message->flags & BM_MESSAGE_BODY_BLOCK)
+            bm_pool_put(pool, message->body_block, message->body_cap);
+        message->body_block = body->block;
+        message->body_cap = body->cap;
+        message->flags |= BM_MESSAGE_BODY_BLOCK;
+        message->body = body->block;
+    }
+    message->body_len = body->len;
+    *body = (struct bm_body){0};
+}
+
 void *beam_message_reserve_body(beam_message *message, size_t len)
 {
     if (message->flags & (BM_MESSAGE_FAILED | BM_MESSAGE_VIEW))
@@ -207,6 +229,30 @@ beam_message *beam_message_keep(const beam_message *borrowed)
     message->fds_owed = 0;
     message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
     return copy;
+}
+
+beam_message *bm_message_keep_with(const beam_message *borrowed, struct bm_body *body,
+                                   uint32_t codec)
+{
+    beam_message *view = (beam_message *)borrowed;
+    const uint32_t body_len = borrowed->body_len;
+    const uint32_t metadata_len = borrowed->metadata_len;
+    bool copies = (borrowed->flags & BM_MESSAGE_VIEW) && !borrowed->shown;
+    if (copies)
+        view->body_len = 0; /* not the body too, which would be for nothing */
+    beam_message *message = beam_message_keep(borrowed);
+    if (copies)
+        view->body_len = body_len;
+    if (!message)
+        return NULL;
+    if (message->payer && !(message->flags & BM_MESSAGE_CHANGED)) {
+        message->came_body_len = body_len;
+        message->came_metadata_len = metadata_len;
+        message->flags |= BM_MESSAGE_CHANGED;
+    }
+    bm_message_put_body(message, body);
+    message->codec = codec;
+    return message;
 }
 
 /* The line of a small body, which another core has read, comes back to be written long before it is. */

@@ -97,6 +97,7 @@ struct beam_message {
     uint32_t frame_offset; /* where its frame stands in the packet, while that is retained */
     uint32_t keys;
     uint32_t came_body_len, came_metadata_len; /* CHANGED */
+    uint32_t charged;                          /* CHARGED: so much */
     beam_kv_writer writer;
 
     _Alignas(64) uint8_t metadata_inline[BM_MESSAGE_METADATA_INLINE];
@@ -119,11 +120,6 @@ static inline int64_t bm_message_cost_received(const beam_message *message)
     return message->flags & BM_MESSAGE_CHANGED
                ? (int64_t)message->came_body_len + message->came_metadata_len + BM_MESSAGE_COST
                : bm_message_cost(message);
-}
-
-static inline uint32_t bm_message_body_len_received(const beam_message *message)
-{
-    return message->flags & BM_MESSAGE_CHANGED ? message->came_body_len : message->body_len;
 }
 
 static inline unsigned bm_message_fds(const beam_message *message)
@@ -221,6 +217,22 @@ uint8_t *bm_message_body_room(beam_message *message, uint32_t len);
  * sticks. */
 int bm_message_copy_metadata(beam_message *message, const void *document, uint32_t len);
 int bm_message_copy_body(beam_message *message, const void *body, uint32_t len);
+
+/* Bytes that are to be the body of a message: made first, where it may fail, and put then. */
+struct bm_body {
+    uint8_t *block; /* of a pool, or NULL: none */
+    uint32_t cap;
+    uint32_t len;
+};
+
+/* Makes the body of a message of these bytes, which are its from then on. Without attachments, metadata or
+ * what it owes changing. Cannot fail. */
+void bm_message_put_body(beam_message *message, struct bm_body *body);
+
+/* beam_message_keep() of a message that is to have another body: this one, of that codec. NULL without
+ * memory: nothing has changed, and *body is still the caller's. */
+beam_message *bm_message_keep_with(const beam_message *borrowed, struct bm_body *body,
+                                   uint32_t codec);
 
 /* --- attachments.c; all but the first two on a message that has some --- */
 

@@ -21,6 +21,7 @@
 #include "runtime/runtime.h"
 #include "runtime/service.h"
 #include "runtime/session.h"
+#include "runtime/transcode.h"
 
 #define WAITING_ANSWERS_MAX (64u << 20) /* ours: beyond it large answers become errors */
 
@@ -33,14 +34,21 @@ static void forget_cancel_of_events(beam_request *request)
 
 void bm_request_run(beam_channel *channel, beam_message *message)
 {
+    const struct bm_service *service = channel->service;
+    if (service->core != BM_ANY_CORE && service->core != channel->core->index)
+        bm_forward(channel, message);
+    else if (service->codec)
+        bm_transcode_run(channel, message);
+    else
+        bm_request_run_handler(channel, message);
+}
+
+void bm_request_run_handler(beam_channel *channel, beam_message *message)
+{
     beam_request *request = bm_channel_request(channel);
     const struct bm_service *service = channel->service;
     bool event = channel->kind == BM_CHANNEL_SINK;
 
-    if (service->core != BM_ANY_CORE && service->core != channel->core->index) {
-        bm_forward(channel, message);
-        return;
-    }
     bm_channel_ref(channel);
     request->in_handler = true;
     service->handler(request, message, service->arg);
@@ -192,6 +200,11 @@ void beam_reply(beam_request *request, beam_message **message)
         return;
     }
 
+    if (m && channel->transcodes && !channel->gone && bm_message_seal(m) == 0 &&
+        !bm_transcode_answer(request, m)) {
+        beam_message_free(m);
+        return;
+    }
     const char *text;
     enum beam_code code;
     if (m && !channel->gone && judge_answer(channel, m, &text, &code) < 0) {

@@ -213,6 +213,7 @@ int beam_runtime_new(const struct beam_runtime_options *options, beam_runtime **
     runtime->may_spin = cpus() >= count && !wanted.embedded;
     strncpy(runtime->name, wanted.name ? wanted.name : program_invocation_short_name,
             sizeof(runtime->name) - 1);
+    bm_codecs_init(&runtime->codecs);
     bm_services_init(&runtime->services);
     bm_user_sessions_init(&runtime->user_sessions);
     bm_list_init(&runtime->listeners);

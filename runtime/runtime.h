@@ -9,6 +9,7 @@
 #include <beam/beam.h>
 
 #include "base/list.h"
+#include "runtime/codec.h"
 #include "runtime/core.h"
 #include "runtime/message_queue.h"
 #include "runtime/service.h"
@@ -38,6 +39,7 @@ struct beam_runtime {
     /* The rings between cores, [to * core_count + from], so that those a core polls stand together.
      * Made by whoever needs one first; release, acquire by the poller. */
     _Atomic(struct bm_path *) *paths;
+    struct bm_codecs codecs; /* changed before the start alone */
     struct bm_services services;
     struct bm_user_sessions user_sessions; /* limits.sessions_uid_max */
 

@@ -11,7 +11,9 @@
 
 #include "base/alloc.h"
 #include "kv/utf8.h"
+#include "runtime/codec.h"
 #include "runtime/frame.h"
+#include "runtime/options.h"
 #include "runtime/runtime.h"
 
 static unsigned bucket_of(const char *name, size_t len)
@@ -65,13 +67,14 @@ static struct bm_service *find_dead(struct bm_services *services, const struct b
         &services->buckets[bucket_of(like->name, like->name_len)], memory_order_relaxed);
     for (; s; s = s->next)
         if (s->name_len == like->name_len && memcmp(s->name, like->name, s->name_len) == 0 &&
-            s->handler == like->handler && s->arg == like->arg && s->core == like->core)
+            s->handler == like->handler && s->arg == like->arg && s->core == like->core &&
+            s->codec == like->codec)
             return s;
     return NULL;
 }
 
 static int add(beam_runtime *runtime, unsigned core, const char *name, beam_handler *handler,
-               void *arg)
+               void *arg, const struct beam_codec *codec)
 {
     struct bm_services *services = bm_runtime_services(runtime);
     size_t len = name ? strlen(name) : 0;
@@ -86,6 +89,7 @@ static int add(beam_runtime *runtime, unsigned core, const char *name, beam_hand
     s->handler = handler;
     s->arg = arg;
     s->core = core;
+    s->codec = codec;
     s->name_len = (uint8_t)len;
     memcpy(s->name, name, len);
     atomic_init(&s->live, true);
@@ -113,7 +117,7 @@ static int add(beam_runtime *runtime, unsigned core, const char *name, beam_hand
 
 int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg)
 {
-    return add(runtime, BM_ANY_CORE, name, handler, arg);
+    return add(runtime, BM_ANY_CORE, name, handler, arg, NULL);
 }
 
 int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name, beam_handler *handler,
@@ -121,7 +125,22 @@ int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name, bea
 {
     if (reactor >= beam_reactor_count(runtime))
         return -EINVAL;
-    return add(runtime, reactor, name, handler, arg);
+    return add(runtime, reactor, name, handler, arg, NULL);
+}
+
+int beam_serve_with(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg,
+                    const struct beam_serve_options *options)
+{
+    struct beam_serve_options wanted;
+    int r = bm_options_read(&wanted, sizeof(wanted), options);
+    if (r < 0)
+        return r;
+    if (wanted.on_reactor && wanted.reactor >= beam_reactor_count(runtime))
+        return -EINVAL;
+    if (wanted.codec && !bm_codecs_has(&runtime->codecs, wanted.codec))
+        return -BEAM_ECODEC_UNKNOWN;
+    return add(runtime, wanted.on_reactor ? wanted.reactor : BM_ANY_CORE, name, handler, arg,
+               wanted.codec);
 }
 
 int beam_unserve(beam_runtime *runtime, const char *name)

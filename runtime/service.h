@@ -17,7 +17,8 @@ struct bm_service {
     _Atomic bool live;       /* release when (re)served; acquire by look-up */
     beam_handler *handler;
     void *arg;
-    unsigned core; /* BM_ANY_CORE: wherever the request comes in */
+    unsigned core;                  /* BM_ANY_CORE: wherever the request comes in */
+    const struct beam_codec *codec; /* what the handler speaks; NULL: bodies as they come */
     uint8_t name_len;
     char name[256]; /* and a NUL */
 };

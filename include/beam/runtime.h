@@ -19,10 +19,11 @@
  *   | function                                              | thread                             |
  *   |-------------------------------------------------------|------------------------------------|
  *   | beam_runtime_new, beam_runtime_free, beam_run,        | one thread that is no reactor;     |
- *   |   beam_start                                          |   embedded: the host's             |
+ *   |   beam_start, beam_codec_register                     |   embedded: the host's             |
  *   | beam_runtime_fd, beam_runtime_turn                    | the host's                         |
  *   | beam_runtime_stop                                     | any, and in a signal handler       |
- *   | beam_post, beam_serve, beam_serve_on, beam_unserve,   | any                                |
+ *   | beam_post, beam_serve, beam_serve_on,                 | any                                |
+ *   |   beam_serve_with, beam_unserve,                      |                                    |
  *   |   beam_listen, beam_unlisten, beam_runtime_stats      |                                    |
  *   | beam_connect_wait, beam_call_wait                     | any that is no reactor             |
  *   | beam_session_free                                     | the session's, or any that is no   |

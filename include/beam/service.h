@@ -16,6 +16,7 @@
 #ifndef BEAM_SERVICE_H
 #define BEAM_SERVICE_H
 
+#include <beam/codec.h>
 #include <beam/session.h>
 
 #ifdef __cplusplus
@@ -43,6 +44,46 @@ BEAM_EXPORT int beam_serve(beam_runtime *runtime, const char *name, beam_handler
  * reactor. */
 BEAM_EXPORT int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name,
                               beam_handler *handler, void *arg);
+
+/* --- serving in a codec ---
+ *
+ * A service may say what its handler reads and writes, json for example, and is then spoken to in any
+ * codec that the runtime knows: bodies are converted on their way to the handler, and what it answers,
+ * or sends on the request's channel, on its way back (docs/spec/session.md section 13).
+ *
+ *     r = beam_serve_with(runtime, "add", on_add, NULL, &BEAM_SERVE_OPTIONS(.codec = &beam_json));
+ *
+ * A body that is in the codec wanted is passed on as it came, unread: a handler still has to expect
+ * any bytes. A handler's message whose codec is 0 (none was set) is in the service's codec; it may
+ * also be in any other that the runtime knows, by its number. Metadata and attachments are the same in
+ * every codec. A question that cannot be converted is answered INVALID_ARGUMENT, and the handler does
+ * not see it; an answer that cannot, UNIMPLEMENTED; both with the details of N6. A message that
+ * cannot be converted before the answer is refused to its sender: beam_channel_send returns the error
+ * of beam_convert. */
+
+struct beam_serve_options {
+    size_t size;
+    const struct beam_codec *codec; /* what the handler reads and writes; NULL: any, as it comes */
+    bool on_reactor;                /* on `reactor` alone, as beam_serve_on; else on every one */
+    unsigned reactor;
+};
+
+#define BEAM_SERVE_OPTIONS(...)                                                                    \
+    ((struct beam_serve_options){.size = sizeof(struct beam_serve_options), __VA_ARGS__})
+
+/* beam_serve, or beam_serve_on, with options, which may be NULL and are copied. Errors as theirs;
+ * -BEAM_ECODEC_UNKNOWN: the runtime does not know this codec. -EINVAL and -E2BIG: as any options. */
+BEAM_EXPORT int beam_serve_with(beam_runtime *runtime, const char *name, beam_handler *handler,
+                                void *arg, const struct beam_serve_options *options);
+
+/* Makes a codec known to the runtime, besides kv, json, msgpack and, if it is built in, xml. It is
+ * borrowed, and has to live as long as the runtime. Either function of it may be NULL: then nothing is
+ * converted from it, or to it; of one with neither (protobuf) bodies pass untouched or not at all.
+ * Before the start, embedded before the first turn, by one thread at a time.
+ * -EBUSY: it is too late. -EEXIST: its number or its name is known already. -EINVAL: a number from 5
+ * to 65 535, a name that is not of 1 to 64 bytes or a media type not of 1 to 255 (UTF-8), no size.
+ * -ENOSPC: 32 are known. -E2BIG: as any options. -BEAM_EFORKED. */
+BEAM_EXPORT int beam_codec_register(beam_runtime *runtime, const struct beam_codec *codec);
 
 /* Serves a name no more: new requests for it end with NOT_FOUND, those that have begun go on. A
  * handler may still be running, and be about to run on another reactor, so that arg may only be
