@@ -30,6 +30,7 @@
 #include "tests/support/sweep.h"
 
 #define SERVICES_MAX 16
+#define CODECS_MAX 4
 #define SHARE_LEN ((size_t)1 << 20)
 #define WAIT_NS (60 * BEAM_SEC) /* what takes longer hangs, also where it is slow */
 #define TURN_NS BEAM_MS
@@ -54,9 +55,12 @@ static struct {
         beam_handler *handler;
         void *arg;
         bool at_home;
+        const struct beam_codec *codec;
     } services[SERVICES_MAX];
     unsigned service_count;
     bool has_home;
+    const struct beam_codec *codecs[CODECS_MAX];
+    unsigned codec_count;
     struct flow_options options;
     uint8_t *share;
     size_t share_len;
@@ -104,6 +108,26 @@ void flow_serve_at_home(const char *name, beam_handler *handler, void *arg)
     own.services[own.service_count - 1].at_home = true;
 }
 
+void flow_serve_in(const struct beam_codec *codec, const char *name, beam_handler *handler,
+                   void *arg)
+{
+    flow_serve(name, handler, arg);
+    own.services[own.service_count - 1].codec = codec;
+}
+
+void flow_serve_in_at_home(const struct beam_codec *codec, const char *name, beam_handler *handler,
+                           void *arg)
+{
+    flow_serve_at_home(name, handler, arg);
+    own.services[own.service_count - 1].codec = codec;
+}
+
+void flow_register(const struct beam_codec *codec)
+{
+    REQUIRE(!own.started && own.codec_count < CODECS_MAX);
+    own.codecs[own.codec_count++] = codec;
+}
+
 beam_runtime *flow_runtime_here(void)
 {
     return bm_core_current()->runtime;
@@ -136,11 +160,14 @@ static int serve_all(beam_runtime *runtime, unsigned reactors)
     /* Sessions over a ring between reactors come in on 1, all others on 0. */
     unsigned home = flow.kind == FLOW_RING ? 0 : reactors - 1;
     int r = beam_serve(runtime, "flow.errand", on_errand, NULL);
+    for (unsigned i = 0; i < own.codec_count && r == 0; i++)
+        r = beam_codec_register(runtime, own.codecs[i]);
     for (unsigned i = 0; i < own.service_count && r == 0; i++)
-        r = own.services[i].at_home ? beam_serve_on(runtime, home, own.services[i].name,
-                                                    own.services[i].handler, own.services[i].arg)
-                                    : beam_serve(runtime, own.services[i].name,
-                                                 own.services[i].handler, own.services[i].arg);
+        r = beam_serve_with(runtime, own.services[i].name, own.services[i].handler,
+                            own.services[i].arg,
+                            &BEAM_SERVE_OPTIONS(.codec = own.services[i].codec,
+                                                .on_reactor = own.services[i].at_home,
+                                                .reactor = own.services[i].at_home ? home : 0));
     return r;
 }
 

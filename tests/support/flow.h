@@ -111,6 +111,14 @@ void flow_serve(const char *name, beam_handler *handler, void *arg);
  * each request makes a hop. flow_start then gives the server two reactors. */
 void flow_serve_at_home(const char *name, beam_handler *handler, void *arg);
 
+/* The same of services that have a codec, which both ends know: one that is always known, or was
+ * registered. */
+void flow_serve_in(const struct beam_codec *codec, const char *name, beam_handler *handler,
+                   void *arg);
+void flow_serve_in_at_home(const struct beam_codec *codec, const char *name, beam_handler *handler,
+                           void *arg);
+void flow_register(const struct beam_codec *codec);
+
 /* Both ends and the session. NULL: defaults. */
 void flow_start(const struct flow_options *options);
 
