@@ -1,8 +1,10 @@
 """Installs into an empty prefix and builds a program against what was installed, the two ways users
 do: with pkg-config and with find_package. Also: what the shared library exports."""
+import errno
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 
@@ -28,6 +30,13 @@ add_executable(shared user.c)
 target_link_libraries(shared PRIVATE Beam::beam)
 add_executable(static user.c)
 target_link_libraries(static PRIVATE Beam::beam_static)
+"""
+LATER = r"""
+#include <beam/beam.h>
+const struct {
+    struct beam_codec codec;
+    long more;
+} codec_module = {{sizeof(codec_module), BEAM_CODEC_APPLICATION, "later", "text/plain", 0, 0}, 1};
 """
 PRINTS = "frame: unknown kind below 0x80\n"
 
@@ -94,5 +103,23 @@ with case("install: every exported function is declared in a public header"):
     undeclared = [n for n in names if n.startswith("beam_")
                   and not re.search(rf"\b{n.split('@')[0]}\b", declared)]
     check(not undeclared, f"not in include/beam: {undeclared}")
+# A stranger's codec, and a program that loads it: neither knows anything of this tree.
+flags = run(*config, "--cflags", "--libs", "beam", env=environment).split()
+headers = run(*config, "--cflags", "beam", env=environment).split()
+example = ROOT / "examples/codec_module"
+
+with case("install: a codec builds as a module that the installed headers suffice for"):
+    run(CC, "-Wall", "-Werror", "-shared", "-fPIC", example / "lines.c", "-o", home / "lines.so", *headers)
+
+with case("install: a program loads the module, registers it and is asked in it"):
+    run(CC, "-Wall", "-Werror", example / "host.c", "-o", home / "host", *flags)
+    out = run(home / "host", home / "lines.so", env=environment)
+    check(out == "in lines:\napple\nfig\npear\n", f"prints {out!r}")
+
+with case("install: a module that wants what a later version has is refused"):
+    (user / "later.c").write_text(LATER)
+    run(CC, "-Wall", "-Werror", "-shared", "-fPIC", user / "later.c", "-o", home / "later.so", *headers)
+    done = subprocess.run([home / "host", home / "later.so"], capture_output=True, text=True, env=environment)
+    check(done.returncode == 1 and os.strerror(errno.E2BIG) in done.stderr, f"{done.returncode}: {done.stderr}")
 folder.cleanup()
 finish()
