@@ -229,8 +229,9 @@ void beam_reply(beam_request *request, beam_message **message)
     release(request);
 }
 
-static void fail(beam_request *request, enum beam_code code, const void *details,
-                 size_t details_len, const char *format, va_list args)
+static __attribute__((__format__(__printf__, 5, 0))) void
+fail(beam_request *request, enum beam_code code, const void *details, size_t details_len,
+     const char *format, va_list args)
 {
     beam_channel *channel = bm_request_channel(request);
     if (channel->oneway) {
