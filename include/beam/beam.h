@@ -16,5 +16,6 @@
 #include <beam/channel.h> /* how it flows */
 #include <beam/session.h> /* to whom */
 #include <beam/service.h> /* who answers */
+#include <beam/store.h>   /* what is kept, changed and followed */
 
 #endif

@@ -1,0 +1,257 @@
+/* Stores and replicas: keys with values that many can read, change and follow.
+ *
+ * A *store* owns an ordered map of keys and values (<beam/kv.h>), in memory and, given a path, in a
+ * file too. It belongs to one reactor, which puts all changes in one order: each *transaction* is
+ * one revision, a number that goes up by one. Served, it answers to `kv.get`, `kv.put`, `kv.delete`,
+ * `kv.txn`, `kv.scan`, `kv.info` and `kv.watch` on every session of the runtime
+ * (docs/spec/kv.md, Level 2).
+ *
+ * A *replica* follows a store over a session: it keeps a copy of all keys that begin with a prefix,
+ * which is read without a round trip, tells what changes, and knows how far it is behind. It can be
+ * given another session when the first is lost, and goes on where it was.
+ *
+ *     static void on_change(beam_replica *replica, beam_str key, const beam_kv_value *value,
+ *                           uint64_t rev, void *arg) { ... value NULL: it was deleted ... }
+ *     static const struct beam_replica_handlers handlers = {.on_change = on_change};
+ *     ...
+ *     r = beam_store_open(runtime, &BEAM_STORE_OPTIONS(.path = "settings.kv"), &store);
+ *     if (r >= 0) r = beam_store_serve(store, NULL);
+ *     ...                                                   // elsewhere, over a session
+ *     r = beam_replica_new(&BEAM_REPLICA_OPTIONS(.prefix = "cfg/", .handlers = &handlers), &replica);
+ *     if (r >= 0) r = beam_replica_attach(replica, session);
+ *
+ * Revisions count within an *epoch*: a number drawn at random when a store is begun, and again when
+ * revisions that somebody may have seen could be given out a second time. Two states are the same
+ * if epoch and revision are.
+ *
+ * Everything here is called on the reactor that owns the store or the replica, and callbacks run
+ * there, from its loop. Keys and values that are looked at are views, which end when the store or
+ * replica next changes: at the latest when the caller returns to the loop. */
+#ifndef BEAM_STORE_H
+#define BEAM_STORE_H
+
+#include <beam/service.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct beam_store beam_store;
+typedef struct beam_replica beam_replica;
+
+#define BEAM_STORE_KEY_LEN_MAX 1024 /* bytes, at least 1; docs/spec/kv.md Y2 */
+#define BEAM_STORE_DEPTH_MAX 30     /* of a value: a change wraps it twice; Y2 */
+
+/* --- opening --- */
+
+/* When a change counts as done: is told to be done, and is told to those who watch. */
+enum beam_store_sync {
+    BEAM_STORE_SYNC_EACH =
+        0,                 /* once it is on the disk. Those that come while the disk is busy share
+                                 the next write */
+    BEAM_STORE_SYNC_BATCH, /* at once; the disk has it within batch_ns */
+    BEAM_STORE_SYNC_NONE,  /* at once; the disk has it when the kernel thinks so */
+};
+
+/* Behind each field its default, which 0 means too. */
+struct beam_store_options {
+    size_t size;
+    const char *path;          /* of the file, made if it is not there; NULL: memory alone */
+    enum beam_store_sync sync; /* EACH; of no meaning without a file */
+    uint64_t batch_ns;         /* BATCH: 100 ms */
+    unsigned mode;             /* of a file that is made, whatever the umask; 0600 */
+    uint32_t txn_len_max;      /* keys and values of one transaction as they are kept, bytes; 1 MiB,
+                                  at most 16 MiB. One value cannot be longer either */
+    size_t history_len;     /* changes kept for those who watch, bytes; 4 MiB. Who is further behind
+                                  gets the state anew */
+    size_t pending_len_max; /* changes that wait for the disk, bytes; 64 MiB. More are refused */
+    uint32_t watchers_max;  /* 65 536 */
+    uint64_t heartbeat_ns;  /* who watches hears something at least this often; 5 s */
+    uint64_t compact_len_min; /* the file is rewritten when it is longer than this, 1 MiB, and */
+    uint32_t compact_percent; /* ... than so many hundredths of what is in the store; 200 */
+};
+#define BEAM_STORE_OPTIONS(...)                                                                    \
+    ((struct beam_store_options){.size = sizeof(struct beam_store_options), __VA_ARGS__})
+
+/* Opens a store that belongs to the calling reactor. A file is read whole, which blocks: do it
+ * before there are others to keep waiting (a call posted before the start). options may be NULL and
+ * are copied, the path too. The caller owns the store until beam_store_close.
+ * -EPERM: not on a reactor of this runtime. -EINVAL: no such sync, or a limit out of range.
+ * -EBUSY: another process, or this one, has the file open as a store. -EBADMSG: the file is damaged
+ * in a part that had been safely written; nothing was changed. -EPROTONOSUPPORT: not a file of a
+ * store, or of a format to come. -ESHUTDOWN: the runtime is stopping. -E2BIG, -ENOMEM, -BEAM_EFORKED,
+ * and what open(2), fallocate(2) and read(2) say. */
+BEAM_EXPORT int beam_store_open(beam_runtime *runtime, const struct beam_store_options *options,
+                                beam_store **ret_store);
+
+/* Offers the services `PREFIX.get` and so on, for every session of the runtime; prefix is copied,
+ * NULL means "kv". Once in a store's life. Errors as beam_serve; then none is served. -EALREADY: it is
+ * served. */
+BEAM_EXPORT int beam_store_serve(beam_store *store, const char *prefix);
+
+/* How something with the store ended: error 0, or below 0; rev: the revision that resulted. */
+typedef void beam_store_fn(int error, uint64_t rev, void *arg);
+
+/* Ends a store: its services end, and those who watch it with UNAVAILABLE; what waits for the disk
+ * is finished, the file is closed so that the next open finds all in order; then fn runs (it may be
+ * NULL). store may not be used any more from now on. Stores that are open when the runtime stops are
+ * closed likewise, behind the last session; a stop waits for that. Accepts NULL, and then fn does not
+ * run. */
+BEAM_EXPORT void beam_store_close(beam_store *store, beam_store_fn *fn, void *arg);
+
+/* --- reading --- */
+
+/* The value of a key and the revision that set it; either may be NULL. -ENOENT: no such key.
+ * A change that waits for the disk is seen here already, though by nobody over a session. */
+BEAM_EXPORT int beam_store_get(const beam_store *store, beam_str key, beam_kv_value *ret_value,
+                               uint64_t *ret_rev);
+
+/* The first key behind `after` that begins with prefix, in the order of the bytes; after with ptr
+ * NULL: the first of all. Returns 1; 0: there is none. No state is kept, so the store may change
+ * between two calls, if the caller copies the key. ret_value and ret_rev may be NULL.
+ *
+ *     for (beam_str key = {0}; beam_store_next(store, prefix, key, &key, &value, NULL) > 0;) */
+BEAM_EXPORT int beam_store_next(const beam_store *store, beam_str prefix, beam_str after,
+                                beam_str *ret_key, beam_kv_value *ret_value, uint64_t *ret_rev);
+
+struct beam_store_info {
+    size_t size;         /* filled in by the caller, as options are */
+    uint64_t epoch;      /* of its revisions */
+    uint64_t rev;        /* the last one that was told as done */
+    uint64_t horizon;    /* who watches and has seen this or a later one goes on from there */
+    uint64_t keys;       /* now */
+    uint64_t data_len;   /* bytes of keys and values as they are kept */
+    uint64_t memory_len; /* bytes of all memory of the store */
+    uint64_t file_len;   /* bytes used of the file; 0 without one */
+    uint32_t watchers;   /* now */
+    uint64_t skips;      /* times somebody who watches was too far behind, and got the state anew */
+    uint64_t compactions;
+    int error; /* 0, or why the disk took no more: the store can then only be read */
+};
+#define BEAM_STORE_INFO() ((struct beam_store_info){.size = sizeof(struct beam_store_info)})
+
+/* -EINVAL: no size. */
+BEAM_EXPORT int beam_store_info(const beam_store *store, struct beam_store_info *ret_info);
+
+/* --- changing --- */
+
+/* A transaction: all of it happens, as one revision, or nothing. */
+struct beam_store_txn {
+    size_t size;
+    const beam_kv_value *set; /* a map: keys with their new values; NULL: none */
+    const beam_kv_value
+        *remove;       /* a list of keys (strings); those that are not there are no error */
+    bool if_unchanged; /* only if no key of it has changed since revision `seen`; with seen 0: */
+    uint64_t seen;     /* only if none of them is there */
+};
+#define BEAM_STORE_TXN(...)                                                                        \
+    ((struct beam_store_txn){.size = sizeof(struct beam_store_txn), __VA_ARGS__})
+
+/* Makes a transaction. What is read from the store from now on has it; fn (may be NULL) runs when
+ * it is done in the sense of the store's sync, with the revision, or with the error that makes it
+ * undone. A transaction that changes nothing (only removes what is not there) has the revision that
+ * is current.
+ * Errors change nothing, and fn does not run. -ESTALE: a key has changed since `seen`. -EINVAL: set is
+ * no map, remove no list of strings, a key is in both or twice in remove. -ENAMETOOLONG: a key is empty
+ * or over BEAM_STORE_KEY_LEN_MAX. -BEAM_EKV_DEPTH and other -BEAM_EKV_…: a value. -EMSGSIZE: over
+ * txn_len_max. -ENOBUFS: over pending_len_max. -EROFS: the disk takes no more (beam_store_info).
+ * -ESHUTDOWN: the runtime is stopping. -E2BIG, -ENOMEM. */
+BEAM_EXPORT int beam_store_commit(beam_store *store, const struct beam_store_txn *txn,
+                                  beam_store_fn *fn, void *arg);
+
+/* The same for one key. value is borrowed; a map or list is checked. */
+BEAM_EXPORT int beam_store_put(beam_store *store, beam_str key, const beam_kv_value *value,
+                               beam_store_fn *fn, void *arg);
+BEAM_EXPORT int beam_store_delete(beam_store *store, beam_str key, beam_store_fn *fn, void *arg);
+
+/* Rewrites the file so that it holds what is in the store and no more, while all goes on; fn (may be
+ * NULL) runs at the end. Happens by itself as well (compact_len_min). -EALREADY: it is under way.
+ * -ENOTSUP: no file. -EROFS. -ENOMEM. */
+BEAM_EXPORT int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg);
+
+/* --- following a store from elsewhere --- */
+
+enum beam_replica_state {
+    BEAM_REPLICA_EMPTY = 0, /* it has never been complete; there is nothing to read */
+    BEAM_REPLICA_LIVE,      /* it has all that the owner has told, and is told all that comes */
+    BEAM_REPLICA_STALE, /* it has what was so when its watch ended, or before it had to begin anew */
+};
+
+/* What a replica tells. Each slot may be NULL. A handler may free the replica. */
+struct beam_replica_handlers {
+    /* A key has another value, or with value NULL none any more; once for each change of a
+     * transaction, in the order of the keys. When the replica had to begin anew: once for each key
+     * that is different from what it was. What is read meanwhile is the state behind the
+     * transaction. */
+    void (*on_change)(beam_replica *replica, beam_str key, const beam_kv_value *value, uint64_t rev,
+                      void *arg);
+    /* A transaction has been told whole; its revision. */
+    void (*on_commit)(beam_replica *replica, uint64_t rev, void *arg);
+    /* From now on it is LIVE. skipped: how many revisions were passed over because it had fallen
+     * behind. */
+    void (*on_live)(beam_replica *replica, uint64_t skipped, void *arg);
+    /* It is not LIVE any more. Code OK: it has to begin anew on the same session, and on_live
+     * follows. Else its watch has ended, as status says, or could not be begun: it waits for
+     * beam_replica_attach. */
+    void (*on_stale)(beam_replica *replica, const struct beam_status *status, void *arg);
+};
+
+struct beam_replica_options {
+    size_t size;
+    const char *service; /* the prefix that the store is served under; "kv" */
+    const char *prefix;  /* of the keys; "": all. A store that is asked for all sees that nothing is
+                            missing between two revisions; for a part of it the session vouches */
+    size_t memory_len_max;                        /* bytes; none */
+    const struct beam_replica_handlers *handlers; /* borrowed for the replica's life; none */
+    void *arg;                                    /* of the handlers */
+};
+#define BEAM_REPLICA_OPTIONS(...)                                                                  \
+    ((struct beam_replica_options){.size = sizeof(struct beam_replica_options), __VA_ARGS__})
+
+/* Makes an empty replica of the calling reactor, the caller's to free. options may be NULL and are
+ * copied, the texts too. -EPERM: not on a reactor. -EINVAL: the name of the service is too long, or
+ * prefix is no UTF-8 or longer than a key. -E2BIG, -ENOMEM. */
+BEAM_EXPORT int beam_replica_new(const struct beam_replica_options *options,
+                                 beam_replica **ret_replica);
+
+/* Follows the store at the other end of a session of the same reactor, from where the replica is; a
+ * watch that it had is given up, without on_stale. The session is borrowed until the watch has ended.
+ * Errors as beam_open; the replica is as it was, and an earlier watch ended. */
+BEAM_EXPORT int beam_replica_attach(beam_replica *replica, beam_session *session);
+
+/* Ends its watch, and frees it. Accepts NULL, returns NULL. */
+BEAM_EXPORT beam_replica *beam_replica_free(beam_replica *replica);
+static inline void beam_replica_freep(beam_replica **replica)
+{
+    *replica = beam_replica_free(*replica);
+}
+
+/* As beam_store_get and beam_store_next. -ENOENT also of an EMPTY one. rev is that of the change, or
+ * of the state in which the key came. */
+BEAM_EXPORT int beam_replica_get(const beam_replica *replica, beam_str key,
+                                 beam_kv_value *ret_value, uint64_t *ret_rev);
+BEAM_EXPORT int beam_replica_next(const beam_replica *replica, beam_str prefix, beam_str after,
+                                  beam_str *ret_key, beam_kv_value *ret_value, uint64_t *ret_rev);
+
+struct beam_replica_info {
+    size_t size; /* filled in by the caller, as options are */
+    enum beam_replica_state state;
+    uint64_t epoch, rev; /* of what can be read */
+    uint64_t owner_rev;  /* the owner's, as of the last word from there; less rev it is the lag */
+    uint64_t heard_ns;   /* when that was, on beam_now_ns */
+    uint64_t keys;
+    uint64_t data_len;   /* bytes of keys and values as they are kept */
+    uint64_t memory_len; /* bytes of all memory of the replica */
+    uint64_t skipped;    /* revisions that were passed over, in all */
+    uint64_t snapshots;  /* times it began anew */
+};
+#define BEAM_REPLICA_INFO() ((struct beam_replica_info){.size = sizeof(struct beam_replica_info)})
+
+/* -EINVAL: no size. */
+BEAM_EXPORT int beam_replica_info(const beam_replica *replica, struct beam_replica_info *ret_info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
