@@ -20,6 +20,7 @@
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
 #include "runtime/session.h"
+#include "runtime/store.h"
 #include "runtime/app_timer.h"
 #include "runtime/transport.h"
 #include "runtime/unix_control.h"
@@ -114,6 +115,7 @@ static void begin_stop(struct bm_core *core)
     uint64_t timeout = runtime->options.stop_timeout_ns;
     core->stopping = true;
     bm_listeners_stop(core);
+    bm_stores_stop(core); /* who follows one would keep his session from its end */
 
     struct bm_list *node = core->sessions.next;
     while (node != &core->sessions) {
@@ -144,6 +146,8 @@ void bm_core_check_quiet(struct bm_core *core)
     beam_runtime *runtime = core->runtime;
     bool listens = core->index == 0 && !bm_list_empty(&runtime->listeners);
     if (!core->stopping || core->quiet || listens || !sessions_are_closed(core))
+        return;
+    if (!bm_stores_close(core) || core->quiet) /* the last of them asks again */
         return;
     core->quiet = true;
     bm_timer_cancel(core->reactor, &core->stop_timer);
@@ -226,6 +230,7 @@ int bm_core_open(struct bm_core *core)
     core->allocs_begin = bm_alloc_count_thread();
     bm_list_init(&core->sessions);
     bm_list_init(&core->timers);
+    bm_list_init(&core->stores);
     bm_list_init(&core->notify);
     bm_list_init(&core->notify_sessions);
     bm_list_init(&core->fds_waiting);
@@ -253,6 +258,7 @@ void bm_core_close(struct bm_core *core)
     bm_timers_stop(core);
     core->packets = bm_buffers_free(core->packets);
     bm_reactor_close(reactor);
+    bm_stores_free(core);
     bm_fd_budget_leave(&core->fds_waiter);
     if (atomic_load_explicit(&core->fds_back, memory_order_seq_cst))
         bm_fd_budget_pass_on(&core->fds_waiter, 0, false); /* it was woken and has not looked */

@@ -22,3 +22,15 @@ int bm_options_read(void *to, size_t len, const void *from)
     memcpy(to, &len, sizeof(len));
     return 0;
 }
+
+int bm_options_write(void *to, const void *from, size_t len)
+{
+    size_t size;
+    memcpy(&size, to, sizeof(size));
+    if (size < sizeof(size))
+        return -EINVAL;
+    memset(to, 0, size);
+    memcpy(to, from, size < len ? size : len);
+    memcpy(to, &size, sizeof(size));
+    return 0;
+}

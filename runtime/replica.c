@@ -1,0 +1,488 @@
+/* A replica: the following end of a watch (docs/spec/kv.md, Y9 to Y15). It has the state of one revision,
+ * which can be read at any time, and while it gets a snapshot a second one, *next*, which nobody sees
+ * until it is complete; then they are swapped, and what is different between them is told.
+ *
+ * A delta is applied as a whole or not at all, with what a store uses for the same (store_state.h), and
+ * told between applying and being done with it: a key that goes can still be named then.
+ *
+ * Invariants: epoch and rev are those of the state that is read; a watch is asked to go on only from
+ * there. A handler may free the replica, or attach it anew: after each call of one it is looked at
+ * whether it is still the same watch. Nothing a peer says is trusted: what breaks the order of
+ * messages, or finds no memory, ends the watch, and the state stays as it was. */
+#include <errno.h>
+#include <string.h>
+
+#include <beam/store.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "kv/utf8.h"
+#include "runtime/core.h"
+#include "runtime/feed.h"
+#include "runtime/options.h"
+#include "runtime/store_state.h"
+
+#define SERVICE_MAX 249u /* of a prefix: with ".watch" a name of 255 bytes */
+
+/* A state on its way to be complete. */
+struct next {
+    struct bm_state state;
+    uint64_t epoch, rev;
+    uint64_t skipped;
+};
+
+struct beam_replica {
+    const struct beam_replica_handlers *handlers;
+    void *arg;
+    struct bm_account account; /* pays for all but the struct */
+    beam_channel *channel;     /* of the watch; NULL: none */
+    uint64_t watch;            /* goes up with each, so that a handler's doings are noticed */
+    unsigned calls;            /* handlers that are running: it is freed behind the last */
+    bool freed;
+
+    enum beam_replica_state is;
+    struct bm_state state;
+    uint64_t epoch, rev;
+    bool building; /* `next` is: from a head to live */
+    struct next next;
+    bool headed; /* a head has come on this watch */
+    bool asked;  /* it was asked to go on */
+
+    uint64_t owner_rev, heard_ns, skipped, snapshots;
+    uint16_t prefix_len, service_len;
+    char *prefix; /* a block of prefix_len */
+    char service[SERVICE_MAX + 7];
+};
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static beam_replica *release(beam_replica *replica)
+{
+    bm_state_clear(&replica->state);
+    bm_state_clear(&replica->next.state);
+    bm_free(&replica->account, replica->prefix, replica->prefix_len);
+    bm_assert(replica->account.used == 0);
+    return bm_free(NULL, replica, sizeof(*replica));
+}
+
+int beam_replica_new(const struct beam_replica_options *wanted, beam_replica **ret_replica)
+{
+    struct beam_replica_options options;
+    if (!bm_core_current())
+        return -EPERM;
+    int r = bm_options_read(&options, sizeof(options), wanted);
+    if (r < 0)
+        return r;
+    const char *service = options.service ? options.service : "kv";
+    const char *prefix = options.prefix ? options.prefix : "";
+    size_t service_len = strlen(service), prefix_len = strlen(prefix);
+    if (service_len == 0 || service_len > SERVICE_MAX || prefix_len > BEAM_STORE_KEY_LEN_MAX ||
+        !bm_utf8_valid(prefix, prefix_len))
+        return -EINVAL;
+    beam_replica *replica = bm_alloc_zero(NULL, sizeof(*replica));
+    if (!replica)
+        return -ENOMEM;
+    replica->handlers = options.handlers;
+    replica->arg = options.arg;
+    replica->account.limit = options.memory_len_max;
+    bm_state_init(&replica->state, &replica->account);
+    bm_state_init(&replica->next.state, &replica->account);
+    replica->prefix = bm_alloc(&replica->account, prefix_len);
+    if (!replica->prefix) {
+        bm_free(NULL, replica, sizeof(*replica));
+        return -ENOMEM;
+    }
+    replica->prefix_len = (uint16_t)prefix_len;
+    memcpy(replica->prefix, prefix, prefix_len);
+    memcpy(replica->service, service, service_len);
+    memcpy(replica->service + service_len, ".watch", sizeof(".watch"));
+    *ret_replica = replica;
+    return 0;
+}
+
+static void end_watch(beam_replica *replica)
+{
+    replica->channel = beam_channel_free(replica->channel);
+    replica->watch++;
+    replica->building = false;
+    bm_state_clear(&replica->next.state);
+}
+
+beam_replica *beam_replica_free(beam_replica *replica)
+{
+    if (!replica || replica->freed)
+        return NULL;
+    end_watch(replica);
+    replica->freed = true;
+    if (replica->calls == 0)
+        release(replica);
+    return NULL;
+}
+
+/* --- telling --------------------------------------------------------------------------------- */
+
+/* Around a call of a handler. The latter returns true if the watch is not what it was; the replica may
+ * be gone once `left` has been called for the outermost. */
+static uint64_t enter(beam_replica *replica)
+{
+    replica->calls++;
+    return replica->watch;
+}
+
+static bool leave(beam_replica *replica, uint64_t watch)
+{
+    replica->calls--;
+    return replica->watch != watch;
+}
+
+/* For who was told something: true, and it is freed, when a handler wanted that. */
+static bool release_freed(beam_replica *replica)
+{
+    if (!replica->freed || replica->calls > 0)
+        return replica->freed;
+    release(replica);
+    return true;
+}
+
+static bool tell_change(beam_replica *replica, const struct bm_tree_entry *entry, bool gone,
+                        uint64_t rev)
+{
+    if (!replica->handlers || !replica->handlers->on_change)
+        return false;
+    beam_kv_value value = gone ? (beam_kv_value){.type = BEAM_KV_NIL} : bm_state_value(entry);
+    uint64_t watch = enter(replica);
+    replica->handlers->on_change(replica, bm_state_key(entry), gone ? NULL : &value, rev,
+                                 replica->arg);
+    return leave(replica, watch);
+}
+
+static bool tell_stale(beam_replica *replica, const struct beam_status *status)
+{
+    if (replica->is == BEAM_REPLICA_LIVE)
+        replica->is = BEAM_REPLICA_STALE;
+    if (!replica->handlers || !replica->handlers->on_stale)
+        return false;
+    uint64_t watch = enter(replica);
+    replica->handlers->on_stale(replica, status, replica->arg);
+    return leave(replica, watch);
+}
+
+static bool tell_live(beam_replica *replica, uint64_t skipped)
+{
+    replica->is = BEAM_REPLICA_LIVE;
+    if (!replica->handlers || !replica->handlers->on_live)
+        return false;
+    uint64_t watch = enter(replica);
+    replica->handlers->on_live(replica, skipped, replica->arg);
+    return leave(replica, watch);
+}
+
+static bool tell_commit(beam_replica *replica, uint64_t rev)
+{
+    if (!replica->handlers || !replica->handlers->on_commit)
+        return false;
+    uint64_t watch = enter(replica);
+    replica->handlers->on_commit(replica, rev, replica->arg);
+    return leave(replica, watch);
+}
+
+/* The watch is given up, because of something here or something wrong from there. */
+static void give_up(beam_replica *replica, enum beam_code code, const char *text)
+{
+    struct beam_status status = {.code = code, .message = {text, strlen(text)}};
+    beam_channel_reset(replica->channel, BEAM_CANCELLED, text);
+    end_watch(replica);
+    tell_stale(replica, &status);
+}
+
+static void give_up_order(beam_replica *replica)
+{
+    give_up(replica, BEAM_DATA_LOSS, "the messages of the watch break their order");
+}
+
+/* --- what comes ------------------------------------------------------------------------------ */
+
+static void on_head(beam_replica *replica, const beam_kv_value *map)
+{
+    bool resume;
+    uint64_t rev, epoch, skipped = 0;
+    beam_str text;
+    if (beam_kv_get_bool(map, "resume", &resume) < 0 || beam_kv_get_uint(map, "rev", &rev) < 0 ||
+        beam_kv_get_str(map, "epoch", &text) < 0 || bm_epoch_read(text, &epoch) < 0 ||
+        (resume && (replica->headed || !replica->asked || epoch != replica->epoch))) {
+        give_up_order(replica);
+        return;
+    }
+    (void)beam_kv_get_uint(map, "skipped", &skipped);
+    replica->headed = true;
+    replica->owner_rev = rev;
+    if (resume) {
+        tell_live(replica, 0);
+        return;
+    }
+    /* One that comes before `live` takes the place of what was being built. */
+    bm_state_clear(&replica->next.state);
+    replica->next.skipped = (replica->building ? replica->next.skipped : 0) + skipped;
+    replica->building = true;
+    replica->next.epoch = epoch;
+    replica->next.rev = rev;
+    if (replica->is == BEAM_REPLICA_LIVE)
+        tell_stale(replica, &(struct beam_status){.code = BEAM_OK});
+}
+
+static void on_snap(beam_replica *replica, const beam_kv_value *map)
+{
+    uint64_t rev;
+    beam_kv_value set;
+    if (!replica->building || beam_kv_get_uint(map, "rev", &rev) < 0 ||
+        beam_kv_get(map, "set", &set) < 0 || set.type != BEAM_KV_MAP) {
+        give_up_order(replica);
+        return;
+    }
+    const uint8_t *pos = set.bytes.ptr, *end = pos + set.bytes.len;
+    for (; pos < end; pos += bm_entry_at(pos).len) {
+        struct bm_tree_entry *entry = bm_tree_entry_copy(&replica->account, rev, pos);
+        if (!entry || bm_state_load(&replica->next.state, entry) < 0) {
+            give_up(replica, BEAM_RESOURCE_EXHAUSTED, "no memory for the state");
+            return;
+        }
+    }
+}
+
+/* The changes of a delta in the order of their keys. */
+static int read_delta(beam_replica *replica, const beam_kv_value *map, uint64_t rev,
+                      struct bm_changes *changes)
+{
+    beam_kv_value part, key;
+    beam_kv_iter iter;
+    int r = 0;
+    bm_changes_init(changes, &replica->account);
+    if (beam_kv_get(map, "set", &part) == 0) {
+        if (part.type != BEAM_KV_MAP)
+            return -EINVAL;
+        const uint8_t *pos = part.bytes.ptr, *end = pos + part.bytes.len;
+        for (; r == 0 && pos < end; pos += bm_entry_at(pos).len)
+            r = bm_changes_copy(changes, rev, pos);
+    }
+    if (r == 0 && beam_kv_get(map, "delete", &part) == 0) {
+        beam_kv_iter_init(&iter, &part);
+        while (r == 0 && beam_kv_iter_next(&iter, NULL, &key) > 0)
+            r = key.type == BEAM_KV_STR && key.str.len <= BEAM_STORE_KEY_LEN_MAX
+                    ? bm_changes_add(changes, rev, key.str, BM_ENTRY_DEL, NULL, 0)
+                    : -EINVAL;
+    }
+    return r == 0 ? bm_changes_sort(changes) : r;
+}
+
+static void tell_delta(beam_replica *replica, struct bm_changes *changes, uint64_t rev)
+{
+    uint64_t watch = enter(replica);
+    bool changed = false;
+    for (uint32_t i = 0; i < changes->count && !changed; i++) {
+        const struct bm_tree_entry *entry = changes->items[i].entry;
+        changed = tell_change(replica, entry, bm_state_is_del(entry), rev);
+    }
+    (void)leave(replica, watch);
+    bm_changes_done(changes, &replica->state);
+    if (!changed)
+        tell_commit(replica, rev);
+}
+
+static void on_delta(beam_replica *replica, const beam_kv_value *map)
+{
+    uint64_t rev, *own = replica->building ? &replica->next.rev : &replica->rev;
+    struct bm_state *state = replica->building ? &replica->next.state : &replica->state;
+    struct bm_changes changes;
+    if (!replica->headed || beam_kv_get_uint(map, "rev", &rev) < 0 || rev <= *own ||
+        (replica->prefix_len == 0 && rev != *own + 1)) {
+        give_up_order(replica);
+        return;
+    }
+    int r = read_delta(replica, map, rev, &changes);
+    if (r == 0)
+        r = bm_changes_apply(&changes, state);
+    if (r < 0) {
+        bm_changes_clear(&changes);
+        if (r == -ENOMEM)
+            give_up(replica, BEAM_RESOURCE_EXHAUSTED, "no memory for a change");
+        else
+            give_up_order(replica);
+        return;
+    }
+    *own = rev;
+    if (rev > replica->owner_rev)
+        replica->owner_rev = rev;
+    if (replica->building)
+        bm_changes_done(&changes, state);
+    else
+        tell_delta(replica, &changes, rev);
+}
+
+static void on_mark(beam_replica *replica, const beam_kv_value *map)
+{
+    uint64_t rev, now, *own = replica->building ? &replica->next.rev : &replica->rev;
+    if (!replica->headed || beam_kv_get_uint(map, "rev", &rev) < 0 || rev < *own ||
+        (replica->prefix_len == 0 && rev != *own)) {
+        give_up_order(replica);
+        return;
+    }
+    *own = rev;
+    replica->owner_rev = beam_kv_get_uint(map, "now", &now) == 0 && now > rev ? now : rev;
+}
+
+/* What is different between two states, in the order of the keys. true: the watch is not what it
+ * was. */
+static bool tell_difference(beam_replica *replica, const struct bm_state *before)
+{
+    struct bm_tree_iter old_at = bm_tree_seek(&before->tree, NULL, 0, false);
+    struct bm_tree_iter new_at = bm_tree_seek(&replica->state.tree, NULL, 0, false);
+    const struct bm_tree_entry *old = bm_tree_next(&old_at), *new = bm_tree_next(&new_at);
+    while (old || new) {
+        beam_str old_key = old ? bm_state_key(old) : (beam_str){NULL, 0};
+        beam_str new_key = new ? bm_state_key(new) : (beam_str){NULL, 0};
+        int order = !old   ? 1
+                    : !new ? -1
+                           : bm_key_compare(old_key.ptr, old_key.len, new_key.ptr, new_key.len);
+        bool same = order == 0 && bm_state_entry_len(old) == bm_state_entry_len(new) &&
+                    memcmp(old->bytes, new->bytes, bm_state_entry_len(new)) == 0;
+        if (!same && tell_change(replica, order < 0 ? old : new, order < 0, replica->rev))
+            return true;
+        if (order <= 0)
+            old = bm_tree_next(&old_at);
+        if (order >= 0)
+            new = bm_tree_next(&new_at);
+    }
+    return false;
+}
+
+static void on_live(beam_replica *replica, const beam_kv_value *map)
+{
+    uint64_t rev;
+    if (!replica->building || beam_kv_get_uint(map, "rev", &rev) < 0 || rev < replica->next.rev) {
+        give_up_order(replica);
+        return;
+    }
+    struct bm_state before = replica->state;
+    uint64_t skipped = replica->next.skipped;
+    replica->state = replica->next.state;
+    bm_state_init(&replica->next.state, &replica->account);
+    replica->building = false;
+    replica->epoch = replica->next.epoch;
+    replica->rev = rev;
+    replica->is = BEAM_REPLICA_STALE; /* not live before all is told, and not empty any more */
+    replica->skipped += skipped;
+    replica->snapshots++;
+    uint64_t watch = enter(replica);
+    bool changed = tell_difference(replica, &before);
+    (void)leave(replica, watch);
+    bm_state_clear(&before);
+    if (!changed)
+        tell_live(replica, skipped);
+}
+
+static const struct {
+    const char *kind;
+    void (*fn)(beam_replica *replica, const beam_kv_value *map);
+} kinds[] = {
+    {"delta", on_delta}, {"head", on_head}, {"live", on_live}, {"mark", on_mark}, {"snap", on_snap},
+};
+
+static void on_message(beam_channel *channel, const beam_message *message, void *arg)
+{
+    beam_replica *replica = arg;
+    size_t len;
+    const void *body = beam_message_body(message, &len);
+    beam_kv_value map;
+    beam_str kind;
+    replica->heard_ns = bm_clock_now_ns();
+    replica->calls++;
+    if (!body || beam_kv_check(body, len, NULL) < 0 || beam_kv_root(body, len, &map) < 0 ||
+        beam_kv_get_str(&map, "kind", &kind) < 0) {
+        give_up_order(replica);
+    } else {
+        for (size_t i = 0; i < BM_ARRAY_LEN(kinds); i++)
+            if (kind.len == strlen(kinds[i].kind) && memcmp(kind.ptr, kinds[i].kind, kind.len) == 0)
+                kinds[i].fn(replica, &map);
+    }
+    replica->calls--;
+    (void)release_freed(replica);
+}
+
+static void on_end(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    beam_replica *replica = arg;
+    struct beam_status ended = *status;
+    if (ended.code == BEAM_OK) /* a watch has no end of its own */
+        ended.code = BEAM_UNKNOWN;
+    end_watch(replica);
+    replica->calls++;
+    tell_stale(replica, &ended);
+    replica->calls--;
+    (void)release_freed(replica);
+}
+
+static const struct beam_channel_handlers watch_handlers = {
+    .on_message = on_message,
+    .on_end = on_end,
+};
+
+/* --- public ---------------------------------------------------------------------------------- */
+
+int beam_replica_attach(beam_replica *replica, beam_session *session)
+{
+    uint8_t room[BEAM_STORE_KEY_LEN_MAX + 256];
+    char epoch[BM_EPOCH_TEXT_LEN + 1];
+    beam_kv_writer w;
+    const void *document;
+    size_t len;
+    end_watch(replica);
+    if (replica->is == BEAM_REPLICA_LIVE)
+        replica->is = BEAM_REPLICA_STALE;
+    replica->headed = false;
+    replica->asked = replica->is != BEAM_REPLICA_EMPTY;
+    bm_epoch_write(epoch, replica->epoch);
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    if (replica->prefix_len > 0)
+        beam_kv_put_strn(&w, "prefix", replica->prefix, replica->prefix_len);
+    if (replica->asked) {
+        beam_kv_put_str(&w, "epoch", epoch);
+        beam_kv_put_uint(&w, "rev", replica->rev);
+    }
+    beam_kv_end(&w);
+    int r = beam_kv_writer_finish(&w, &document, &len);
+    bm_assert(r == 0);
+    BEAM_CLEANUP(beam_message_freep) beam_message *message = beam_message_new();
+    beam_message_set_body(message, document, len);
+    return beam_open(session, replica->service, &message, &watch_handlers, replica, NULL,
+                     &replica->channel);
+}
+
+int beam_replica_get(const beam_replica *replica, beam_str key, beam_kv_value *ret_value,
+                     uint64_t *ret_rev)
+{
+    return bm_state_get(&replica->state, key, ret_value, ret_rev);
+}
+
+int beam_replica_next(const beam_replica *replica, beam_str prefix, beam_str after,
+                      beam_str *ret_key, beam_kv_value *ret_value, uint64_t *ret_rev)
+{
+    return bm_state_next(&replica->state, prefix, after, ret_key, ret_value, ret_rev);
+}
+
+int beam_replica_info(const beam_replica *replica, struct beam_replica_info *ret_info)
+{
+    struct beam_replica_info info = {
+        .state = replica->is,
+        .epoch = replica->epoch,
+        .rev = replica->rev,
+        .owner_rev = replica->owner_rev,
+        .heard_ns = replica->heard_ns,
+        .keys = bm_state_keys(&replica->state),
+        .data_len = replica->state.tree.data_len,
+        .memory_len = replica->account.used + sizeof(*replica),
+        .skipped = replica->skipped,
+        .snapshots = replica->snapshots,
+    };
+    return bm_options_write(ret_info, &info, sizeof(info));
+}
