@@ -119,8 +119,10 @@ void bm_watch_begin(beam_store *store, beam_request *request, beam_str prefix, b
     watcher->request = request;
     watcher->prefix_len = (uint16_t)prefix.len;
     memcpy(watcher->prefix, prefix.ptr, prefix.len);
-    watcher->resume = offered && rev >= bm_history_horizon(&store->history) && rev <= store->told;
-    watcher->cursor = watcher->resume ? rev : store->told;
+    offered = offered && rev <= store->told;
+    watcher->resume = offered && rev >= bm_history_horizon(&store->history);
+    watcher->fell = offered && !watcher->resume;
+    watcher->cursor = offered ? rev : store->told;
     bm_list_push_back(&store->watchers, &watcher->node);
     store->watcher_count++;
     beam_request_keep(request);
