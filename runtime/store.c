@@ -29,7 +29,6 @@
 #define BATCH_DEFAULT (100 * BM_NS_PER_MS)
 #define COMPACT_LEN_DEFAULT ((uint64_t)1 << 20)
 #define COMPACT_PERCENT_DEFAULT 200u
-#define BUFFER_LEN_MAX ((size_t)64 << 20) /* above any answer: a transaction's value, and keys */
 
 static void on_settle(struct bm_task *task);
 
@@ -109,9 +108,8 @@ int beam_store_open(beam_runtime *runtime, const struct beam_store_options *opti
     bm_list_init(&store->pending);
     bm_state_init(&store->state, &store->account);
     bm_history_init(&store->history, &store->account, wanted.history_len, 0);
-    beam_buffer_init(&store->buffer, BUFFER_LEN_MAX);
-    beam_buffer_init(&store->compact_part, BUFFER_LEN_MAX);
-    store->buffer.account = store->compact_part.account = &store->account;
+    beam_buffer_init(&store->buffer, BM_STORE_BUFFER_MAX);
+    store->buffer.account = &store->account;
     store->settle_task.fn = on_settle;
     bm_watchers_init(store);
     if (wanted.path)

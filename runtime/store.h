@@ -27,7 +27,9 @@
 struct bm_core;
 
 #define BM_STORE_PREFIX_MAX 240u /* of its services: a name has 255 bytes */
-#define BM_STORE_GONE 1024u      /* ours: keys deleted last, whose revisions are known */
+#define BM_STORE_BUFFER_MAX                                                                        \
+    ((size_t)64 << 20)      /* above any transaction with what is around it; Y8 */
+#define BM_STORE_GONE 1024u /* ours: keys deleted last, whose revisions are known */
 
 /* A transaction that is pending. */
 struct bm_commit {
@@ -96,7 +98,7 @@ struct beam_store {
     struct bm_log_source source;
     struct bm_log_wait compacted;
     struct bm_tree_cursor compact_at;
-    beam_buffer compact_part;
+    beam_buffer compact_part; /* made for each compaction */
     beam_store_fn *on_compacted;
     void *on_compacted_arg;
     uint64_t compactions;
