@@ -194,6 +194,7 @@ static void on_compacted(struct bm_log_wait *wait, int res)
     store->compact_from = res < 0 ? bm_store_log_len(store) * 2 : 0;
     if (fn)
         fn(res, store->told, store->on_compacted_arg);
+    bm_store_log_look(store); /* much may have come meanwhile */
 }
 
 int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg)

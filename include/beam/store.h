@@ -77,9 +77,10 @@ struct beam_store_options {
  * before there are others to keep waiting (a call posted before the start). options may be NULL and
  * are copied, the path too. The caller owns the store until beam_store_close.
  * -EPERM: not on a reactor of this runtime. -EINVAL: no such sync, or a limit out of range.
- * -EBUSY: another process, or this one, has the file open as a store. -EBADMSG: the file is damaged
- * in a part that had been safely written; nothing was changed. -EPROTONOSUPPORT: not a file of a
- * store, or of a format to come. -ESHUTDOWN: the runtime is stopping. -E2BIG, -ENOMEM, -BEAM_EFORKED,
+ * -BEAM_EKV_LOCKED: another process, or this one, has the file open as a store. -BEAM_EKV_CORRUPT: the
+ * file is damaged where it had been whole; nothing was changed. -BEAM_EKV_FORMAT: not a file of a
+ * store, or of a format to come. What is wrong with the file is said to the log of the runtime, too, and
+ * so is what was cut off its end. -ESHUTDOWN: the runtime is stopping. -E2BIG, -ENOMEM, -BEAM_EFORKED,
  * and what open(2), fallocate(2) and read(2) say. */
 BEAM_EXPORT int beam_store_open(beam_runtime *runtime, const struct beam_store_options *options,
                                 beam_store **ret_store);
@@ -166,7 +167,8 @@ BEAM_EXPORT int beam_store_delete(beam_store *store, beam_str key, beam_store_fn
 
 /* Rewrites the file so that it holds what is in the store and no more, while all goes on; fn (may be
  * NULL) runs at the end. Happens by itself as well (compact_len_min). -EALREADY: it is under way.
- * -ENOTSUP: no file. -EROFS. -ENOMEM. */
+ * -ENOTSUP: no file. -EROFS. -ESHUTDOWN: the store is being closed. -ENOMEM, and what open(2) says of
+ * the new file. */
 BEAM_EXPORT int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg);
 
 /* --- following a store from elsewhere --- */

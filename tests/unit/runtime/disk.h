@@ -59,12 +59,12 @@ static struct disk {
     bool tell_early;   /* EACH: tells when it is written */
 } disk;
 
-static int disk_key(beam_str key)
+static inline int disk_key(beam_str key)
 {
     return key.len == 4 ? (key.ptr[2] - '0') * 10 + key.ptr[3] - '0' : -1;
 }
 
-static void disk_key_name(unsigned n, char *name)
+static inline void disk_key_name(unsigned n, char *name)
 {
     memcpy(name, "k/", 2);
     name[2] = (char)('0' + n / 10);
@@ -72,7 +72,7 @@ static void disk_key_name(unsigned n, char *name)
     name[4] = '\0';
 }
 
-static struct truth *disk_truth(uint64_t epoch, uint64_t rev)
+static inline struct truth *disk_truth(uint64_t epoch, uint64_t rev)
 {
     for (unsigned i = disk.epoch_count; i-- > 0;)
         if (disk.epochs[i] == epoch)
@@ -80,12 +80,12 @@ static struct truth *disk_truth(uint64_t epoch, uint64_t rev)
     return NULL;
 }
 
-static uint64_t disk_epoch(void)
+static inline uint64_t disk_epoch(void)
 {
     return disk.epochs[disk.epoch_count - 1];
 }
 
-static void disk_apply(struct truth *truth, const uint8_t *bytes, size_t len)
+static inline void disk_apply(struct truth *truth, const uint8_t *bytes, size_t len)
 {
     for (const uint8_t *pos = bytes; pos < bytes + len; pos += bm_entry_at(pos).len) {
         struct bm_entry e = bm_entry_at(pos);
@@ -98,7 +98,7 @@ static void disk_apply(struct truth *truth, const uint8_t *bytes, size_t len)
 }
 
 /* A new epoch begins with a state. */
-static void disk_begin_epoch(uint64_t epoch, const struct truth *truth, uint64_t rev)
+static inline void disk_begin_epoch(uint64_t epoch, const struct truth *truth, uint64_t rev)
 {
     REQUIRE(disk.epoch_count < DISK_EPOCHS);
     disk.epochs[disk.epoch_count] = epoch;
@@ -108,7 +108,7 @@ static void disk_begin_epoch(uint64_t epoch, const struct truth *truth, uint64_t
     disk.epoch_count++;
 }
 
-static void disk_clear(void)
+static inline void disk_clear(void)
 {
     for (unsigned i = 0; i < disk.epoch_count; i++)
         free(disk.truths[i]);
@@ -117,7 +117,7 @@ static void disk_clear(void)
     memset(&disk, 0, sizeof(disk));
 }
 
-static void disk_new(enum bm_log_policy policy, uint64_t epoch)
+static inline void disk_new(enum bm_log_policy policy, uint64_t epoch)
 {
     struct truth empty;
     disk_clear();
@@ -130,7 +130,7 @@ static void disk_new(enum bm_log_policy policy, uint64_t epoch)
 
 /* --- the log --------------------------------------------------------------------------------- */
 
-static void disk_snap(bm_log_record_fn *fn, void *arg, int *ret)
+static inline void disk_snap(bm_log_record_fn *fn, void *arg, int *ret)
 {
     uint8_t room[DISK_KEYS * 32];
     beam_kv_writer w;
@@ -211,7 +211,7 @@ int bm_log_append(struct bm_log *log, const void *entries, size_t len, struct bm
     return 0;
 }
 
-static void disk_tell(struct bm_log *log, uint64_t rev, int res)
+static inline void disk_tell(struct bm_log *log, uint64_t rev, int res)
 {
     struct bm_list *node;
     while ((node = bm_list_front(&log->waits))) {
@@ -226,7 +226,7 @@ static void disk_tell(struct bm_log *log, uint64_t rev, int res)
 }
 
 /* A part of a compaction, if one is under way. */
-static void disk_compact_step(struct bm_log *log, struct test_random *random)
+static inline void disk_compact_step(struct bm_log *log, struct test_random *random)
 {
     const void *entries;
     size_t len;
@@ -277,7 +277,7 @@ int bm_log_compact(struct bm_log *log, struct bm_log_source *source, struct bm_l
     return 0;
 }
 
-static void disk_compact_end(struct bm_log *log, int res)
+static inline void disk_compact_end(struct bm_log *log, int res)
 {
     struct bm_log_wait *done = log->compacted;
     log->source = NULL;
@@ -305,7 +305,7 @@ struct bm_log_state bm_log_state(const struct bm_log *log)
 /* --- what the test has happen ---------------------------------------------------------------- */
 
 /* The group that waits is written; EACH: and synced. */
-static void disk_write(struct test_random *random)
+static inline void disk_write(struct test_random *random)
 {
     struct bm_log *log = disk.log;
     if (!log || log->error)
@@ -317,14 +317,14 @@ static void disk_write(struct test_random *random)
     disk_tell(log, upto, 0);
 }
 
-static void disk_sync(void)
+static inline void disk_sync(void)
 {
     if (disk.log && !disk.log->error)
         disk.durable = disk.written;
 }
 
 /* It takes no more. */
-static void disk_fail(struct test_random *random)
+static inline void disk_fail(struct test_random *random)
 {
     struct bm_log *log = disk.log;
     bool first = test_random_below(random, 2);
@@ -341,7 +341,7 @@ static void disk_fail(struct test_random *random)
 
 /* close was called: in order, or as if the machine had stopped, which takes what is not durable or a part
  * of it. */
-static void disk_end(struct test_random *random, bool crash)
+static inline void disk_end(struct test_random *random, bool crash)
 {
     struct bm_log *log = disk.log;
     struct bm_log_wait *done = log->closing;

@@ -1,0 +1,349 @@
+/* What a store says while its disk has not yet kept what it was told: over a log that writes when the
+ * case has it write (disk.h). */
+#include <beam/beam.h>
+
+#include "tests/unit/runtime/disk.h"
+#include "tests/unit/runtime/on_core.h"
+#include "tests/unit/runtime/scarce.h"
+
+struct answer {
+    unsigned count;
+    enum beam_code code;
+    char text[512];
+};
+
+static struct {
+    beam_store *store;
+    beam_session *session;
+    bool closed;
+} own;
+
+static struct test_random random_of(void)
+{
+    return (struct test_random){.state = 1};
+}
+
+static void turns(void)
+{
+    for (unsigned i = 0; i < 20; i++)
+        CHECK_INT(beam_runtime_turn(on_core_runtime), 0);
+}
+
+static void begin(enum bm_log_policy policy)
+{
+    core_begin();
+    disk_new(policy, 5);
+    REQUIRE_INT(beam_store_open(on_core_runtime, &BEAM_STORE_OPTIONS(.path = "disk"), &own.store),
+                0);
+    REQUIRE_INT(beam_store_serve(own.store, NULL), 0);
+    REQUIRE_INT(beam_connect(on_core_runtime, "ring:0", NULL, &own.session), 0);
+    turns();
+}
+
+static void on_closed(int error, uint64_t rev, void *arg)
+{
+    own.closed = true;
+}
+
+static void end(void)
+{
+    struct test_random random = random_of();
+    own.closed = false;
+    beam_store_close(own.store, on_closed, NULL);
+    disk_end(&random, false);
+    CHECK(own.closed);
+    own.session = beam_session_free(own.session);
+    core_end();
+    disk_clear();
+}
+
+/* All that waits is written: one at a time is as likely. */
+static void write_all(void)
+{
+    struct test_random random = random_of();
+    while (disk.log && !disk.log->error && disk.written < disk.rev)
+        disk_write(&random);
+    turns();
+}
+
+static void on_answer(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    struct answer *answer = arg;
+    size_t len = 0;
+    const void *body = message ? beam_message_body(message, &len) : NULL;
+    answer->count++;
+    answer->code = status->code;
+    if (body)
+        (void)beam_kv_to_json(body, len, answer->text, sizeof(answer->text), &len);
+}
+
+/* A request with a key, and a value if it is above 0. */
+static void ask(const char *service, const char *key, int64_t value, struct answer *answer)
+{
+    uint8_t room[256];
+    beam_kv_writer w;
+    const void *document;
+    size_t len;
+    *answer = (struct answer){0};
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    if (key)
+        beam_kv_put_str(&w, "key", key);
+    if (value > 0)
+        beam_kv_put_int(&w, "value", value);
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
+    beam_message *message = beam_message_new();
+    beam_message_set_body(message, document, len);
+    REQUIRE_INT(beam_call(own.session, service, &message, on_answer, answer, NULL), 0);
+    turns();
+}
+
+TEST(each_answers_once_durable)
+{
+    struct answer put, get, scan, gone, other, info;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &put);
+    ask("kv.get", "k/01", 0, &get);
+    ask("kv.scan", NULL, 0, &scan);
+    ask("kv.get", "k/02", 0, &other);
+    ask("kv.info", NULL, 0, &info);
+    CHECK_UINT(put.count, 0);
+    CHECK_UINT(get.count, 0);
+    CHECK_UINT(scan.count, 0);
+    CHECK_INT(other.code, BEAM_NOT_FOUND); /* which has nothing to do with it */
+    CHECK_UINT(info.count, 1);
+    CHECK(strstr(info.text, "\"now\":0") != NULL);
+    write_all();
+    CHECK_STR(put.text, "{\"epoch\":\"0000000000000005\",\"rev\":1}");
+    CHECK_STR(get.text, "{\"epoch\":\"0000000000000005\",\"now\":1,\"rev\":1,\"value\":1}");
+    CHECK(strstr(scan.text, "\"k/01\":1") != NULL);
+
+    ask("kv.delete", "k/01", 0, &put);
+    ask("kv.get", "k/01", 0, &gone);
+    CHECK_UINT(put.count, 0);
+    CHECK_UINT(gone.count, 0);
+    /* One that changes nothing waits for what it is about. */
+    ask("kv.delete", "k/01", 0, &other);
+    CHECK_UINT(other.count, 0);
+    write_all();
+    CHECK_STR(put.text, "{\"epoch\":\"0000000000000005\",\"rev\":2}");
+    CHECK_STR(other.text, "{\"epoch\":\"0000000000000005\",\"rev\":2}");
+    CHECK_INT(gone.code, BEAM_NOT_FOUND);
+    /* And alone for nothing. */
+    ask("kv.delete", "k/01", 0, &other);
+    CHECK_STR(other.text, "{\"epoch\":\"0000000000000005\",\"rev\":2}");
+    end();
+}
+
+TEST(a_failed_disk_undoes_what_was_pending)
+{
+    struct test_random random = random_of();
+    struct answer kept, put, get, scan, after;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &kept);
+    ask("kv.put", "k/02", 1, &kept);
+    write_all();
+    CHECK_INT(kept.code, BEAM_OK);
+    ask("kv.put", "k/01", 2, &put);
+    ask("kv.put", "k/01", 3, &put);
+    ask("kv.get", "k/01", 0, &get);
+    ask("kv.delete", "k/02", 0, &kept);
+    ask("kv.put", "k/03", 1, &after);
+    ask("kv.scan", NULL, 0, &scan);
+    disk_fail(&random);
+    turns();
+    CHECK_INT(put.code, BEAM_UNKNOWN);
+    CHECK_INT(kept.code, BEAM_UNKNOWN);
+    CHECK_INT(after.code, BEAM_UNKNOWN);
+    CHECK_INT(get.code, BEAM_UNAVAILABLE);
+    CHECK_INT(scan.code, BEAM_UNAVAILABLE);
+    /* What was durable can still be read, nothing can be changed. */
+    ask("kv.scan", NULL, 0, &scan);
+    CHECK_STR(scan.text, "{\"entries\":{\"k/01\":1,\"k/02\":1},\"epoch\":\"0000000000000005\","
+                         "\"more\":false,\"now\":2}");
+    ask("kv.put", "k/01", 4, &put);
+    CHECK_INT(put.code, BEAM_FAILED_PRECONDITION);
+    struct beam_store_info info = BEAM_STORE_INFO();
+    CHECK_INT(beam_store_info(own.store, &info), 0);
+    CHECK_INT(info.error, -EIO);
+    CHECK_UINT(info.rev, 2);
+    CHECK_INT(beam_store_compact(own.store, NULL, NULL), -EROFS);
+    end();
+}
+
+/* --- who follows ----------------------------------------------------------------------------- */
+
+struct told {
+    unsigned lives, stales, commits;
+};
+
+static void on_live(beam_replica *replica, uint64_t skipped, void *arg)
+{
+    ((struct told *)arg)->lives++;
+}
+
+static void on_stale(beam_replica *replica, const struct beam_status *status, void *arg)
+{
+    ((struct told *)arg)->stales++;
+}
+
+static void on_commit(beam_replica *replica, uint64_t rev, void *arg)
+{
+    ((struct told *)arg)->commits++;
+}
+
+static const struct beam_replica_handlers handlers = {
+    .on_live = on_live, .on_stale = on_stale, .on_commit = on_commit};
+
+static beam_replica *follow(struct told *told)
+{
+    beam_replica *replica = NULL;
+    *told = (struct told){0};
+    REQUIRE_INT(
+        beam_replica_new(&BEAM_REPLICA_OPTIONS(.handlers = &handlers, .arg = told), &replica), 0);
+    REQUIRE_INT(beam_replica_attach(replica, own.session), 0);
+    turns();
+    return replica;
+}
+
+static void put_inside(unsigned key, int64_t value)
+{
+    char name[8];
+    beam_kv_value number = {.type = BEAM_KV_INT, .i = value};
+    disk_key_name(key, name);
+    CHECK_INT(beam_store_put(own.store, (beam_str){name, 4}, &number, NULL, NULL), 0);
+}
+
+static uint64_t rev_of(const beam_replica *replica)
+{
+    struct beam_replica_info info = BEAM_REPLICA_INFO();
+    CHECK_INT(beam_replica_info(replica, &info), 0);
+    return info.rev;
+}
+
+TEST(each_is_published_once_durable)
+{
+    struct told early, late;
+    begin(BM_LOG_EACH);
+    put_inside(1, 1);
+    write_all();
+    beam_replica *first = follow(&early);
+    CHECK_UINT(early.lives, 1);
+    put_inside(1, 2);
+    put_inside(2, 2);
+    turns();
+    CHECK_UINT(rev_of(first), 1);
+    /* One that comes now gets what is pending in its snapshot, and is not live before that is durable. */
+    beam_replica *second = follow(&late);
+    CHECK_UINT(late.lives, 0);
+    write_all();
+    CHECK_UINT(late.lives, 1);
+    CHECK_UINT(rev_of(first), 3);
+    CHECK_UINT(rev_of(second), 3);
+    CHECK_UINT(early.commits, 2);
+    beam_replica_free(first);
+    beam_replica_free(second);
+    end();
+}
+
+TEST(a_snapshot_of_what_was_undone_begins_anew)
+{
+    struct test_random random = random_of();
+    struct told told;
+    begin(BM_LOG_EACH);
+    put_inside(1, 1);
+    put_inside(3, 1);
+    write_all();
+    put_inside(1, 2);
+    put_inside(2, 2);
+    CHECK_INT(beam_store_delete(own.store, (beam_str){"k/03", 4}, NULL, NULL), 0);
+    beam_replica *replica = follow(&told);
+    CHECK_UINT(told.lives, 0);
+    disk_fail(&random);
+    turns();
+    CHECK_UINT(told.lives, 1);
+    CHECK_UINT(rev_of(replica), 2);
+    beam_kv_value value;
+    CHECK_INT(beam_replica_get(replica, (beam_str){"k/01", 4}, &value, NULL), 0);
+    CHECK_INT(value.i, 1);
+    CHECK_INT(beam_replica_get(replica, (beam_str){"k/02", 4}, &value, NULL), -ENOENT);
+    CHECK_INT(beam_replica_get(replica, (beam_str){"k/03", 4}, &value, NULL), 0);
+    beam_replica_free(replica);
+    end();
+}
+
+TEST(a_batch_is_told_before_it_is_durable)
+{
+    struct answer put;
+    struct told told;
+    begin(BM_LOG_BATCH);
+    beam_replica *replica = follow(&told);
+    ask("kv.put", "k/01", 1, &put);
+    write_all();
+    CHECK_INT(put.code, BEAM_OK);
+    CHECK_UINT(put.count, 1);
+    CHECK_UINT(rev_of(replica), 1);
+    CHECK_UINT(disk.durable, 0);
+    beam_replica_free(replica);
+    end();
+}
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+/* Each allocation of a transaction fails once: the state is as it was, and nothing is told. */
+TEST(a_transaction_without_memory_has_not_been)
+{
+    uint8_t room[4096];
+    beam_kv_writer w;
+    const void *document;
+    size_t len;
+    beam_kv_value map, set, remove;
+    char name[8];
+    begin(BM_LOG_EACH);
+    for (unsigned i = 0; i < 20; i++)
+        put_inside(i, 1);
+    write_all();
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    beam_kv_begin_map(&w, "set");
+    for (unsigned i = 10; i < 40; i++) {
+        disk_key_name(i, name);
+        beam_kv_put_int(&w, name, 2);
+    }
+    beam_kv_end(&w);
+    beam_kv_begin_list(&w, "remove");
+    for (unsigned i = 9; i > 0; i--) {
+        disk_key_name(i, name);
+        beam_kv_put_str(&w, NULL, name);
+    }
+    beam_kv_end(&w);
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
+    REQUIRE_INT(beam_kv_root(document, len, &map), 0);
+    REQUIRE_INT(beam_kv_get(&map, "set", &set), 0);
+    REQUIRE_INT(beam_kv_get(&map, "remove", &remove), 0);
+    struct beam_store_info before = BEAM_STORE_INFO(), after = BEAM_STORE_INFO();
+    CHECK_INT(beam_store_info(own.store, &before), 0);
+    unsigned refused = 0;
+    for (int left = 0;; left++) {
+        scarce_begin(left);
+        int r = beam_store_commit(own.store, &BEAM_STORE_TXN(.set = &set, .remove = &remove), NULL,
+                                  NULL);
+        scarce_end();
+        if (r == 0)
+            break;
+        refused++;
+        CHECK_INT(r, -ENOMEM);
+        CHECK_INT(beam_store_info(own.store, &after), 0);
+        CHECK_UINT(after.keys, before.keys);
+        CHECK_UINT(after.data_len, before.data_len);
+        CHECK_UINT(disk.rev, 20);
+    }
+    CHECK(refused > 40);
+    write_all();
+    CHECK_INT(beam_store_info(own.store, &after), 0);
+    CHECK_UINT(after.keys, 31);
+    CHECK_UINT(after.rev, 21);
+    end();
+}
