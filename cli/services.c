@@ -11,6 +11,7 @@ static const struct service_kind *const kinds[] = {
     &service_file,
     &service_clock,
     &service_reverse,
+    &service_kv,
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))

@@ -22,11 +22,15 @@ const char serve_help[] =
     "    file:DIR   opens path=NAME below DIR; answers with size, mtime and the open file\n"
     "    clock      messages at a rate: rate:=10 per second, count:=5 in all\n"
     "    reverse    calls service=NAME that the caller offers, and passes its answer on\n"
+    "    kv         a store of keys and values: kv.get, kv.put, kv.watch and so on\n"
     "\n"
     "    --listen URL         unix:/path, unix:@abstract, unix:fd:N (inherited); may be repeated\n"
     "    --reactors N         threads, each with a ring of its own (1)\n"
     "    --socket-mode MODE   of the socket file, octal (0600: this user alone)\n"
     "    --drain TIME         how long the end waits for what is under way (1s)\n"
+    "    --store FILE         where kv keeps its data (none: in memory)\n"
+    "    --sync WHEN          each change of kv waits for the disk: each; does not: batch, none "
+    "(each)\n"
     "    --quiet              say nothing but errors\n"
     "    --verbose            say everything\n"
     "\n"
@@ -43,7 +47,8 @@ const char serve_help[] =
     "examples:\n"
     "    beam serve echo --listen unix:/tmp/b.sock\n"
     "    beam serve echo photos=file:/srv/photos --listen unix:@photos --reactors 2\n"
-    "    beam serve clock --listen unix:/run/clock.sock --socket-mode 0666 --channels 16384\n";
+    "    beam serve clock --listen unix:/run/clock.sock --socket-mode 0666 --channels 16384\n"
+    "    beam serve settings=kv --listen unix:/run/settings.sock --store /var/lib/settings.kv\n";
 
 #define LIMIT_MAX INT32_MAX /* docs/spec/session.md H1 */
 
@@ -51,6 +56,7 @@ struct serve {
     struct texts listen;
     uint64_t reactors, drain_ns;
     uint64_t channels, window, message, large, queue, fds;
+    const char *store, *sync;
     unsigned mode;
     bool no_fds, quiet, verbose;
     enum beam_log_level log_level;
@@ -104,6 +110,8 @@ static int read_arguments(int argc, char **argv, struct serve *serve, char ***re
         {"--reactors", OPTION_COUNT, &serve->reactors, 1, BEAM_REACTORS_MAX},
         {"--socket-mode", OPTION_MODE, &serve->mode, 0, 0},
         {"--drain", OPTION_DURATION, &serve->drain_ns, 1, 3600 * BEAM_SEC},
+        {"--store", OPTION_TEXT, &serve->store, 0, 0},
+        {"--sync", OPTION_TEXT, &serve->sync, 0, 0},
         {"--quiet", OPTION_FLAG, &serve->quiet, 0, 0},
         {"--verbose", OPTION_FLAG, &serve->verbose, 0, 0},
         {"--channels", OPTION_COUNT, &serve->channels, 1, LIMIT_MAX},
@@ -126,6 +134,8 @@ static int read_arguments(int argc, char **argv, struct serve *serve, char ***re
     for (unsigned i = 0; i < serve->listen.count; i++)
         if (argument_url("serve", serve->listen.items[i]) < 0)
             return -EINVAL;
+    if (service_kv_options(serve->store, serve->sync) < 0)
+        return -EINVAL;
     serve->log_level = serve->verbose ? BEAM_LOG_DEBUG
                        : serve->quiet ? BEAM_LOG_ERROR
                                       : BEAM_LOG_WARNING;
@@ -169,7 +179,7 @@ static int listen_all(beam_runtime *runtime, const struct serve *serve)
 static void say_listening(void *arg)
 {
     const struct serve *serve = arg;
-    for (unsigned i = 0; i < serve->listen.count; i++)
+    for (unsigned i = 0; service_kv_status() == EXIT_OK && i < serve->listen.count; i++)
         fprintf(stderr, "listening on %s\n", serve->listen.items[i]);
 }
 
@@ -202,6 +212,8 @@ int serve_main(int argc, char **argv)
     }
     stop_on_signals(runtime, serve.quiet);
     int status = listen_and_run(runtime, &serve);
+    if (status == EXIT_OK)
+        status = service_kv_status();
     end_on_signals(); /* what they would stop is about to be freed */
     alarm(0);
     return status;

@@ -25,6 +25,7 @@ os.environ.pop("BEAM_TEST_RESULTS", None)
 sys.dont_write_bytecode = True
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "house"), str(TESTS / "ports")]
+import kv as documents  # noqa: E402
 from cases import case, check, finish, skip  # noqa: E402
 from strict import session as port  # noqa: E402
 
@@ -208,6 +209,8 @@ def test_words():
         ("serve", "echo", "--listen", url, "--socket-mode", "rw"): "0660",
         ("serve", "echo", "--listen", url, "--socket-mode", "0"): "0660",
         ("serve", "echo", "--listen", url, "--socket-mode", "-1"): "0660",
+        ("serve", "kv", "--listen", url, "--sync", "often"): "each, batch or none",
+        ("serve", "kv:x", "--listen", url): "takes no argument",
         ("watch", url): "name a URL and a service",
         ("call", "unix:fd:x", "echo"): "url: not understood",
         ("--version", "now"): "now",
@@ -628,6 +631,70 @@ def test_nesting():
         equal((answer["code"], answer["details"]["deep"]), ("FAILED_PRECONDITION", deep))
 
 
+def test_kv():
+    """A store, as the port to Python sees it: bodies are documents."""
+    at, name, store = folder / "kv.sock", "kv", folder / "store.kv"
+
+    def talk(conversation):
+        async def with_session():
+            session = port.connect(str(at))
+
+            async def ask(verb, **argument):
+                answer = await session.call(f"{name}.{verb}", None, documents.encode(argument))
+                return documents.decode(answer.body)
+            try:
+                return await asyncio.wait_for(conversation(session, ask), PATIENCE)
+            finally:
+                await session.close()
+        return asyncio.run(with_session())
+
+    async def change(session, ask):
+        put = await ask("put", key="a", value={"n": [1, None]}, seen=0)
+        equal(put["rev"], 1)
+        equal(await ask("txn", set={"b": 2.5}, delete=["x"]), {"epoch": put["epoch"], "rev": 2})
+        try:
+            await ask("put", key="b", value=1, seen=1)
+            check(False, "a key that had changed was changed")
+        except port.BeamError as error:
+            equal((error.code, error.details["key"], error.details["rev"]), (10, "b", 2))
+        watch = session.channel(f"{name}.watch")
+        await watch.send(None, documents.encode({}))
+        told = [documents.decode((await watch.recv()).body) for _ in range(3)]
+        equal([message["kind"] for message in told], ["head", "snap", "live"])
+        equal(told[1]["set"], {"a": {"n": [1, None]}, "b": 2.5})
+        await ask("delete", key="a")
+        equal(documents.decode((await watch.recv()).body),
+              {"kind": "delta", "rev": 3, "delete": ["a"]})
+        watch.abort()
+        return put["epoch"]
+
+    async def look(session, ask):
+        found = await ask("get", key="b")
+        return found["epoch"], found["rev"], found["value"], (await ask("scan"))["entries"]
+
+    with case("kv keeps what it is given in a file, over an end on SIGTERM"):
+        with serving("kv", "--listen", f"unix:{at}", "--store", store):
+            epoch = talk(change)
+            text = beam("serve", "kv", "--listen", url, "--store", store, code=OTHER).errors
+            contains(text, "another writer")
+            check("listening" not in text, text)
+        with serving("kv", "--listen", f"unix:{at}", "--store", store, "--sync", "batch"):
+            equal(talk(look), (epoch, 2, 2.5, {"b": 2.5}))
+        equal(stat.S_IMODE(store.stat().st_mode), 0o600)
+
+    with case("kv without a file forgets, under any name"):
+        name = "settings"
+        for _ in range(2):
+            with serving("settings=kv", "--listen", f"unix:{at}", "--store", "none"):
+                talk(change)
+
+    with case("kv does not begin with a file that is none of its own"):
+        (folder / "text").write_text("not a store\n" * 100)
+        text = beam("serve", "kv", "--listen", url, "--store", folder / "text", code=OTHER).errors
+        contains(text, "not a kv file")
+        equal((folder / "text").read_text(), "not a store\n" * 100)
+
+
 def test_signals():
     other = f"unix:{folder}/other.sock"
     with case("call ends by the signal that comes while it waits, and its server serves on"):
@@ -798,6 +865,7 @@ try:
         test_channels()
     test_nesting()
     test_serve()
+    test_kv()
     test_signals()
 except BaseException as error:  # the server itself failed: a case of its own
     with case("the server that all cases use starts and ends well"):
