@@ -115,13 +115,19 @@ static void fail_error(beam_request *request, enum beam_code code, int error, co
 
 /* --- questions ------------------------------------------------------------------------------- */
 
+/* A map or list without entries, which are somewhere all the same. */
+static beam_kv_value nothing(beam_kv_type type)
+{
+    return (beam_kv_value){.type = type, .bytes = {"", 0}};
+}
+
 /* false: it has been answered. An empty body stands for an empty map. */
 static bool ask(struct question *q, beam_store *store, beam_request *request,
                 const beam_message *message)
 {
     size_t len;
     const void *body = beam_message_body(message, &len);
-    *q = (struct question){.store = store, .request = request, .map = {.type = BEAM_KV_MAP}};
+    *q = (struct question){.store = store, .request = request, .map = nothing(BEAM_KV_MAP)};
     if (!bm_store_is_open(store)) {
         beam_fail(request, BEAM_UNAVAILABLE, "the store has been closed");
         return false;
@@ -495,7 +501,7 @@ static void on_txn(beam_request *request, const beam_message *message, void *arg
 {
     struct question q;
     struct bm_txn txn;
-    beam_kv_value set = {.type = BEAM_KV_MAP}, keys = {.type = BEAM_KV_LIST};
+    beam_kv_value set = nothing(BEAM_KV_MAP), keys = nothing(BEAM_KV_LIST);
     if (!ask(&q, arg, request, message))
         return;
     (void)beam_kv_get(&q.map, "set", &set);

@@ -17,7 +17,8 @@ struct told {
     unsigned keys_in_change;
 };
 
-static void note(struct told *told, const char *format, ...)
+__attribute__((__format__(__printf__, 2, 3))) static void note(struct told *told,
+                                                               const char *format, ...)
 {
     size_t n = strlen(told->text);
     va_list args;

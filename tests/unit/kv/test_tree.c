@@ -82,7 +82,7 @@ static int put(struct shadow *s, struct bm_tree *tree, struct bm_account *accoun
         return r;
     }
     if (!old != (s->rev[n] == 0) || (old && old->rev != s->rev[n]))
-        CHECK(!"the one that had the key");
+        CHECK_STR("another", "the one that had the key");
     s->count += !old;
     s->rev[n] = rev;
     bm_tree_entry_free(account, old);
@@ -93,7 +93,7 @@ static void take(struct shadow *s, struct bm_tree *tree, struct bm_account *acco
 {
     struct bm_tree_entry *old = bm_tree_take(tree, s->key[n], s->key_len[n]);
     if ((old ? old->rev : 0) != s->rev[n])
-        CHECK(!"what was there");
+        CHECK_STR("another", "what was there");
     s->count -= old != NULL;
     s->rev[n] = 0;
     bm_tree_entry_free(account, old);
@@ -116,7 +116,7 @@ TEST(tree_is_as_its_shadow)
             take(s, &tree, &account, n);
         struct bm_tree_entry *found = bm_tree_find(&tree, s->key[n], s->key_len[n]);
         if ((found ? found->rev : 0) != s->rev[n])
-            CHECK(!"what was just put or taken");
+            CHECK_STR("another", "what was just put or taken");
         if (rev % 2000 == 0)
             check_same(s, &tree);
     }
@@ -243,7 +243,7 @@ TEST(tree_without_memory_is_as_it_was)
             refused++;
             CHECK_INT(r, -ENOMEM);
             if (left > 0 && !bm_tree_valid(&tree))
-                CHECK(!"a tree in order");
+                CHECK_STR("another", "a tree in order");
         }
     }
     CHECK(refused > KEYS); /* a block each, and nodes */
