@@ -378,9 +378,7 @@ static int read_number(const uint8_t **p, const uint8_t *end, beam_kv_value *ret
     bool whole = true;
     *p += **p == '-';
     if (is_digit(*p, end) && **p == '0') {
-        ++*p;
-        if (is_digit(*p, end)) /* no zeros in front */
-            return -BEAM_ECODEC_SYNTAX;
+        ++*p; /* a digit behind it is no part of the number */
     } else {
         int e = read_digits(p, end);
         if (e < 0)

@@ -12,7 +12,7 @@
 #include "tests/support/test.h"
 
 #define ROOM (64u << 10)
-#define ROUNDS 3000
+#define ROUNDS 2000
 
 #if defined(BEAM_HAVE_JANSSON) || defined(BEAM_HAVE_MSGPACK)
 
@@ -167,7 +167,7 @@ TEST(jansson_and_this_reader_agree_on_changed_text)
     struct test_random random = test_random(0);
     uint8_t *doc = malloc(ROOM), *changed = malloc(ROOM);
     unsigned good = 0, bad = 0;
-    for (int i = 0; i < 10 * ROUNDS; i++) {
+    for (int i = 0; i < 4 * ROUNDS; i++) {
         size_t len;
         beam_buffer text;
         json_error_t error;
@@ -359,7 +359,7 @@ TEST(msgpack_c_and_this_reader_agree_on_changed_bytes)
     struct test_random random = test_random(0);
     uint8_t *doc = malloc(ROOM), *changed = malloc(ROOM);
     unsigned good = 0, bad = 0;
-    for (int i = 0; i < 10 * ROUNDS; i++) {
+    for (int i = 0; i < 4 * ROUNDS; i++) {
         size_t len, used = 0;
         beam_buffer form;
         msgpack_unpacked unpacked;
