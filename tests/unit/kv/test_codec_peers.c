@@ -16,11 +16,16 @@
 
 #if defined(BEAM_HAVE_JANSSON) || defined(BEAM_HAVE_MSGPACK)
 
-/* A random document, and its form in another format; the latter is to be freed. */
-static void random_form(struct test_random *random, const struct beam_codec *codec, uint8_t *doc,
-                        size_t *ret_len, beam_buffer *ret_form)
+static bool same(const void *a, const void *b, size_t len)
 {
-    *ret_len = document_random(random, 1 + (unsigned)test_random_below(random, 30), doc, ROOM);
+    return len == 0 || memcmp(a, b, len) == 0;
+}
+
+/* A random document, and its form in another format; the latter is to be freed. */
+static void random_form(struct test_random *random, const struct beam_codec *codec, unsigned size,
+                        uint8_t *doc, size_t *ret_len, beam_buffer *ret_form)
+{
+    *ret_len = document_random(random, 1 + (unsigned)test_random_below(random, size), doc, ROOM);
     beam_buffer_init(ret_form, SIZE_MAX);
     REQUIRE_INT(beam_convert(&beam_kv_codec, codec, doc, *ret_len, NULL, ret_form, NULL), 0);
 }
@@ -104,7 +109,7 @@ static bool jansson_equals(const json_t *json, const beam_kv_value *value)
                signbit(json_real_value(json)) == signbit(value->f);
     case BEAM_KV_STR:
         return json_is_string(json) && json_string_length(json) == value->str.len &&
-               memcmp(json_string_value(json), value->str.ptr, value->str.len) == 0;
+               same(json_string_value(json), value->str.ptr, value->str.len);
     case BEAM_KV_BYTES:
         return json_is_object(json) && json_is_string(json_object_get(json, "$bytes"));
     case BEAM_KV_LIST:
@@ -139,7 +144,7 @@ TEST(jansson_reads_what_is_written_and_the_other_way_round)
         beam_buffer text;
         beam_kv_value root;
         json_error_t error;
-        random_form(&random, &beam_json, doc, &len, &text);
+        random_form(&random, &beam_json, 30, doc, &len, &text);
         check_reads_as(&beam_json, text.ptr, text.len, doc, len);
         json_t *json =
             json_loadb((const char *)text.ptr, text.len,
@@ -171,7 +176,7 @@ TEST(jansson_and_this_reader_agree_on_changed_text)
         size_t len;
         beam_buffer text;
         json_error_t error;
-        random_form(&random, &beam_json, doc, &len, &text);
+        random_form(&random, &beam_json, 6, doc, &len, &text);
         len = text.len < ROOM / 2 ? text.len : 0;
         memcpy(changed, text.ptr, len);
         beam_buffer_deinit(&text);
@@ -234,10 +239,10 @@ static bool msgpack_equals(const msgpack_object *o, const beam_kv_value *value)
         return o->type == MSGPACK_OBJECT_FLOAT64 && memcmp(&o->via.f64, &value->f, 8) == 0;
     case BEAM_KV_STR:
         return o->type == MSGPACK_OBJECT_STR && o->via.str.size == value->str.len &&
-               memcmp(o->via.str.ptr, value->str.ptr, value->str.len) == 0;
+               same(o->via.str.ptr, value->str.ptr, value->str.len);
     case BEAM_KV_BYTES:
         return o->type == MSGPACK_OBJECT_BIN && o->via.bin.size == value->bytes.len &&
-               memcmp(o->via.bin.ptr, value->bytes.ptr, value->bytes.len) == 0;
+               same(o->via.bin.ptr, value->bytes.ptr, value->bytes.len);
     case BEAM_KV_LIST:
         if (o->type != MSGPACK_OBJECT_ARRAY)
             return false;
@@ -252,7 +257,7 @@ static bool msgpack_equals(const msgpack_object *o, const beam_kv_value *value)
             const msgpack_object_kv *member = &o->via.map.ptr[count];
             if (count >= o->via.map.size || member->key.type != MSGPACK_OBJECT_STR ||
                 member->key.via.str.size != key.len ||
-                memcmp(member->key.via.str.ptr, key.ptr, key.len) != 0 ||
+                !same(member->key.via.str.ptr, key.ptr, key.len) ||
                 !msgpack_equals(&member->val, &inner))
                 return false;
         }
@@ -333,7 +338,7 @@ TEST(msgpack_c_reads_what_is_written_and_writes_the_same_bytes)
         msgpack_unpacked unpacked;
         msgpack_sbuffer packed;
         msgpack_packer packer;
-        random_form(&random, &beam_msgpack, doc, &len, &form);
+        random_form(&random, &beam_msgpack, 30, doc, &len, &form);
         REQUIRE_INT(beam_kv_root(doc, len, &root), 0);
 
         msgpack_unpacked_init(&unpacked);
@@ -363,13 +368,14 @@ TEST(msgpack_c_and_this_reader_agree_on_changed_bytes)
         size_t len, used = 0;
         beam_buffer form;
         msgpack_unpacked unpacked;
-        random_form(&random, &beam_msgpack, doc, &len, &form);
+        random_form(&random, &beam_msgpack, 6, doc, &len, &form);
         len = form.len < ROOM / 2 ? form.len : 0;
         memcpy(changed, form.ptr, len);
         beam_buffer_deinit(&form);
         len = change(&random, changed, len,
                      "\xc0\xc2\xcc\xcd\xce\xcf\xd0\xd9\xda\xa1\xa2\x91\x81\xc4\x01");
-        if (len == 0)
+        /* msgpack-c allocates what a count of 32 bits says */
+        if (len == 0 || memchr(changed, 0xdd, len) || memchr(changed, 0xdf, len))
             continue;
         msgpack_unpacked_init(&unpacked);
         int theirs = msgpack_unpack_next(&unpacked, (const char *)changed, len, &used);
