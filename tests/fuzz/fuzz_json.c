@@ -4,7 +4,7 @@
  * this reader and to a second one (from_json.h), and whose text for JavaScript comes back too. Any document
  * comes back from its text.
  *
- * Covers: kv/json_reader.c kv/json.c kv/base64.c kv/decimal.c kv/convert.c */
+ * Covers: kv/json_reader.c kv/json.c kv/base64.c kv/decimal.c */
 #include "tests/fuzz/codec.h"
 #include "tests/fuzz/from_json.h"
 

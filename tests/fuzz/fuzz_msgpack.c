@@ -3,7 +3,7 @@
  * What is refused has a byte to blame. What is accepted becomes a valid document, which comes back from its
  * msgpack; that is never longer than what was read, but for float 32. Any document comes back.
  *
- * Covers: kv/msgpack_reader.c kv/msgpack.c kv/buffer.c */
+ * Covers: kv/msgpack_reader.c kv/msgpack.c */
 #include "tests/fuzz/codec.h"
 
 static void check(const beam_buffer *doc, size_t size)
