@@ -57,6 +57,7 @@ int version_main(int argc, char **argv)
     print_feature("min-wait", here->min_wait, "waiting for several completions (Linux 6.12)");
     print_feature("no-iowait", here->no_iowait,
                   "sleeping does not count as disk wait (Linux 6.15)");
+    print_feature("xml", beam_xml() != NULL, "documents as XML (built with expat)");
     printf("limits of a message:\n");
     printf("    %-12s %-10d bytes of keys and values\n", "metadata", BEAM_METADATA_LEN_MAX);
     printf("    %-12s %-10d in its metadata\n", "keys", BEAM_METADATA_KEYS_MAX);

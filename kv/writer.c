@@ -140,7 +140,7 @@ void beam_kv_writer_init_buffer(beam_kv_writer *w, beam_buffer *buffer)
 {
     beam_kv_writer_init(w, buffer->ptr, buffer->cap);
     w->buffer = buffer;
-    buffer->len = 0;
+    beam_buffer_clear(buffer);
 }
 
 int beam_kv_writer_move(beam_kv_writer *w, void *new_buf, size_t new_cap)

@@ -19,9 +19,9 @@
  *     if (r >= 0) r = beam_kv_root(doc, len, &map);
  *     if (r >= 0) r = beam_kv_get_int(&map, "count", &count);
  *
- * Nothing here allocates, locks, recurses over input or keeps state outside its arguments: any
- * thread may call anything, as long as no two write the same object. Buffers may have any
- * alignment. Outputs are written only on success.
+ * Nothing here allocates (but a writer that was given a buffer to grow in), locks, recurses over
+ * input or keeps state outside its arguments: any thread may call anything, as long as no two write
+ * the same object. Memory may have any alignment. Outputs are written only on success.
  *
  * Check first. What the functions here say of a document that was *not* checked is anybody's guess,
  * but it is memory-safe (K17): from beam_kv_root on, values, iterators and indexes stay inside its
