@@ -239,6 +239,8 @@ int beam_convert(const struct beam_codec *from, const struct beam_codec *to, con
         in = ""; /* so that codecs may add to it */
     beam_buffer_clear(out);
     int r = read_limits(limits, &l);
+    if (r == 0 && (!from->to_kv || !to->from_kv))
+        r = -BEAM_ECODEC_UNSUPPORTED;
     if (r < 0)
         return r;
     size_t most = amplified(len, &l);

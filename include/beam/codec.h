@@ -52,6 +52,8 @@ struct beam_codec {
     const char *name;       /* "json": for people and for `beam convert` */
     const char *media_type; /* "application/json": for HTTP */
 
+    /* Either of the two may be NULL: then there is no such direction (-BEAM_ECODEC_UNSUPPORTED). */
+
     /* Reads in[0..len) and puts the one value it stands for into out. Pure: it reads its arguments
      * and nothing else, on whatever thread; it does not keep, recurse over or trust what it reads
      * (lengths and counts in there least of all), and any bytes at all may come. in is borrowed and

@@ -304,6 +304,22 @@ TEST(a_codec_of_ones_own_needs_only_puts_and_adds)
     beam_buffer_deinit(&out);
 }
 
+TEST(a_codec_of_one_direction_is_refused_in_the_other)
+{
+    static const struct beam_codec in = {
+        sizeof(in), BEAM_CODEC_APPLICATION, "in", "x/in", text_to_kv, NULL};
+    static const struct beam_codec out_only = {
+        sizeof(out_only), BEAM_CODEC_APPLICATION, "out", "x/out", NULL, text_from_kv};
+    beam_buffer out;
+    beam_buffer_init(&out, 1000);
+    CHECK_INT(convert(&in, &out_only, "text", NULL, &out), 0);
+    CHECK_MEM(out.ptr, out.len, "text", 4);
+    CHECK_INT(convert(&beam_json, &in, "\"text\"", NULL, &out), -BEAM_ECODEC_UNSUPPORTED);
+    CHECK_UINT(out.len, 0);
+    CHECK_INT(convert(&out_only, &beam_json, "text", NULL, &out), -BEAM_ECODEC_UNSUPPORTED);
+    beam_buffer_deinit(&out);
+}
+
 TEST(kv_that_is_no_document_is_refused_with_its_offset)
 {
     uint64_t doc[] = {UINT64_C(8) | (uint64_t)BEAM_KV_LIST << 48, UINT64_C(77) << 48};
