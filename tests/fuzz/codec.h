@@ -45,7 +45,7 @@ static inline bool fuzz_has_dollar(const struct beam_codec *codec, const uint8_t
 
 /* Any bytes as the codec's: refused, with a byte of them to blame, or a valid document, which *ret_doc
  * becomes. A limit of just its length is enough, and one byte less is not; what is escaped with a `$` in JSON
- * takes more until it is decoded. */
+ * takes more until it is decoded. With a byte behind it it is refused. */
 static inline bool fuzz_read(const struct beam_codec *codec, const uint8_t *data, size_t size,
                              beam_buffer *ret_doc)
 {
@@ -70,6 +70,14 @@ static inline bool fuzz_read(const struct beam_codec *codec, const uint8_t *data
             EXPECT(where == SIZE_MAX && (r < 0 || fuzz_same(ret_doc, &tight)));
             beam_buffer_deinit(&tight);
         }
+        /* one byte more, which begins nothing anywhere */
+        uint8_t *longer = malloc(size + 1);
+        memcpy(longer, data, size);
+        longer[size] = 0xff;
+        beam_buffer_init(&tight, SIZE_MAX);
+        EXPECT(beam_convert(codec, &beam_kv_codec, longer, size + 1, NULL, &tight, NULL) < 0);
+        beam_buffer_deinit(&tight);
+        free(longer);
         r = 0;
     }
     free(block);
