@@ -14,6 +14,7 @@ sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BATCH = 512
+CI_CASES = 4000          # from seed 1; some seconds
 FINDS_MAX = 10
 NIL, FALSE, TRUE, INT, UINT, FLOAT, STR, BYTES, MAP, LIST = range(1, 11)
 
@@ -259,7 +260,7 @@ class Port:
     """A process that answers batches of documents."""
     def __init__(self, *command, **options):
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, **options)
+                                        stdout=subprocess.PIPE, start_new_session=True, **options)
 
     def ask(self, documents):
         batch = b"".join(struct.pack("<I", len(data)) + data for data in documents)
@@ -340,18 +341,23 @@ def main():
     arguments.add_argument("--seed", type=int, default=1, help="of the first case")
     arguments.add_argument("--build", default=os.environ.get("BEAM_BUILD_DIR", ROOT / "build/dev"))
     options = arguments.parse_args()
-    since, told = time.monotonic(), 0
+    since = told = time.monotonic()
 
     def progress(done):
         nonlocal told
-        if time.monotonic() - told > 10 and sys.stdout.isatty():
+        if time.monotonic() - told > 10:
             told = time.monotonic()
             print(f"{done} of {options.cases}", flush=True)
     three = ports(options.build)
     differ = Differ(three)
-    done = differ.run(options.seed, options.cases, progress)
-    for port in three.values():
-        port.close()
+    try:
+        differ.run(options.seed, options.cases, progress)
+        for port in three.values():
+            port.close()
+    except KeyboardInterrupt:                           # what was done so far is counted
+        for port in three.values():
+            port.process.kill()
+    done = sum(differ.verdicts.values())
     for find in differ.finds[:FINDS_MAX]:
         print(find)
     print(", ".join(f"{name} {count}" for name, count in differ.verdicts.most_common()))
