@@ -135,7 +135,7 @@ static int check_del(const uint8_t *pos, size_t left)
 {
     struct bm_entry e = bm_entry_at(pos);
     if (e.len > left)
-        return -BEAM_EKV_TRUNCATED;
+        return e.len > BEAM_KV_LEN_MAX ? -BEAM_EKV_TOO_LARGE : -BEAM_EKV_TRUNCATED;
     if (pos[7] != 0)
         return -BEAM_EKV_AUX;
     if (e.value_len != 0)
