@@ -108,7 +108,7 @@ static int place(struct bm_compaction *c, uint64_t rev)
         c->placed_rev = bm_get_u64(p->ptr + to + BM_ENTRY_HEADER_LEN);
         to += (size_t)bm_entry_at(p->ptr + to).len;
     }
-    int r = add_bytes(c, &c->out, p->ptr + p->start, to - p->start);
+    int r = to > p->start ? add_bytes(c, &c->out, p->ptr + p->start, to - p->start) : 0;
     p->start = to;
     return r;
 }
