@@ -373,7 +373,8 @@ TEST(log_that_is_opened_writes_once_more_what_may_be_in_memory_alone)
     log_rig_open(&rig);
     CHECK_INT(pwrites, 1);
     CHECK_INT(syncs, 1);
-    CHECK_UINT(written_from, from); /* from the mark of "a" on, which vouches for what is before it */
+    CHECK_UINT(written_from,
+               from); /* from the mark of "a" on, which vouches for what is before it */
     CHECK_UINT(written_to, to);
     CHECK_INT(log_rig_close(&rig), 0);
     pwrites = syncs = 0;
