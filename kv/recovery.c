@@ -25,16 +25,16 @@ int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn 
 {
     struct bm_scan scan = {0};
     struct bm_record record;
-    uint64_t wanted = BM_RECORD_HEAD_LEN;
+    uint64_t wanted = BM_RECORD_HEAD_LEN, need = 0, left = 0;
+    const uint8_t *bytes = NULL;
     for (;;) {
-        const uint8_t *bytes;
-        uint64_t left;
-        int r = bm_window_at(window, scan.offset, wanted, &bytes, &left);
+        int r = 0;
+        if (left < wanted)
+            r = bm_window_at(window, scan.offset, wanted, &bytes, &left);
         if (r < 0)
             return r;
-        uint64_t need = 0;
         r = bm_scan_next(&scan, bytes, left, entries, &record, &need);
-        if (r == -BEAM_EKV_TRUNCATED && need <= window->file_len - scan.offset && need > left) {
+        if (r == -BEAM_EKV_TRUNCATED && need > left && need <= window->file_len - scan.offset) {
             wanted = need;
             continue;
         }
@@ -42,6 +42,8 @@ int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn 
             *ret = (struct bm_recovery){.scan = scan, .stop = r};
             return 0;
         }
+        bytes += record.len;
+        left -= record.len;
         wanted = BM_ENTRY_HEADER_LEN;
         if (on_record && (record.kind == BM_RECORD_SNAP || record.kind == BM_RECORD_LIVE ||
                           record.kind == BM_RECORD_DELTA)) {
@@ -81,7 +83,7 @@ int bm_recovery_judge(struct bm_window *window, struct bm_recovery *recovery)
     const struct bm_scan *scan = &recovery->scan;
     if (recovery->stop == -BEAM_EKV_FORMAT)
         return -BEAM_EKV_FORMAT;
-    if (!may_be_torn(recovery->stop) || scan->live_end == 0)
+    if (scan->wrong || !may_be_torn(recovery->stop) || scan->live_end == 0)
         return -BEAM_EKV_CORRUPT;
 
     recovery->tail_offset = scan->offset;

@@ -82,6 +82,7 @@ int bm_scan_next(struct bm_scan *scan, const uint8_t *bytes, uint64_t left, bool
     int r = bm_record_read(bytes, left, scan->epoch, &record, ret_need);
     if (r <= 0)
         return r;
+    scan->wrong = true;
     if (!may_come(scan, &record))
         return -BEAM_EKV_SEQUENCE;
     if (entries && (record.kind == BM_RECORD_SNAP || record.kind == BM_RECORD_DELTA)) {
@@ -90,6 +91,7 @@ int bm_scan_next(struct bm_scan *scan, const uint8_t *bytes, uint64_t left, bool
         if (r < 0)
             return r;
     }
+    scan->wrong = false;
     pass(scan, &record);
     *ret = record;
     return 1;

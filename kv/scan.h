@@ -17,6 +17,7 @@ struct bm_scan {
         durable_end; /* all before this offset is durable: the last mark that speaks of all before it */
     uint64_t live_end; /* offset behind `live`; 0: not complete */
     uint64_t records;
+    bool wrong;  /* what stands there is a whole record, and wrong: no torn one */
     bool early;  /* others may know of revisions that never were durable */
     bool closed; /* the last record says that its writer has ended */
 };

@@ -71,6 +71,9 @@ int fault_error_of(unsigned op_kind, unsigned variant)
         [BM_OP_SEND] = {-EPIPE, -ECONNRESET, -ENOTCONN},
         [BM_OP_SENDMSG] = {-EPIPE, -ECONNRESET, -ENOTCONN},
         [BM_OP_RECVMSG_MULTISHOT] = {-ENOBUFS, -ECONNRESET, -ENOMEM},
+        [BM_OP_WRITE] = {-EIO, -ENOSPC, -EDQUOT},
+        [BM_OP_FSYNC] = {-EIO, -ENOSPC, -EDQUOT},
+        [BM_OP_RENAME] = {-EIO, -ENOSPC, -EROFS},
     };
     return op_kind < sizeof(errors) / sizeof(errors[0]) ? errors[op_kind][variant] : 0;
 }

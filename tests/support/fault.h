@@ -2,8 +2,9 @@
  * completion. What has been counted and what has been done lies in the struct, which may be shared
  * between processes; each has its own count, and only the one at the right place is struck.
  *
- * Completions that count are those of operations with an outcome: accepting, connecting, sending and
- * receiving. Not the cancelled ones, and no send whose descriptors the kernel has closed behind it: it
+ * Completions that count are those of operations with an outcome: accepting, connecting, sending,
+ * receiving, and what is done to files: writing, syncing, renaming; a file that failed has changed all
+ * the same. Not the cancelled ones, and no send whose descriptors the kernel has closed behind it: it
  * cannot be made to have failed. A receive that goes on in the kernel is cancelled, and its last
  * completion is the one that fails: nothing received is hidden. What is hidden of an accept is closed. A
  * send that failed has left all the same, so that of its errors those are chosen after which it is not
