@@ -291,8 +291,13 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
         return r;
     found->new_epoch = recovery->scan.early;
     bm_log_place_remove_new(&log->place);
-    return found->new_epoch ? bm_recovery_renew(&log->place, &log->fd, recovery, log->account)
-                            : bm_recovery_settle(log->fd, recovery, log->account);
+    if (found->new_epoch)
+        return bm_recovery_renew(&log->place, &log->fd, recovery, log->account);
+    r = bm_recovery_settle(log->fd, recovery, log->account);
+    /* Who gave the file its name may have died before that was durable. */
+    if (r == 0 && fsync(log->place.dir_fd) < 0)
+        r = -errno;
+    return r;
 }
 
 /* Has the file, there or made now, with its lock. */

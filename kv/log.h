@@ -97,7 +97,7 @@ typedef int bm_log_record_fn(void *arg, const struct bm_record *record);
  * before serving. on_record may be NULL.
  *
  * 0 and *ret_log; else an error, with *ret_found (may be NULL; always written) saying more:
- *   -BEAM_EKV_LOCKED   another process, or another log of this one, writes it
+ *   -BEAM_EKV_LOCKED   another process, or another log of this one, writes it (after lock_wait_ns)
  *   -BEAM_EKV_FORMAT   no kv file, or of a newer format
  *   -BEAM_EKV_CORRUPT  something that had been durable is damaged; the file was not touched
  *   -EINVAL, -ENAMETOOLONG, -EISDIR, -ELOOP (a symbolic link), -ENOSPC, -EIO … */
