@@ -505,7 +505,7 @@ TEST(compaction_may_be_killed_between_any_two_operations)
     struct told told;
     int appended = 0;
     open_rig();
-    rig.part_len = 5;
+    rig.part_len = 10;
     acknowledged = deaths = 0;
     memset(dirty, 0, sizeof(dirty));
     name_dirty = false;
@@ -521,7 +521,7 @@ TEST(compaction_may_be_killed_between_any_two_operations)
     while (told.calls == 0 && appended < 200) {
         struct body body = {.len = 0};
         char key[16];
-        snprintf(key, sizeof(key), "l%04d", appended);
+        snprintf(key, sizeof(key), "a%04d", appended); /* in front of what is copied */
         body_put(&body, key, appended);
         told_init(&waits[appended]);
         waits[appended].wait.fn = acknowledge;
@@ -531,8 +531,7 @@ TEST(compaction_may_be_killed_between_any_two_operations)
         for (unsigned before = deaths; deaths == before && told.calls == 0;)
             bm_reactor_turn(rig.rig.reactor);
     }
-    if (told.calls == 0)
-        log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.calls, 1); /* with appends to the end */
     CHECK_INT(told.res, 0);
     put_many(100, 101);
     CHECK(deaths > 12);
