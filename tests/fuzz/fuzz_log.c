@@ -89,22 +89,19 @@ static int open_log(uint8_t mode, struct state *state, struct bm_log **log,
 }
 
 static int result;
-static bool done;
 
 static void note(struct bm_log_wait *wait, int res)
 {
     (void)wait;
     result = res;
-    done = true;
+    bm_reactor_stop(reactor);
 }
 
-static void wait_for(struct bm_log_wait *wait)
+static void wait_until_told(void)
 {
-    (void)wait;
-    while (!done)
-        bm_reactor_turn(reactor);
+    result = 1;
+    EXPECT(bm_reactor_run(reactor) == 0);
     EXPECT(result == 0);
-    done = false;
 }
 
 /* The state is empty, says this source. */
@@ -129,14 +126,14 @@ static void go_on(struct bm_log *log, uint8_t mode, uint64_t rev)
     struct empty_source source = {{no_parts_of}, rev + 1};
     uint64_t made;
     EXPECT(bm_log_append(log, entry, sizeof(entry), &wait, &made) == 0 && made == rev + 1);
-    wait_for(&wait);
+    wait_until_told();
     if (mode & 8) {
         EXPECT(bm_log_compact(log, &source.source, &wait) == 0);
-        wait_for(&wait);
+        wait_until_told();
     }
     if (mode & 4) {
         bm_log_close(log, &wait);
-        wait_for(&wait);
+        wait_until_told();
     } else {
         while (bm_reactor_inflight(reactor) > 0)
             bm_reactor_turn(reactor);
