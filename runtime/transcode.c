@@ -343,9 +343,7 @@ static int prepare(beam_channel *channel, const beam_message *message, struct tr
     const struct beam_codec *own = channel->service->codec;
     *ret_from = own;
     *ret = (struct transcoded){.codec = to->number};
-    if (message->codec == to->number && (message->codec != BEAM_CODEC_KV || own == to))
-        return 0;
-    if (message->codec != BEAM_CODEC_KV)
+    if (message->codec != BEAM_CODEC_KV) /* else none was set: the service's */
         *ret_from = bm_codecs_find(codecs_of(channel), message->codec);
     if (message->body_len == 0 || *ret_from == to)
         return 0;

@@ -1485,3 +1485,101 @@ FLOW_TEST_UNIX(codec_messages_that_come_early_are_converted_when_they_are_told)
     flow_answer_clear(&answer);
     beam_channel_free(channel);
 }
+
+/* Sends a message with two channels to a caller that takes one, and finds it as it was. */
+static void on_two_channels(beam_request *request, const beam_message *message, void *arg)
+{
+    struct seen *seen = arg;
+    uint8_t room[128];
+    size_t len = write_kv(room, sizeof(room), "a", 1, 2);
+    beam_message *sent = message_in(BEAM_CODEC_KV, room, len);
+    for (unsigned i = 0; i < 2; i++) {
+        beam_channel *channel = beam_message_attach_channel(sent);
+        if (channel)
+            beam_channel_set_handlers(channel, &attached_sender, NULL);
+    }
+    seen->r = beam_channel_send(beam_request_channel(request), &sent);
+    flag(seen, sent && body_is(sent, room, len) && beam_message_codec(sent) == BEAM_CODEC_KV);
+    beam_message_free(sent);
+    beam_message *answer = kv("sum", 3, 0);
+    beam_reply(request, &answer);
+}
+
+FLOW_TEST(codec_message_that_cannot_leave_for_its_channels_stays_as_it_was)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_options options = {.client = {.channels_max = 1}, .server = {.channels_max = 1}};
+    flow_serve_in(&beam_kv_codec, "here", on_two_channels, seen);
+    flow_start(&options);
+    struct flow_answer answer = flow_ask("here", json("{}"));
+    CHECK_INT(answer.code, BEAM_OK);
+    CHECK(answer.message && text_is(answer.message, "{\"sum\":3}"));
+    CHECK_INT(seen->r, -EMSGSIZE);
+    CHECK_UINT(seen->wrong, 0);
+    flow_answer_clear(&answer);
+}
+
+static void on_long_text(beam_channel *channel, const beam_message *message, void *arg)
+{
+    struct conversation *c = arg;
+    c->seen->count++;
+    beam_message *kept = beam_message_keep(message);
+    if (!kept)
+        return;
+    flag(c->seen, beam_message_codec(kept) == BEAM_CODEC_KV);
+    if (beam_channel_send(channel, &kept) < 0) {
+        c->seen->wrong++;
+        beam_message_free(kept);
+    }
+}
+
+static const struct beam_channel_handlers long_text_handlers = {.on_message = on_long_text,
+                                                                .on_end = on_numbers_end};
+
+static void on_long_texts(beam_request *request, const beam_message *message, void *arg)
+{
+    conversation.request = request;
+    conversation.seen = arg;
+    beam_request_keep(request);
+    beam_request_on_cancel(request, drop_flood, NULL);
+    beam_channel_set_handlers(beam_request_channel(request), &long_text_handlers, &conversation);
+}
+
+static void on_long_text_back(beam_channel *channel, const beam_message *message, void *arg)
+{
+    struct caller *c = arg;
+    c->wrong += !is_json_text(message, 3000, 'e') && !text_is(message, "{\"sum\":200}");
+    c->count++;
+    flow_tick();
+}
+
+static const struct beam_channel_handlers long_text_back = {.on_message = on_long_text_back,
+                                                            .on_end = on_caller_end};
+
+/* What was converted gives back the credit that it cost, no less and no more: many windows of it. */
+FLOW_TEST(codec_credit_goes_back_as_it_was_charged)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    beam_channel *channel = NULL;
+    flow_serve_in(&beam_kv_codec, "here", on_long_texts, seen);
+    flow_start(NULL);
+    caller = (struct caller){0};
+    beam_message *first = json("null");
+    int r = beam_open(flow.session, "here", &first, &long_text_back, &caller, NULL, &channel);
+    beam_message_free(first);
+    REQUIRE_INT(r, 0);
+    for (unsigned i = 0; i < 200; i++) {
+        beam_message *message = json_text(3000, 'e');
+        r = beam_channel_send(channel, &message);
+        beam_message_free(message);
+        REQUIRE_INT(r, 0);
+        FLOW_WAIT(caller.count == i + 1);
+        CHECK(beam_channel_credit(channel) <= 65536);
+    }
+    beam_channel_end(channel);
+    FLOW_WAIT(caller.ends == 1);
+    CHECK_INT(caller.code, BEAM_OK);
+    CHECK_UINT(caller.wrong, 0);
+    CHECK_UINT(seen->wrong, 0);
+    beam_channel_free(channel);
+}
