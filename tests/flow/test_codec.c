@@ -434,12 +434,14 @@ static void on_attached_message(beam_channel *channel, const beam_message *messa
     flow_tick();
 }
 
-static const struct beam_channel_handlers attached_handlers = {.on_message = on_attached_message};
-
 static void on_attached_end(beam_channel *channel, const struct beam_status *status, void *arg)
 {
-    beam_channel_free(channel); /* its receiver has, or it was never sent */
+    beam_channel_free(
+        channel); /* it was not sent, its receiver has freed it, or what it brings has no room */
 }
+
+static const struct beam_channel_handlers attached_handlers = {.on_message = on_attached_message,
+                                                               .on_end = on_attached_end};
 
 static const struct beam_channel_handlers attached_sender = {.on_end = on_attached_end};
 
@@ -532,8 +534,7 @@ FLOW_TEST(codec_attachments_and_metadata_stay_with_a_body_that_is_converted)
         int fd = beam_message_take_fd(answer.message, 0);
         CHECK(is_null_device(fd));
         close(fd);
-        static beam_channel *came; /* its handler frees it, unless a fault ends this before */
-        came = beam_message_take_channel(answer.message, 0);
+        beam_channel *came = beam_message_take_channel(answer.message, 0);
         REQUIRE(came != NULL);
         beam_channel_set_handlers(came, &attached_handlers, here);
         FLOW_WAIT(here->writables == i + 1 && seen->writables == i + 1);
