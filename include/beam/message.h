@@ -43,7 +43,7 @@ typedef struct beam_channel beam_channel;
 typedef struct beam_stream beam_stream;
 
 /* What the body is, for the two ends to agree upon; the library does not look (docs/spec/session.md
- * M1). */
+ * M1), unless a service asks for it (beam_serve_with). */
 enum beam_codec_number {
     BEAM_CODEC_KV = 0, /* or nothing in particular: the default */
     BEAM_CODEC_JSON = 1,
