@@ -331,7 +331,7 @@ FLOW_TEST(a_store_is_used_from_inside)
 {
     inside = flow_share(sizeof(*inside));
     kept_start(NULL);
-    flow_at_server(at_use, NULL);
+    kept_at(at_use);
     FLOW_WAIT(inside->done == 4);
     for (unsigned i = 0; i < 4; i++)
         CHECK_INT(inside->errors[i], 0);
@@ -369,6 +369,6 @@ static void at_bad_open(beam_request *request, void *arg)
 FLOW_TEST(a_store_is_not_opened_with_nonsense)
 {
     kept_start(NULL);
-    flow_at_server(at_bad_open, NULL);
+    kept_at(at_bad_open);
     CHECK_ASK("kv.put", "{'key':'a','value':1}", "{'epoch':'EPOCH','rev':1}");
 }

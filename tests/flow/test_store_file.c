@@ -148,7 +148,7 @@ static void at_open_twice(beam_request *request, void *arg)
 FLOW_TEST(a_file_that_cannot_be_opened_is_told)
 {
     start(BEAM_STORE_SYNC_EACH);
-    flow_at_server(at_open_twice, NULL);
+    kept_at(at_open_twice);
     CHECK_ASK("kv.put", "{'key':'a','value':1}", "{'epoch':'EPOCH','rev':1}");
 }
 
@@ -175,7 +175,7 @@ FLOW_TEST(a_file_is_rewritten_while_serving)
     uint64_t before = kept_info()->file_len;
     CHECK(before > 400000);
     kept->closes = 0;
-    flow_at_server(at_compact, NULL);
+    kept_at(at_compact);
     kept_fill("k", 190, 20, 1000);
     FLOW_WAIT(kept->closes == 1);
     CHECK_INT(kept->last_error, 0);

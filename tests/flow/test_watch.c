@@ -270,7 +270,7 @@ FLOW_TEST_UNIX(a_stopping_owner_ends_those_who_follow)
     kept_start(NULL);
     kept_watch(watch, NULL);
     FLOW_WAIT(watch->lives == 1);
-    flow_at_server(at_stop, NULL);
+    kept_at(at_stop);
     FLOW_WAIT(watch->ends == 1);
     CHECK_INT(watch->code, BEAM_UNAVAILABLE);
     FLOW_WAIT(flow.closes == 1);

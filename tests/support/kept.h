@@ -9,8 +9,11 @@
 
 #define KEPT_TEXT_MAX 4096
 
-/* In flow_share(): both ends see it. */
+/* In flow_share(): both ends see it, one at a time. What is done at the server begins and ends with a
+ * step of `hand`, and so does asking for it here: the one that has it may use all of it. */
 struct kept {
+    _Atomic unsigned hand;
+    void (*fn)(beam_request *request, void *arg);
     beam_store *store; /* the server's own */
     struct beam_store_options options;
     char path[256];
@@ -42,6 +45,9 @@ const struct beam_store_info *kept_info(void);
 /* Puts keys "PREFIXn" with n from `from`, each a value of len bytes, one transaction each, from the
  * store's own side, and waits for them. */
 void kept_fill(const char *prefix, unsigned from, unsigned count, unsigned len);
+
+/* Around what a case has done at the server by a function of its own. */
+void kept_at(void (*fn)(beam_request *request, void *arg));
 
 /* A document from such text; aborts the case if it is none. Returns the length. */
 size_t kept_document(const char *text, void *buf, size_t cap);
