@@ -81,7 +81,8 @@ static void on_stale(beam_replica *replica, const struct beam_status *status, vo
     flow_copy_text(told->why, sizeof(told->why), status->message);
     if (told->attach_in_stale) {
         told->attach_in_stale = false;
-        if (flow.session && beam_session_is_open(flow.session)) /* else a fault has ended the case */
+        if (flow.session &&
+            beam_session_is_open(flow.session)) /* else a fault has ended the case */
             CHECK_INT(beam_replica_attach(replica, flow.session), 0);
     }
     free_replica(told, told->free_in_stale);

@@ -191,6 +191,19 @@ with case("every rule of records and files that bytes can break has a vector, th
     check(rules <= held, f"nothing holds {sorted(rules - held)}")
     check(len({entry["name"] for entry in entries}) == len(entries), "two vectors have one name")
 
+with case("every rule of synchronisation names tests that exist"):
+    files = {"S": "flow/test_store.c", "W": "flow/test_watch.c", "R": "flow/test_replica.c",
+             "F": "flow/test_store_file.c", "D": "unit/runtime/test_store_disk.c"}
+    rules = re.split(r"^\*\*(Y[0-9]+)\.\*\*", (ROOT / "docs/spec/kv.md").read_text(), flags=re.M)[1:]
+    check(len(rules) >= 30, f"only {len(rules) // 2} rules were found")
+    for rule, text in zip(rules[::2], rules[1::2]):
+        named = [(letter, name) for letter, names in re.findall(r"\b([SWRFD]):((?:\s+`\w+`,?)+)", text)
+                 for name in re.findall(r"`(\w+)`", names)]
+        check(named or "sim" in text, f"{rule} names no test")
+        for letter, name in named:
+            there = re.search(rf"TEST\w*\({name}\)", (ROOT / "tests" / files[letter]).read_text())
+            check(there, f"{rule}: there is no {name} in {files[letter]}")
+
 with case("no example was passed over"):
     for page, least in (("kv.md", 5), ("session.md", 8)):
         text = (ROOT / "docs/spec" / page).read_text()
