@@ -356,6 +356,8 @@ static void at_bad_open(beam_request *request, void *arg)
     CHECK_INT(beam_store_open(runtime, &BEAM_STORE_OPTIONS(.heartbeat_ns = 1), &store), -EINVAL);
     CHECK_PTR(store, NULL);
     CHECK_INT(beam_store_open(runtime, NULL, &store), 0);
+    if (!store)
+        return;
     char name[300];
     memset(name, 'n', sizeof(name));
     name[241] = '\0';
