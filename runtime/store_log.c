@@ -103,8 +103,8 @@ int bm_store_log_open(beam_store *store)
     }
     store->epoch = found.epoch;
     store->rev = found.rev;
-    if (found.new_epoch || store->history.first + store->history.count != found.rev + 1) {
-        /* Nobody can go on from anything but what there is now. */
+    if (store->history.first + store->history.count != found.rev + 1) {
+        /* There are no deltas: nobody can go on from anything but what there is now. */
         bm_history_clear(&store->history);
         store->history.first = found.rev + 1;
     }

@@ -269,6 +269,24 @@ FLOW_TEST(a_replica_behind_the_horizon_skips)
     told.replica = beam_replica_free(told.replica);
 }
 
+/* More changes in one turn than the history has room for: on the same session, and told. */
+FLOW_TEST(a_replica_that_falls_behind_says_so)
+{
+    static struct told told;
+    kept_start(&BEAM_STORE_OPTIONS(.history_len = 4096));
+    make_replica(&told, NULL);
+    attach(&told, flow.session);
+    FLOW_WAIT(told.lives == 1);
+    kept_fill("k", 0, 100, 200);
+    FLOW_WAIT(told.lives == 2);
+    CHECK_UINT(told.stales, 1);
+    CHECK_INT(told.code, BEAM_OK);
+    CHECK_UINT(told.skipped, 100);
+    CHECK_UINT(info_of(&told).keys, 100);
+    CHECK_UINT(info_of(&told).rev, 100);
+    told.replica = beam_replica_free(told.replica);
+}
+
 FLOW_TEST(a_replica_is_freed_by_its_handlers)
 {
     kept_start(NULL);

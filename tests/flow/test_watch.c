@@ -137,6 +137,7 @@ FLOW_TEST(behind_the_horizon_is_a_snapshot)
         kept_watch(&watch, watch_from(kept->info.epoch, horizon - i));
         FLOW_WAIT(watch.rev == 100 && (watch.lives == 1 || i == 0));
         CHECK_UINT(watch.lives, i);
+        CHECK_UINT(watch.heads, 1);
         CHECK_UINT(watch.deltas, i == 0 ? 100 - horizon : 0);
         CHECK_UINT(watch.skipped, i == 0 ? 0 : 101 - horizon);
         kept_watch_end(&watch);
@@ -163,6 +164,42 @@ FLOW_TEST(a_snapshot_comes_in_parts)
     CHECK(watch->snaps >= 7);
     CHECK_UINT(watch->deltas, 100);
     CHECK_UINT(watch->heads, 1);
+    CHECK_UINT(watch->bad, 0);
+    kept_watch_end(watch);
+}
+
+/* Left behind in the midst of a snapshot, it begins with the first key again. */
+FLOW_TEST(a_snapshot_that_is_left_behind_begins_again)
+{
+    struct kept_watch *watch = fresh_watch();
+    kept_start(&BEAM_STORE_OPTIONS(.history_len = 8192));
+    kept_fill("k", 0, 300, 1000);
+    watch->hold = true;
+    kept_watch(watch, "{}");
+    FLOW_WAIT(watch->held_count >= 2);
+    flow_settle();
+    CHECK_UINT(watch->lives, 0);
+    kept_fill("k", 0, 50, 1000);
+    kept_watch_release(watch);
+    FLOW_WAIT(watch->lives == 1);
+    CHECK_UINT(watch->heads, 2);
+    CHECK_UINT(watch->snap_keys, 300);
+    CHECK(watch->skipped > 0);
+    CHECK_UINT(watch->rev, 350);
+    CHECK_UINT(watch->bad, 0);
+    kept_watch_end(watch);
+}
+
+/* More than one turn's worth for one follower, and it is told without anything else happening. */
+FLOW_TEST(many_changes_at_once_are_all_told)
+{
+    struct kept_watch *watch = fresh_watch();
+    kept_start(NULL);
+    kept_watch(watch, "{}");
+    FLOW_WAIT(watch->lives == 1);
+    kept_fill("k", 0, 200, 8);
+    FLOW_WAIT(watch->rev == 200);
+    CHECK_UINT(watch->deltas, 200);
     CHECK_UINT(watch->bad, 0);
     kept_watch_end(watch);
 }

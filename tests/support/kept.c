@@ -370,8 +370,17 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
     watch->deltas += first == 'd';
     watch->marks += first == 'm';
     uint64_t before = watch->rev;
-    if (first != 's')
-        note_rev(watch, &map, first == 'h');
+    note_rev(watch, &map, first == 'h');
+    if (first == 's') {
+        beam_kv_value set;
+        beam_kv_iter iter;
+        beam_kv_iter_init(&iter, beam_kv_get(&map, "set", &set) == 0 ? &set : &map);
+        while (beam_kv_iter_next(&iter, NULL, &set) > 0)
+            watch->snap_keys++;
+        watch->bad += watch->rev != before; /* all up to it has been told */
+    }
+    if (first == 'h')
+        watch->snap_keys = 0;
     if (first == 'd' && watch->rev != before + 1)
         watch->bad++;
     if (first == 'h') {

@@ -71,6 +71,7 @@ struct kept_watch {
     unsigned held_count;
     bool hold;
     unsigned count, heads, snaps, lives, deltas, marks; /* of all that came */
+    unsigned snap_keys;                                 /* since the last head */
     uint64_t rev, skipped; /* of the last head, live, delta or mark; of all heads */
     unsigned bad;          /* breaks of the order of revisions */
     unsigned ends;

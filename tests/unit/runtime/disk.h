@@ -244,6 +244,10 @@ static inline void disk_compact_step(struct bm_log *log, struct test_random *ran
                    disk.records[log->built_rev].len);
     }
     if (r > 0) {
+        const uint8_t *end = (const uint8_t *)entries + len;
+        for (const uint8_t *pos = entries; pos < end; pos += bm_entry_at(pos).len)
+            disk.wrong_compactions +=
+                bm_entry_at(pos).type == BM_ENTRY_DEL; /* those are a delta's */
         disk_apply(&log->built, entries, len);
         return;
     }

@@ -2,6 +2,7 @@
  * case has it write (disk.h). */
 #include <beam/beam.h>
 
+#include "runtime/store.h"
 #include "tests/unit/runtime/disk.h"
 #include "tests/unit/runtime/on_core.h"
 #include "tests/unit/runtime/scarce.h"
@@ -130,9 +131,22 @@ TEST(each_answers_once_durable)
     CHECK_STR(put.text, "{\"epoch\":\"0000000000000005\",\"rev\":2}");
     CHECK_STR(other.text, "{\"epoch\":\"0000000000000005\",\"rev\":2}");
     CHECK_INT(gone.code, BEAM_NOT_FOUND);
+    /* A key that is deleted, durable or not, is not there. */
+    ask("kv.put", "k/03", 1, &put);
+    write_all();
+    ask("kv.delete", "k/03", 0, &put);
+    struct bm_txn txn;
+    bm_txn_begin(&txn, own.store);
+    txn.conditional = true;
+    CHECK_INT(bm_txn_set(&txn, (beam_str){"k/03", 4}, BEAM_KV_INT, "12345678", 8), 0);
+    txn.seen = 3;
+    CHECK_INT(bm_txn_set(&txn, (beam_str){"k/03", 4}, BEAM_KV_INT, "12345678", 8), -ESTALE);
+    CHECK_UINT(txn.conflict_rev, 4);
+    bm_txn_drop(&txn);
+    write_all();
     /* And alone for nothing. */
     ask("kv.delete", "k/01", 0, &other);
-    CHECK_STR(other.text, "{\"epoch\":\"0000000000000005\",\"rev\":2}");
+    CHECK_STR(other.text, "{\"epoch\":\"0000000000000005\",\"rev\":4}");
     end();
 }
 
