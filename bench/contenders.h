@@ -38,4 +38,62 @@ int beam_unix_rate(struct bench_run *run);
 int beam_unix_calls(struct bench_run *run);
 int beam_unix_plain_rtt(struct bench_run *run); /* fd rows without the fd */
 
+/* kv_contenders.c: documents. Beam's; memcpy of Beam's (raw); a sorted array (bare). */
+int kv_beam_encode(struct bench_run *run);
+int kv_beam_unsorted_encode(struct bench_run *run);
+int kv_beam_decode(struct bench_run *run);
+int kv_beam_get_fields(struct bench_run *run);
+int kv_beam_dump(struct bench_run *run);
+int kv_raw_encode(struct bench_run *run);
+int kv_raw_decode(struct bench_run *run);
+int kv_raw_dump(struct bench_run *run);
+int kv_array_get_entries(struct bench_run *run);
+
+/* The same in peers' formats. They are a build option (BEAM_BENCH_PEERS), each where it was found. */
+#ifdef BENCH_MSGPACK
+int kv_msgpack_encode(struct bench_run *run);
+int kv_msgpack_decode(struct bench_run *run);
+int kv_msgpack_get_fields(struct bench_run *run);
+int kv_msgpack_get_entries(struct bench_run *run);
+#else
+#define kv_msgpack_encode NULL
+#define kv_msgpack_decode NULL
+#define kv_msgpack_get_fields NULL
+#define kv_msgpack_get_entries NULL
+#endif
+
+#ifdef BENCH_FLEXBUFFERS
+int kv_flexbuffers_encode(struct bench_run *run);
+int kv_flexbuffers_decode(struct bench_run *run);
+int kv_flexbuffers_get_fields(struct bench_run *run);
+int kv_flexbuffers_get_entries(struct bench_run *run);
+#else
+#define kv_flexbuffers_encode NULL
+#define kv_flexbuffers_decode NULL
+#define kv_flexbuffers_get_fields NULL
+#define kv_flexbuffers_get_entries NULL
+#endif
+
+#ifdef BENCH_JANSSON
+int kv_jansson_encode(struct bench_run *run);
+int kv_jansson_decode(struct bench_run *run);
+int kv_jansson_get_fields(struct bench_run *run);
+int kv_jansson_get_entries(struct bench_run *run);
+int kv_jansson_dumps(struct bench_run *run); /* of a tree that is there already */
+#else
+#define kv_jansson_encode NULL
+#define kv_jansson_decode NULL
+#define kv_jansson_get_fields NULL
+#define kv_jansson_get_entries NULL
+#define kv_jansson_dumps NULL
+#endif
+
+#ifdef BENCH_PROTOBUF
+int kv_protobuf_encode(struct bench_run *run);
+int kv_protobuf_decode(struct bench_run *run);
+#else
+#define kv_protobuf_encode NULL
+#define kv_protobuf_decode NULL
+#endif
+
 #endif

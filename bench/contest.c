@@ -175,7 +175,7 @@ bool bench_phase_next(struct bench_run *run)
         measure_end(run);
         return false;
     }
-    if (run->operations >= WARM_OPERATIONS_MIN)
+    if (run->operations >= WARM_OPERATIONS_MIN || run->row->kind == BENCH_WORK)
         measure_begin(run);
     return true;
 }

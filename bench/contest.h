@@ -20,14 +20,15 @@
 #include "bench/histogram.h"
 #include "bench/ticks.h"
 
-#define BENCH_CONTENDERS_MAX 4 /* ours: beam, bare, raw and one more */
+#define BENCH_CONTENDERS_MAX 7 /* ours: beam twice, four peers, raw */
 
 struct bench_run;
 
 struct bench_contender {
     const char *name;
     /* Runs in the forked process. 0, or -1 after bench_fail(). May leave threads, fds and the peer
-     * behind: the process ends with its return. */
+     * behind: the process ends with its return. NULL: a peer that was not there when this was
+     * built; its line says so. */
     int (*run)(struct bench_run *run);
     /* A limit of the machine and not a way to pass messages: it cannot win. */
     bool probe;
@@ -36,13 +37,16 @@ struct bench_contender {
 enum bench_kind {
     BENCH_RTT,  /* one operation at a time: latency decides, less is better */
     BENCH_RATE, /* as many as possible: operations per second decide, more is better */
+    BENCH_WORK, /* on one processor, in batches of `depth`: time per operation, less is better */
 };
 
 struct bench_row {
     const char *cell;
-    const char *transport; /* "ring" or "unix" */
+    const char *transport; /* "ring", "unix", or "none" where nothing travels */
+    const char *document;  /* what is written or read; NULL where there is none */
     const char *placement; /* "same-core" or "cross-core" */
-    const char *regime;    /* "asleep", "spinning" or "auto": what idle sides do */
+    const char *regime;    /* "asleep", "spinning" or "auto": what idle sides do; "hot" or "cold":
+                            * whether caches hold the documents */
     enum bench_kind kind;
     unsigned messages_per_op; /* 2 for a round trip, 1 one way */
     unsigned size;            /* body of one message */
@@ -69,7 +73,9 @@ struct bench_result {
     uint64_t operations;
     uint64_t elapsed_ns;
     uint64_t cpu_ns; /* both sides */
+    uint64_t bytes;  /* of the documents of a batch; 0 where there are none */
     struct bench_counters counters;
+    bool allocs_unknown; /* a library whose allocations nobody counted */
     bool finished;
     char error[200]; /* "" when all is well; the first one stays */
     _Atomic int error_taken;
@@ -129,6 +135,15 @@ static inline bool bench_count(struct bench_run *run, uint64_t operations)
 {
     run->operations += operations;
     return bench_ticks() < run->phase_end || bench_phase_next(run);
+}
+
+/* A batch of row->depth operations has ended, which took so many ticks in all. The histogram holds
+ * whole batches: one operation is shorter than the clock can tell. */
+static inline bool bench_batch(struct bench_run *run, uint64_t now, uint64_t ticks)
+{
+    histogram_add(&run->result->latency, bench_ticks_to_ns(ticks));
+    run->operations += run->row->depth;
+    return now < run->phase_end || bench_phase_next(run);
 }
 
 static inline void bench_count_syscall(struct bench_side *side)

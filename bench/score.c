@@ -2,7 +2,8 @@
  *
  * A ratio compares two contenders inside one round, where the machine was the same to both; the
  * score is the median of these. In rows about latency it is the p50 of one over the p50 of the
- * other (less is better), in rows about rate the operations per second (more is better). */
+ * other (less is better), in rows about rate the operations per second (more is better). Rows about
+ * work on one processor have the p50 of a batch, which is a time as well. */
 #include "bench/score.h"
 
 #include <math.h>
@@ -52,7 +53,7 @@ static double figure(const struct bench_row *row, const struct bench_result *res
 {
     if (!good(result))
         return NAN;
-    if (row->kind == BENCH_RTT)
+    if (row->kind != BENCH_RATE)
         return (double)histogram_quantile(&result->latency, 0.5);
     return (double)result->operations * 1e9 / (double)result->elapsed_ns;
 }
@@ -64,6 +65,15 @@ static double figure_of(const struct score *score, const struct bench_result *co
         if (strcmp(score->row->contenders[i].name, name) == 0)
             return figure(score->row, results[i]);
     return NAN;
+}
+
+static uint64_t bytes_of(const struct score *score, const struct bench_result *const *results,
+                         const char *name)
+{
+    for (unsigned i = 0; i < score_contenders(score->row); i++)
+        if (strcmp(score->row->contenders[i].name, name) == 0 && good(results[i]))
+            return results[i]->bytes;
+    return 0;
 }
 
 static void tally_fail(struct tally *tally, const struct bench_result *result)
@@ -78,10 +88,14 @@ void score_add(struct score *score, const struct bench_result *const *results)
     double raw = figure_of(score, results, "raw");
     double bare = figure_of(score, results, "bare");
     double plain = figure_of(score, results, "plain");
+    double beam = figure_of(score, results, "beam");
+    uint64_t beam_bytes = bytes_of(score, results, "beam");
     score->rounds++;
     for (unsigned i = 0; i < score_contenders(score->row); i++) {
         const struct bench_result *result = results[i];
         struct tally *tally = &score->tally[i];
+        if (score->row->contenders[i].run == NULL)
+            continue;
         if (!good(result)) {
             tally_fail(tally, result);
             continue;
@@ -97,6 +111,10 @@ void score_add(struct score *score, const struct bench_result *const *results)
         samples_add(&tally->to_raw, mine / raw);
         samples_add(&tally->to_bare, mine / bare);
         samples_add(&tally->to_plain, mine / plain);
+        samples_add(&tally->of_beam, beam / mine);
+        tally->bytes = result->bytes;
+        tally->beam_bytes = beam_bytes;
+        tally->allocs_unknown = result->allocs_unknown;
     }
 }
 
@@ -108,9 +126,31 @@ bool score_has_failed(const struct score *score)
     return false;
 }
 
-static double quantile(const struct tally *tally, double q)
+/* Of one operation. */
+static double quantile(const struct bench_row *row, const struct tally *tally, double q)
 {
-    return tally->latency.total > 0 ? (double)histogram_quantile(&tally->latency, q) : NAN;
+    if (tally->latency.total == 0)
+        return NAN;
+    double ns = (double)histogram_quantile(&tally->latency, q);
+    return row->kind == BENCH_WORK ? ns / row->depth : ns;
+}
+
+static double allocs(const struct tally *tally)
+{
+    return tally->allocs_unknown ? NAN : samples_median(&tally->allocs);
+}
+
+/* Bytes of one document; NAN where there are none. */
+static double document_bytes(const struct bench_row *row, const struct tally *tally)
+{
+    return tally->bytes > 0 ? (double)tally->bytes / row->depth : NAN;
+}
+
+static double bytes_of_beam(const struct tally *tally)
+{
+    if (tally->bytes == 0 || tally->beam_bytes == 0)
+        return NAN;
+    return (double)tally->beam_bytes / (double)tally->bytes;
 }
 
 static void json_number(FILE *out, const char *name, int decimals, double value)
@@ -134,28 +174,38 @@ static void json_text(FILE *out, const char *name, const char *text)
 void score_print_json(const struct score *score, FILE *out)
 {
     const struct bench_row *row = score->row;
+    int decimals = row->kind == BENCH_WORK ? 1 : 0;
     for (unsigned i = 0; i < score_contenders(row); i++) {
         const struct tally *tally = &score->tally[i];
         fprintf(out, "{\"cell\":\"%s\"", row->cell);
         json_text(out, "contender", row->contenders[i].name);
         json_text(out, "transport", row->transport);
+        if (row->document != NULL)
+            json_text(out, "document", row->document);
         json_number(out, "size", 0, row->size);
         json_number(out, "depth", 0, row->depth);
         json_number(out, "fds", 0, row->fds);
         json_text(out, "placement", row->placement);
         json_text(out, "regime", row->regime);
-        json_number(out, "p50_ns", 0, quantile(tally, 0.5));
-        json_number(out, "p99_ns", 0, quantile(tally, 0.99));
+        json_number(out, "p50_ns", decimals, quantile(row, tally, 0.5));
+        json_number(out, "p99_ns", decimals, quantile(row, tally, 0.99));
         json_number(out, "per_s", 0, samples_median(&tally->per_s));
         json_number(out, "cpu_ns_per_msg", 1, samples_median(&tally->cpu_ns));
         json_number(out, "syscalls_per_msg", 4, samples_median(&tally->syscalls));
-        json_number(out, "allocs_per_msg", 4, samples_median(&tally->allocs));
+        json_number(out, "allocs_per_msg", 4, allocs(tally));
         json_number(out, "rounds", 0, tally->per_s.count);
         json_number(out, "dropped", 0, score->dropped);
         json_number(out, "ratio_to_raw", 3, samples_median(&tally->to_raw));
         json_number(out, "ratio_to_bare", 3, samples_median(&tally->to_bare));
         if (!isnan(samples_median(&tally->to_plain)))
             json_number(out, "ratio_to_plain", 3, samples_median(&tally->to_plain));
+        json_number(out, "ratio_of_beam", 3, samples_median(&tally->of_beam));
+        if (row->kind == BENCH_WORK) {
+            json_number(out, "bytes", 1, document_bytes(row, tally));
+            json_number(out, "bytes_ratio_of_beam", 3, bytes_of_beam(tally));
+        }
+        if (row->contenders[i].run == NULL)
+            fprintf(out, ",\"absent\":true");
         if (tally->failures > 0) {
             json_number(out, "failures", 0, tally->failures);
             json_text(out, "error", tally->error);
@@ -196,15 +246,16 @@ static void print_ratio(FILE *out, double ratio)
 /* The best of those that pass messages; probes are limits. -1: nobody has a result. */
 static int winner(const struct score *score)
 {
-    bool rtt = score->row->kind == BENCH_RTT;
+    const struct bench_row *row = score->row;
+    bool less = row->kind != BENCH_RATE;
     int best = -1;
     double best_figure = NAN;
     for (unsigned i = 0; i < score_contenders(score->row); i++) {
         const struct tally *tally = &score->tally[i];
-        double mine = rtt ? quantile(tally, 0.5) : samples_median(&tally->per_s);
+        double mine = less ? quantile(row, tally, 0.5) : samples_median(&tally->per_s);
         if (score->row->contenders[i].probe || isnan(mine))
             continue;
-        if (best < 0 || (rtt ? mine < best_figure : mine > best_figure)) {
+        if (best < 0 || (less ? mine < best_figure : mine > best_figure)) {
             best = (int)i;
             best_figure = mine;
         }
@@ -212,8 +263,55 @@ static int winner(const struct score *score)
     return best;
 }
 
+static void print_number(FILE *out, int decimals, double value)
+{
+    if (isnan(value))
+        fprintf(out, " %9s", "-");
+    else
+        fprintf(out, " %9.*f", decimals, value);
+}
+
+/* What is written and read instead of sent. */
+static void print_work(const struct score *score, FILE *out)
+{
+    const struct bench_row *row = score->row;
+    fprintf(out, "\n%s %s, %s, batches of %u   (%u rounds, %u dropped)\n", row->cell, row->document,
+            row->regime, row->depth, score->rounds, score->dropped);
+    fprintf(out, "  %-11s %9s %9s %9s %9s %9s %7s %7s %7s  winner\n", "", "p50 ns", "per s",
+            "cpu ns", "allocs", "bytes", "/raw", "beam/it", "bytes");
+    int best = winner(score);
+    for (unsigned i = 0; i < score_contenders(row); i++) {
+        const struct tally *tally = &score->tally[i];
+        fprintf(out, "  %-11s", row->contenders[i].name);
+        if (tally->per_s.count == 0) {
+            fprintf(out, " %s\n",
+                    row->contenders[i].run == NULL ? "was not there when this was built"
+                    : tally->failures > 0          ? tally->error
+                                                   : "no round counts");
+            continue;
+        }
+        print_number(out, 1, quantile(row, tally, 0.5));
+        print_rate(out, samples_median(&tally->per_s));
+        print_number(out, 1, samples_median(&tally->cpu_ns));
+        print_number(out, 3, allocs(tally));
+        print_number(out, 0, document_bytes(row, tally));
+        print_ratio(out, samples_median(&tally->to_raw));
+        print_ratio(out, samples_median(&tally->of_beam));
+        print_ratio(out, bytes_of_beam(tally));
+        fprintf(out, "  %s", (int)i == best ? "WINNER" : row->contenders[i].probe ? "(limit)" : "");
+        if (tally->failures > 0)
+            fprintf(out, "  %u void: %s", tally->failures, tally->error);
+        fprintf(out, "\n");
+    }
+    fflush(out);
+}
+
 void score_print(const struct score *score, FILE *out)
 {
+    if (score->row->kind == BENCH_WORK) {
+        print_work(score, out);
+        return;
+    }
     const struct bench_row *row = score->row;
     fprintf(out, "\n%s %s, %u B", row->cell, row->transport, row->size);
     if (row->fds > 0)
@@ -230,8 +328,8 @@ void score_print(const struct score *score, FILE *out)
             fprintf(out, " %s\n", tally->failures > 0 ? tally->error : "no round counts");
             continue;
         }
-        print_time(out, quantile(tally, 0.5));
-        print_time(out, quantile(tally, 0.99));
+        print_time(out, quantile(row, tally, 0.5));
+        print_time(out, quantile(row, tally, 0.99));
         print_rate(out, samples_median(&tally->per_s));
         print_time(out, samples_median(&tally->cpu_ns));
         fprintf(out, " %8.3f", samples_median(&tally->syscalls));

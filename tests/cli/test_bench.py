@@ -90,6 +90,36 @@ with case("bench_contenders_are_measured_beside_each_other"):
             check(row["ratio_to_raw"] == 1, f"raw is {row['ratio_to_raw']} of itself")
             at_most(row, "syscalls_per_msg", 2.1)
 
+with case("bench_documents_are_the_same_to_all"):
+    # A contender that does not read back what it wrote, or reads anything else, has an error.
+    status, out, err = bench("kv", "--json")
+    check(status == 0, f"exit code {status}: {err}{out}")
+    rows = objects(out)
+    check({row["cell"] for row in rows} >= {"kv-encode", "kv-decode", "kv-get", "kv-json-write"},
+          f"{ {row['cell'] for row in rows} }")
+    check(all(row["cell"].startswith("kv-") for row in rows), "other cells were measured, too")
+    lengths, absent = {}, set()
+    for row in rows:
+        what = f"{row['cell']} {row['document']} {row['regime']} {row['contender']}"
+        check("error" not in row, f"{what}: {row.get('error')}")
+        if row.get("absent"):
+            absent.add(row["contender"])
+        if not row["rounds"]:
+            continue
+        check(row["p50_ns"] > 0, f"{what}: p50_ns is {row['p50_ns']}")
+        if row["contender"] == "beam":
+            check(row["allocs_per_msg"] == 0, f"{what}: {row['allocs_per_msg']} allocations")
+            check(row["ratio_of_beam"] == 1, f"{what}: {row['ratio_of_beam']} of itself")
+        if row["cell"] in ("kv-encode", "kv-decode"):
+            check(row["bytes"] > 0 and row["bytes_ratio_of_beam"] > 0, f"{what}: {row['bytes']} bytes")
+            known = lengths.setdefault((row["contender"], row["document"]), row["bytes"])
+            check(row["bytes"] == known, f"{what}: {row['bytes']} bytes, elsewhere {known}")
+
+with case("bench_has_its_peers"):
+    if os.environ.get("CI") != "true" and absent:
+        skip(f"not there when this was built: {', '.join(sorted(absent))}")
+    check(not absent, f"not there when this was built: {absent}")
+
 with case("bench_of_a_user_with_few_open_files"):
     if os.getuid() != 0:
         skip("only root can become somebody else")

@@ -14,6 +14,7 @@ SYSTEM = set("""
     inttypes limits locale math netdb nmmintrin poll pthread pwd sched semaphore setjmp signal
     spawn stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
     syslog termios threads time uchar ucontext unistd x86intrin cpuid
+    cstdlib cstring new vector
 """.split())
 
 
@@ -81,7 +82,7 @@ def target_of(bracket, name):
 
 start()
 table = read_table()
-sources = sorted(path for layer in (*LAYERS, "include/beam") for path in (ROOT / layer).glob("*.[ch]"))
+sources = sorted(path for layer in (*LAYERS, "include/beam") for end in ("c", "h", "cpp") for path in (ROOT / layer).glob("*." + end))
 used = set()
 
 with case("the table in ARCHITECTURE.md names every layer"):
