@@ -90,6 +90,8 @@ with case("bench_contenders_are_measured_beside_each_other"):
             check(row["ratio_to_raw"] == 1, f"raw is {row['ratio_to_raw']} of itself")
             at_most(row, "syscalls_per_msg", 2.1)
 
+lengths, absent = {}, set()
+
 with case("bench_documents_are_the_same_to_all"):
     # A contender that does not read back what it wrote, or reads anything else, has an error.
     status, out, err = bench("kv", "--json")
@@ -98,7 +100,6 @@ with case("bench_documents_are_the_same_to_all"):
     check({row["cell"] for row in rows} >= {"kv-encode", "kv-decode", "kv-get", "kv-json-write"},
           f"{ {row['cell'] for row in rows} }")
     check(all(row["cell"].startswith("kv-") for row in rows), "other cells were measured, too")
-    lengths, absent = {}, set()
     for row in rows:
         what = f"{row['cell']} {row['document']} {row['regime']} {row['contender']}"
         check("error" not in row, f"{what}: {row.get('error')}")
