@@ -1,6 +1,10 @@
 /* Sorting entries of different lengths without memory of its own.
  *
- * A merge sort whose merge exchanges adjacent blocks: cut the longer of two sorted runs in the
+ * Few and short entries, and those are most maps: their order is found by insertion, over the
+ * beginnings of their keys, and they are written out in that order and copied back. Of many, runs are
+ * sorted so and merged:
+ *
+ * a merge sort whose merge exchanges adjacent blocks: cut the longer of two sorted runs in the
  * middle, find where that key belongs in the other, swap the two inner pieces, and merge what then
  * is on the left and on the right (Dudzinski and Dydek, "On a stable minimum storage merging
  * algorithm", 1981). Entries cannot be indexed, since their lengths differ, so "the middle" and
@@ -16,6 +20,10 @@
 #include <string.h>
 
 #include "kv/entry.h"
+
+/* What is sorted through the stack. */
+#define RUN_COUNT 32
+#define RUN_LEN 2048
 
 /* One block of this size goes through the stack when blocks are exchanged; most entries fit. */
 #define EXCHANGE_LEN 256
@@ -105,6 +113,50 @@ static void merge(uint8_t *a, size_t na, uint8_t *m, size_t nb, uint8_t *b)
     }
 }
 
+struct item {
+    uint64_t prefix;
+    uint8_t *entry;
+    size_t len;
+};
+
+static inline bool comes_after(const struct item *a, const struct item *b)
+{
+    return a->prefix > b->prefix || (a->prefix == b->prefix && compare(a->entry, b->entry) > 0);
+}
+
+/* Sorts count >= 1 entries from a on, if they fit the stack; returns their end, and in *ret_last the
+ * last of them. NULL: they do not, and nothing has changed. */
+static uint8_t *sort_run(uint8_t *a, size_t count, uint8_t **ret_last)
+{
+    struct item items[RUN_COUNT];
+    uint8_t room[RUN_LEN], *end = a, *to = room;
+    size_t moved = 0;
+
+    if (count > RUN_COUNT)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        struct bm_entry e = bm_entry_at(end);
+        struct item item = {bm_entry_prefix(&e), end, e.len};
+        if (e.len > RUN_LEN - (size_t)(end - a))
+            return NULL;
+        end += e.len;
+        size_t at = i;
+        for (; at > 0 && comes_after(&items[at - 1], &item); at--)
+            items[at] = items[at - 1];
+        items[at] = item;
+        moved += i - at;
+    }
+    *ret_last = end - items[count - 1].len;
+    if (moved == 0)
+        return end;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(to, items[i].entry, items[i].len);
+        to += items[i].len;
+    }
+    memcpy(a, room, (size_t)(end - a));
+    return end;
+}
+
 /* Sorts count >= 1 entries from a on. Returns their end, and in *ret_last the last of them. */
 static uint8_t *sort(uint8_t *a, size_t count, uint8_t **ret_last)
 {
@@ -113,6 +165,9 @@ static uint8_t *sort(uint8_t *a, size_t count, uint8_t **ret_last)
         return a + bm_entry_at(a).len;
     }
     uint8_t *last_left, *last_right;
+    uint8_t *end = sort_run(a, count, ret_last);
+    if (end)
+        return end;
     size_t left = count / 2;
     uint8_t *m = sort(a, left, &last_left);
     uint8_t *b = sort(m, count - left, &last_right);

@@ -98,6 +98,44 @@ TEST(sort_orders_every_pattern_and_loses_nothing)
     }
 }
 
+/* Few and short entries are sorted through a room on the stack: up to its end in number and length, and
+ * one beyond. */
+TEST(sort_of_as_many_and_as_long_as_fit_the_stack)
+{
+    enum { COUNT = 32, LEN = 2048 };
+    uint64_t entries[2 * LEN / 8];
+    for (size_t count = COUNT - 2; count <= COUNT + 2; count++)
+        for (size_t len = LEN - 16; len <= LEN + 16; len += 8) {
+            test_note("%zu entries, %zu bytes", count, len);
+            memset(entries, 0, sizeof(entries));
+            uint64_t *at = entries;
+            for (size_t i = 0; i < count; i++) {
+                /* bytes, and a key of four; the last takes what is left */
+                size_t value_len = i + 1 < count ? 40 : len - (count - 1) * 56 - 16;
+                at[0] = value_len | UINT64_C(4) << 32 | (uint64_t)BEAM_KV_BYTES << 48;
+                at[1] = i;
+                at[1 + value_len / 8] = __builtin_bswap32((uint32_t)(count - i));
+                at += 2 + value_len / 8;
+            }
+            REQUIRE_INT((uint8_t *)at - (uint8_t *)entries, len);
+            CHECK_INT(bm_entries_sort((uint8_t *)entries, len), 0);
+
+            beam_kv_value map = {.type = BEAM_KV_MAP, .bytes = {entries, len}}, value;
+            beam_kv_iter iter;
+            beam_kv_iter_init(&iter, &map);
+            for (size_t i = 0; i < count; i++) {
+                uint64_t was = 0;
+                beam_str key = {NULL, 0};
+                uint32_t number = 0;
+                REQUIRE_INT(beam_kv_iter_next(&iter, &key, &value), 1);
+                memcpy(&was, value.bytes.ptr, sizeof(was));
+                memcpy(&number, key.ptr, sizeof(number));
+                CHECK_INT(__builtin_bswap32(number), i + 1);
+                CHECK_INT(was, count - 1 - i);
+            }
+        }
+}
+
 TEST(sort_of_equal_keys_says_so)
 {
     struct test_random random = test_random(0);
