@@ -39,6 +39,19 @@ static inline uint64_t bm_get_u64(const void *p)
     return v;
 }
 
+/* Up to eight bytes as a word in memory order, zeros behind; reads nothing around them. */
+static inline uint64_t bm_get_word(const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    if (len >= 8)
+        return bm_get_u64(p);
+    if (len >= 4) /* two halves that may overlap; where they do, they agree */
+        return bm_get_u32(p) | (uint64_t)bm_get_u32(p + len - 4) << 8 * (len - 4);
+    if (len == 0)
+        return 0;
+    return p[0] | (uint64_t)p[len / 2] << 8 * (len / 2) | (uint64_t)p[len - 1] << 8 * (len - 1);
+}
+
 static inline void bm_put_u16(void *p, uint16_t v)
 {
     memcpy(p, &v, sizeof(v));

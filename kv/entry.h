@@ -27,7 +27,7 @@ static inline const uint8_t *bm_entry_key(const struct bm_entry *e)
 
 static inline uint64_t bm_entry_len(uint64_t value_len, uint64_t key_len)
 {
-    return BM_ENTRY_HEADER_LEN + bm_round_up8(value_len + key_len);
+    return bm_round_up8(BM_ENTRY_HEADER_LEN + value_len + key_len);
 }
 
 /* K5. A table, because the types of neighbours differ and a jump would be guessed wrong. */
@@ -50,10 +50,11 @@ static inline int bm_entry_read(const uint8_t *pos, uint64_t left, struct bm_ent
 {
     if (left < BM_ENTRY_HEADER_LEN)
         return -BEAM_EKV_TRUNCATED;
-    uint64_t header = bm_get_u64(pos);
-    uint32_t value_len = (uint32_t)header;
-    uint16_t key_len = (uint16_t)(header >> 32);
-    uint16_t type_aux = (uint16_t)(header >> 48);
+    /* Loads of their own: a walk cannot go faster than it gets from these two lengths to the next
+     * entry, and each shift would be a cycle on that way. */
+    uint32_t value_len = bm_get_u32(pos);
+    uint16_t key_len = bm_get_u16(pos + 4);
+    uint16_t type_aux = bm_get_u16(pos + 6);
     /* 64 bits: at most 2^32 + 2^16, where 32 would wrap to something small */
     uint64_t len = bm_entry_len(value_len, key_len);
     if (BM_UNLIKELY(len > left || len > BEAM_KV_LEN_MAX))
@@ -76,11 +77,10 @@ static inline int bm_entry_read(const uint8_t *pos, uint64_t left, struct bm_ent
 /* The same for an entry whose header is known to be right, or as good as the caller makes it. */
 static inline struct bm_entry bm_entry_at(const uint8_t *pos)
 {
-    uint64_t header = bm_get_u64(pos);
     struct bm_entry e = {.value = pos + BM_ENTRY_HEADER_LEN,
-                         .value_len = (uint32_t)header,
-                         .key_len = (uint16_t)(header >> 32),
-                         .type = (uint8_t)(header >> 48)};
+                         .value_len = bm_get_u32(pos),
+                         .key_len = bm_get_u16(pos + 4),
+                         .type = pos[6]};
     e.len = bm_entry_len(e.value_len, e.key_len);
     return e;
 }
@@ -99,23 +99,10 @@ static inline uint64_t bm_entry_prefix(const struct bm_entry *e)
     return __builtin_bswap64(word >> 8 * (8 - e->key_len));
 }
 
-/* Up to eight bytes as a word in memory order, zeros behind; reads nothing around them. */
-static inline uint64_t bm_key_word(const void *key, size_t len)
-{
-    const uint8_t *p = (const uint8_t *)key;
-    if (len >= 8)
-        return bm_get_u64(p);
-    if (len >= 4) /* two halves that may overlap; where they do, they agree */
-        return bm_get_u32(p) | (uint64_t)bm_get_u32(p + len - 4) << 8 * (len - 4);
-    if (len == 0)
-        return 0;
-    return p[0] | (uint64_t)p[len / 2] << 8 * (len / 2) | (uint64_t)p[len - 1] << 8 * (len - 1);
-}
-
 /* The prefix of bytes with nothing readable around them. */
 static inline uint64_t bm_key_prefix(const void *key, size_t len)
 {
-    return __builtin_bswap64(bm_key_word(key, len));
+    return __builtin_bswap64(bm_get_word(key, len));
 }
 
 /* < 0, 0, > 0 in the order of K8. */

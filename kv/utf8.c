@@ -1,4 +1,4 @@
-/* Tells whether bytes are UTF-8. Runs of ASCII go 32 and then 8 bytes at a time; everything else by
+/* Tells whether bytes are UTF-8. Runs of ASCII go 32 and then 8 bytes at a time, everything else by
  * the table of well-formed byte sequences (RFC 3629 section 4), where only the second byte's range
  * depends on the first. Decodes nothing. */
 #include "kv/utf8.h"
@@ -41,22 +41,18 @@ bool bm_utf8_sequences_valid(const uint8_t *p, size_t len)
             p += 32;
             len -= 32;
         }
-        while (len >= 8 && !(bm_get_u64(p) & BM_UTF8_HIGH_BITS)) {
-            p += 8;
-            len -= 8;
-        }
-        /* Up to where ASCII has a chance again: text in other scripts stays in this loop. */
-        size_t ascii = 0;
-        while (len > 0 && ascii < 8) {
-            size_t n = 1;
-            if (*p < 0x80) {
-                ascii++;
-            } else {
-                n = sequence_len(p, len);
-                if (n == 0)
-                    return false;
-                ascii = 0;
-            }
+        /* Over the ASCII in front of the first byte that is none. */
+        size_t n = len < 8 ? len : 8;
+        uint64_t high = bm_get_word(p, n) & BM_UTF8_HIGH_BITS;
+        if (high)
+            n = (size_t)__builtin_ctzll(high) / 8;
+        p += n;
+        len -= n;
+        /* Text in other scripts stays in this loop. */
+        while (len > 0 && *p >= 0x80) {
+            n = sequence_len(p, len);
+            if (n == 0)
+                return false;
             p += n;
             len -= n;
         }

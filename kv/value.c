@@ -12,19 +12,10 @@
 static void entry_value(const struct bm_entry *e, beam_kv_value *ret_value)
 {
     ret_value->type = (beam_kv_type)e->type;
-    switch (ret_value->type) {
-    case BEAM_KV_INT:
-    case BEAM_KV_UINT:
-    case BEAM_KV_FLOAT:
+    if (e->type >= BEAM_KV_INT && e->type <= BEAM_KV_FLOAT)
         memcpy(&ret_value->u, e->value, sizeof(ret_value->u));
-        break;
-    case BEAM_KV_STR:
-        ret_value->str = (beam_str){(const char *)e->value, e->value_len};
-        break;
-    default:
+    else /* a beam_str is the same two words */
         ret_value->bytes = (beam_bytes){e->value, e->value_len};
-        break;
-    }
 }
 
 int beam_kv_root(const void *doc, size_t len, beam_kv_value *ret_value)

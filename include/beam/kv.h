@@ -196,13 +196,14 @@ BEAM_EXPORT int beam_kv_get_bytes(const beam_kv_value *map, const char *key, bea
  * state until finish: nobody else may write it. Arguments may not point into it. */
 typedef struct beam_kv_writer {
     unsigned char *base;
-    size_t cap;
-    size_t len;          /* bytes of entries at the front of the buffer */
-    beam_buffer *buffer; /* where it grows; NULL: it does not */
-    uint32_t tail;       /* bytes of keys of open maps and lists at the end of the buffer */
-    uint32_t need;       /* after -ENOSPC: the least capacity with which the same call succeeds */
-    uint32_t open;       /* offset of the innermost open map or list */
-    uint32_t last;       /* offset of the last entry in it */
+    beam_buffer *buffer;  /* where it grows; NULL: it does not */
+    uint64_t last_prefix; /* the first eight bytes of the last key, the first the highest */
+    uint32_t cap;
+    uint32_t len;  /* bytes of entries at the front of the buffer */
+    uint32_t tail; /* bytes of keys of open maps and lists at the end of the buffer */
+    uint32_t need; /* after -ENOSPC: the least capacity with which the same call succeeds */
+    uint32_t open; /* offset of the innermost open map or list */
+    uint32_t last; /* offset of the last entry in it */
     int error;
     int depth; /* maps and lists open */
 } beam_kv_writer;
