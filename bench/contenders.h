@@ -43,6 +43,7 @@ int kv_beam_encode(struct bench_run *run);
 int kv_beam_unsorted_encode(struct bench_run *run);
 int kv_beam_decode(struct bench_run *run);
 int kv_beam_get_fields(struct bench_run *run);
+int kv_beam_get_entries(struct bench_run *run);
 int kv_beam_dump(struct bench_run *run);
 int kv_raw_encode(struct bench_run *run);
 int kv_raw_decode(struct bench_run *run);

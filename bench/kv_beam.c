@@ -216,10 +216,42 @@ static bool get_fields(const void *opened, struct sums *sums)
     return true;
 }
 
+static void *open_map(const struct entries *entries)
+{
+    size_t cap = entries->count * 48, len; /* header, number, a key of at most 32 bytes */
+    unsigned char *room = malloc(cap);
+    uint32_t *offsets = calloc(entries->count, sizeof(*offsets));
+    beam_kv_index *index = malloc(sizeof(*index));
+    if (room == NULL || offsets == NULL || index == NULL)
+        return NULL;
+    beam_kv_writer w;
+    beam_kv_writer_init(&w, room, cap);
+    beam_kv_begin_map(&w, NULL);
+    for (size_t i = 0; i < entries->count; i++)
+        beam_kv_put_int(&w, entries->keys[i].ptr, (int64_t)i);
+    beam_kv_end(&w);
+    beam_kv_value *map = (len = finish(&w)) > 0 ? open_document(room, len) : NULL;
+    if (map == NULL || beam_kv_index_build(map, offsets, entries->count, index) < 0)
+        return NULL;
+    return index;
+}
+
+static int64_t get_entry(const void *opened, struct text key)
+{
+    beam_kv_value value;
+    int64_t number;
+    if (beam_kv_index_find(opened, (beam_str){key.ptr, key.len}, &value) < 0 ||
+        beam_kv_as_int(&value, &number) < 0)
+        return -1;
+    return number;
+}
+
 const struct kv_format kv_beam = {.encode = encode,
                                   .decode = decode,
                                   .open = open_document,
                                   .get_fields = get_fields,
+                                  .open_map = open_map,
+                                  .get_entry = get_entry,
                                   .allocs = bm_alloc_count_thread};
 
 const struct kv_format kv_beam_unsorted = {
