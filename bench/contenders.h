@@ -44,10 +44,12 @@ int kv_beam_unsorted_encode(struct bench_run *run);
 int kv_beam_decode(struct bench_run *run);
 int kv_beam_get_fields(struct bench_run *run);
 int kv_beam_get_entries(struct bench_run *run);
-int kv_beam_dump(struct bench_run *run);
+int kv_beam_dump(struct bench_run *run); /* a document to JSON */
+int kv_beam_load(struct bench_run *run);
 int kv_raw_encode(struct bench_run *run);
 int kv_raw_decode(struct bench_run *run);
 int kv_raw_dump(struct bench_run *run);
+int kv_raw_load(struct bench_run *run);
 int kv_array_get_entries(struct bench_run *run);
 
 /* The same in peers' formats. They are a build option (BEAM_BENCH_PEERS), each where it was found. */

@@ -14,9 +14,11 @@ CONTENDER(kv_beam_decode, kv_decode, kv_beam)
 CONTENDER(kv_beam_get_fields, kv_get_fields, kv_beam)
 CONTENDER(kv_beam_get_entries, kv_get_entries, kv_beam)
 CONTENDER(kv_beam_dump, kv_encode, kv_beam_json)
+CONTENDER(kv_beam_load, kv_decode, kv_beam_json)
 CONTENDER(kv_raw_encode, kv_copy_written, kv_beam)
 CONTENDER(kv_raw_decode, kv_copy_read, kv_beam)
 CONTENDER(kv_raw_dump, kv_copy_written, kv_beam_json)
+CONTENDER(kv_raw_load, kv_copy_read, kv_beam_json)
 CONTENDER(kv_array_get_entries, kv_get_entries, kv_array)
 
 #ifdef BENCH_MSGPACK

@@ -97,7 +97,8 @@ with case("bench_documents_are_the_same_to_all"):
     status, out, err = bench("kv", "--json")
     check(status == 0, f"exit code {status}: {err}{out}")
     rows = objects(out)
-    check({row["cell"] for row in rows} >= {"kv-encode", "kv-decode", "kv-get", "kv-json-write"},
+    check({row["cell"] for row in rows} >= {"kv-encode", "kv-decode", "kv-get", "kv-json-write",
+                                               "kv-json-read"},
           f"{ {row['cell'] for row in rows} }")
     check(all(row["cell"].startswith("kv-") for row in rows), "other cells were measured, too")
     for row in rows:
