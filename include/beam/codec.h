@@ -89,13 +89,14 @@ BEAM_EXPORT const struct beam_codec *beam_xml(void);
 #define BEAM_CONVERT_AMPLIFICATION_MAX 16 /* a msgpack number of 1 byte is an entry of 16 */
 #define BEAM_CONVERT_LEN_FREE 256         /* ours: so much may come out of however few bytes */
 
-/* What a conversion may cost. Zero: the default above. The depth is BEAM_KV_DEPTH_MAX always. */
+/* What a conversion may cost. Zero: the default above. The depth is BEAM_KV_DEPTH_MAX always.
+ * amplification_max is bytes a byte of input, of the result and of the document on the way; the first
+ * BEAM_CONVERT_LEN_FREE are not counted. JSON that is escaped inside a `$` form counts as long as it
+ * stands there until it is decoded. */
 struct beam_convert_limits {
-    size_t size;           /* sizeof(struct beam_convert_limits) */
-    size_t output_len_max; /* bytes of the result */
-    size_t
-        amplification_max; /* bytes of the result, and of the document on the way, a byte of input;
-                                 the first BEAM_CONVERT_LEN_FREE are not counted */
+    size_t size;              /* sizeof(struct beam_convert_limits) */
+    size_t output_len_max;    /* bytes of the result */
+    size_t amplification_max; /* of all that is made, for each byte of input */
 };
 #define BEAM_CONVERT_LIMITS(...)                                                                   \
     ((struct beam_convert_limits){.size = sizeof(struct beam_convert_limits), __VA_ARGS__})
