@@ -69,7 +69,13 @@ static int json_to_kv(const struct beam_codec *codec, const void *in, size_t len
 static int json_from_kv(const struct beam_codec *codec, const beam_kv_value *value,
                         beam_buffer *out)
 {
-    return bm_json_write(value, codec == &beam_json_safe, out);
+    return bm_json_write(value, false, out);
+}
+
+static int json_safe_from_kv(const struct beam_codec *codec, const beam_kv_value *value,
+                             beam_buffer *out)
+{
+    return bm_json_write(value, true, out);
 }
 
 static int msgpack_to_kv(const struct beam_codec *codec, const void *in, size_t len,
@@ -99,7 +105,7 @@ const struct beam_codec beam_json_safe = {
     .name = "json",
     .media_type = "application/json",
     .to_kv = json_to_kv,
-    .from_kv = json_from_kv,
+    .from_kv = json_safe_from_kv,
 };
 
 const struct beam_codec beam_msgpack = {

@@ -20,7 +20,12 @@ SOURCE = r"""
 int main(void)
 {
     const struct beam_codec *xml = beam_xml(); /* brings in expat, where there is any */
-    return (xml && !xml->to_kv) || puts(beam_strerror(-BEAM_EFRAME_KIND)) < 0;
+    beam_buffer out;
+    beam_buffer_init(&out, 100);
+    int r = beam_convert(&beam_json, &beam_msgpack, "[1]", 3, NULL, &out, NULL); /* data is exported, too */
+    int bad = r < 0 || out.len != 2 || (xml && !xml->to_kv);
+    beam_buffer_deinit(&out);
+    return bad || puts(beam_strerror(-BEAM_EFRAME_KIND)) < 0;
 }
 """
 CMAKELISTS = """
