@@ -138,43 +138,6 @@ static unsigned kills(void)
     return wanted ? (unsigned)strtoul(wanted, NULL, 10) : KILLS;
 }
 
-/* One life: its last acknowledged revision, or what it had when it began. */
-static uint64_t live_and_die(struct log_rig *rig, struct test_random *random, uint64_t had)
-{
-    int pipe_fds[2], status;
-    uint64_t begun, seed = test_random_next(random) | 1;
-    REQUIRE_INT(pipe2(pipe_fds, O_CLOEXEC), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        close(pipe_fds[0]);
-        acks = pipe_fds[1];
-        memset(&writer, 0, sizeof(writer));
-        memcpy(writer.path, rig->path, sizeof(writer.path));
-        writer.options = rig->options;
-        writer.options.path = writer.path;
-        writer.options.on_room = NULL;
-        writer.options.on_failed = NULL;
-        write_for_life(seed);
-    }
-    close(pipe_fds[1]);
-    REQUIRE_INT(read(pipe_fds[0], &begun, sizeof(begun)), sizeof(begun));
-    /* some die at once, some after a thousand revisions; how far they come is up to the machine */
-    uint64_t looks = test_random_below(random, 60), rev;
-    uint64_t last = had;
-    for (uint64_t i = 0; i < looks; i++) {
-        REQUIRE_INT(read(pipe_fds[0], &rev, sizeof(rev)), sizeof(rev));
-        last = rev;
-    }
-    for (uint64_t i = test_random_below(random, 4000); i > 0; i--)
-        __asm__ volatile("");
-    kill(child, SIGKILL);
-    CHECK_INT(waitpid(child, &status, 0), child);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    rev = last_acknowledged(pipe_fds[0]);
-    close(pipe_fds[0]);
-    return rev > last ? rev : last;
-}
-
 /* A file, and what is known of it. */
 struct lane {
     struct log_rig rig;
@@ -195,6 +158,58 @@ static const struct map_model *shadow_at(struct lane *lane, uint64_t rev)
         map_model_change(&lane->shadow, body.bytes, body.len);
     }
     return &lane->shadow;
+}
+
+/* R12: whoever reads while it is written, and replaced, finds a state that it had, and all that had been
+ * acknowledged. */
+static void read_meanwhile(struct lane *lane, uint64_t acknowledged)
+{
+    struct log_rig reader = {.map = {0}};
+    struct bm_log_found found;
+    CHECK_INT(bm_log_read_file(lane->rig.path, log_rig_apply, &reader, &found), 0);
+    CHECK(found.rev >= acknowledged);
+    CHECK(map_model_same(&reader.map, shadow_at(lane, found.rev)));
+    map_model_deinit(&reader.map);
+}
+
+/* One life: its last acknowledged revision, or what it had when it began. */
+static uint64_t live_and_die(struct lane *lane, struct test_random *random)
+{
+    const struct log_rig *rig = &lane->rig;
+    int pipe_fds[2], status;
+    uint64_t begun, seed = test_random_next(random) | 1;
+    REQUIRE_INT(pipe2(pipe_fds, O_CLOEXEC), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(pipe_fds[0]);
+        acks = pipe_fds[1];
+        memset(&writer, 0, sizeof(writer));
+        memcpy(writer.path, rig->path, sizeof(writer.path));
+        writer.options = rig->options;
+        writer.options.path = writer.path;
+        writer.options.on_room = NULL;
+        writer.options.on_failed = NULL;
+        write_for_life(seed);
+    }
+    close(pipe_fds[1]);
+    REQUIRE_INT(read(pipe_fds[0], &begun, sizeof(begun)), sizeof(begun));
+    /* some die at once, some after a thousand revisions; how far they come is up to the machine */
+    uint64_t looks = test_random_below(random, 60), rev;
+    uint64_t last = lane->acknowledged;
+    for (uint64_t i = 0; i < looks; i++) {
+        REQUIRE_INT(read(pipe_fds[0], &rev, sizeof(rev)), sizeof(rev));
+        last = rev;
+    }
+    if (test_random_below(random, 2))
+        read_meanwhile(lane, last);
+    for (uint64_t i = test_random_below(random, 4000); i > 0; i--)
+        __asm__ volatile("");
+    kill(child, SIGKILL);
+    CHECK_INT(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    rev = last_acknowledged(pipe_fds[0]);
+    close(pipe_fds[0]);
+    return rev > last ? rev : last;
 }
 
 /* After a death. */
@@ -239,7 +254,7 @@ static void kill_writers(enum bm_log_policy policy)
             judge(lane);
         if (i >= kills())
             continue;
-        lane->acknowledged = live_and_die(&lane->rig, &random, lane->acknowledged);
+        lane->acknowledged = live_and_die(lane, &random);
         lane->lives++;
     }
     for (unsigned i = 0; i < LANES; i++) {
