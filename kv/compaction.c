@@ -120,8 +120,7 @@ struct bm_log_wait *bm_compaction_free(struct bm_compaction *c)
     struct bm_log *log = c->log;
     struct bm_log_wait *done = c->done;
     bm_assert(bm_op_idle(&c->op));
-    if (c->fd >= 0)
-        close(c->fd);
+    bm_log_file_close(&c->fd);
     bm_free(log->account, c->out.ptr, c->out.cap);
     bm_free(log->account, c->pending.ptr, c->pending.cap);
     bm_free(log->account, c, sizeof(*c));
@@ -161,7 +160,7 @@ static void give_up_now(struct bm_compaction *c)
 static void take_over(struct bm_compaction *c)
 {
     struct bm_log *log = c->log;
-    close(log->fd);
+    bm_log_file_close(&log->fd);
     log->fd = bm_take_fd(&c->fd);
     log->end = c->end;
     log->allocated = c->allocated;

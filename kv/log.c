@@ -51,8 +51,7 @@ static void give_back(struct bm_log *log)
 {
     bm_task_cancel(&log->task);
     bm_log_groups_deinit(log);
-    if (log->fd >= 0)
-        close(log->fd);
+    bm_log_file_close(&log->fd);
     bm_log_place_deinit(&log->place, log->account);
     bm_free(log->account, log, sizeof(*log));
 }
@@ -272,7 +271,7 @@ static int make(struct bm_log *log, struct bm_recovery *recovery, struct bm_log_
         return 0;
     }
     bm_log_place_remove_new(&log->place);
-    close(bm_take_fd(&log->fd));
+    bm_log_file_close(&log->fd);
     return r == -EEXIST ? 1 : r;
 }
 

@@ -21,7 +21,7 @@
 #include <beam/error.h>
 
 #include "base/alloc.h"
-#include "base/assert.h"
+#include "base/cleanup.h"
 
 #define LOOKS_MAX                                                                                  \
     64 /* ours: each one means that another writer has put a file in place meanwhile */
@@ -90,12 +90,20 @@ static int open_regular(const struct bm_log_place *place, const char *name, int 
     return 0;
 }
 
-static int lock(int fd)
+static int set_lock(int fd, short type)
 {
-    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock all = {.l_type = type, .l_whence = SEEK_SET};
     if (fcntl(fd, F_OFD_SETLK, &all) == 0)
         return 0;
     return errno == EAGAIN || errno == EACCES ? -BEAM_EKV_LOCKED : -errno;
+}
+
+void bm_log_file_close(int *fd)
+{
+    if (*fd < 0)
+        return;
+    set_lock(*fd, F_UNLCK);
+    close(bm_take_fd(fd));
 }
 
 /* 1: the name means this file; 0: it does not. */
@@ -116,7 +124,7 @@ static int open_locked(const struct bm_log_place *place, const char *name, int f
     int r = open_regular(place, name, flags, &fd);
     if (r < 0)
         return r;
-    r = lock(fd);
+    r = set_lock(fd, F_WRLCK);
     if (r == 0)
         r = is_named(place, name, fd);
     if (r <= 0)

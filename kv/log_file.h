@@ -43,6 +43,10 @@ int bm_log_place_means(const struct bm_log_place *place, int fd);
 
 void bm_log_place_remove_new(const struct bm_log_place *place);
 
+/* Gives back the lock, then the file: the kernel may keep it open for longer than we do, for the sake of an
+ * operation that is done. *fd becomes -1. */
+void bm_log_file_close(int *fd);
+
 /* Has the disk set room aside for [from, to), in steps; less than a step, if that is all there is.
  * *allocated, up to where there is room, moves on; it becomes UINT64_MAX where the file system cannot do
  * that, and only writing will tell. */

@@ -227,7 +227,7 @@ int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recov
     if (r == 0)
         r = bm_log_place_rename(place, false);
     if (r == 0) {
-        close(*fd);
+        bm_log_file_close(fd);
         *fd = copy.fd;
         scan->epoch = copy.epoch;
         scan->offset = scan->durable_end = copy.offset;
@@ -235,7 +235,7 @@ int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recov
         scan->early = scan->closed = false;
     } else if (copy.fd >= 0) {
         bm_log_place_remove_new(place);
-        close(copy.fd);
+        bm_log_file_close(&copy.fd);
     }
     bm_free(account, copy.bytes, copy.cap);
     return r;

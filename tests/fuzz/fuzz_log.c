@@ -168,7 +168,10 @@ static void check(const uint8_t *bytes, size_t len, uint8_t mode)
     go_on(log, mode, found.rev);
 
     r = open_log(mode & 4 ? mode : mode & 0xfd, &again_state, &log, &again);
-    EXPECT(r == 0 && again.rev == found.rev + 1 && again.cut_len == 0);
+    if (r < 0)
+        fprintf(stderr, "%s: %s\n", beam_error_name(r), again.message);
+    EXPECT(r == 0);
+    EXPECT(again.rev == found.rev + 1 && again.cut_len == 0);
     EXPECT(again.clean == !!(mode & 4));
     EXPECT(again.new_epoch == ((mode & 6) == 2));
     EXPECT((again.epoch == found.epoch) == !again.new_epoch);

@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "kv/log_file.h"
+#include "kv/log_inner.h"
 #include "tests/unit/kv/log_rig.h"
 
 static struct log_rig rig;
@@ -134,6 +134,28 @@ TEST(lock_of_a_writer_that_has_died_is_waited_for)
     CHECK_UINT(rig.found.rev, 1);
     bm_log_place_deinit(&place, NULL);
     log_rig_deinit(&rig);
+}
+
+/* The kernel may keep the open file of an operation that is done until the ring is entered next, and who
+ * opens the file again on the same thread does not enter it. */
+TEST(lock_is_gone_when_a_log_is_closed_whoever_still_has_the_file_open)
+{
+    for (int way = 0; way < 2; way++) {
+        test_note("way %d", way);
+        log_rig_init(&rig);
+        rig.options.lock_wait_ns = 1;
+        log_rig_open(&rig);
+        log_rig_put(&rig, "a", 1);
+        int kept = fcntl(rig.log->fd, F_DUPFD_CLOEXEC, 0);
+        REQUIRE(kept >= 0);
+        if (way == 0)
+            CHECK_INT(log_rig_close(&rig), 0);
+        else
+            log_rig_drop(&rig);
+        CHECK_INT(log_rig_try_open(&rig), 0);
+        close(kept);
+        log_rig_deinit(&rig);
+    }
 }
 
 static void replace_file(void)
