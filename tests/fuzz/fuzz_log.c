@@ -80,10 +80,14 @@ static int apply(void *arg, const struct bm_record *record)
 static int open_log(uint8_t mode, struct state *state, struct bm_log **log,
                     struct bm_log_found *found)
 {
-    struct bm_log_options options = {.path = path,
-                                     .policy = mode & 2 ? BM_LOG_NONE : BM_LOG_EACH,
-                                     .step_len = 4096,
-                                     .lock_wait_ns = 1000000000};
+    struct bm_log_options options = {
+        .path = path,
+        .policy = mode & 2 ? BM_LOG_NONE : BM_LOG_EACH,
+        .lock_wait_ns = 1, /* nobody else has it */
+        .step_len = 4096,  /* room that is set aside is looked through when it is opened again */
+        .queue_len_max = 8192,
+        .record_len_max = 8192,
+    };
     *state = (struct state){0, 0};
     return bm_log_open(reactor, &options, apply, state, log, found);
 }
