@@ -5,7 +5,7 @@
  * The first byte says what is done: bit 0: each sum is set right before; 1: the writer tells early;
  * 2: closed in the end, or left; 3: compacted in between. The rest is the file.
  *
- * Covers: kv/recovery.c:-say_damaged kv/window.c kv/log_read.c */
+ * Covers: kv/recovery.c kv/log_read.c */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -170,6 +170,8 @@ static void check(const uint8_t *bytes, size_t len, uint8_t mode)
         return;
     }
     go_on(log, mode, found.rev);
+    EXPECT(bm_log_read_file(path, apply, &read_state, &read_found) == 0);
+    EXPECT(read_found.rev == found.rev + 1 && read_found.clean == !!(mode & 4));
 
     r = open_log(mode & 4 ? mode : mode & 0xfd, &again_state, &log, &again);
     if (r < 0)
