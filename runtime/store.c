@@ -482,6 +482,9 @@ void bm_store_fail(beam_store *store, int error)
     if (store->error)
         return;
     store->error = error;
+    if (error != -ECANCELED)
+        bm_core_log(store->core, BEAM_LOG_ERROR, "a store can only be read from now on: %s",
+                    beam_strerror(error));
     for (struct bm_list *n = store->pending.prev; n != &store->pending; n = n->prev) {
         struct bm_commit *commit = bm_list_entry(n, struct bm_commit, node);
         commit->undone = true;

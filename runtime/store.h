@@ -172,7 +172,8 @@ void bm_store_readers_told(struct bm_commit *commit, bool undone);
 /* --- store_watch.c --- */
 
 void bm_watchers_init(beam_store *store);
-/* A request for `watch`; offered: it has a state of this epoch and revision. Takes the request. */
+/* A request for `watch`; offered: it has a state of this epoch and revision. Takes the request,
+ * which is kept and no event. */
 void bm_watch_begin(beam_store *store, beam_request *request, beam_str prefix, bool offered,
                     uint64_t rev);
 /* There is more to be sent. */

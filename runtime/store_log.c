@@ -190,6 +190,9 @@ static void on_compacted(struct bm_log_wait *wait, int res)
     beam_buffer_deinit(&store->compact_part);
     if (res == 0)
         store->compactions++;
+    if (res < 0 && res != -ECANCELED)
+        bm_core_log(store->core, BEAM_LOG_WARNING, "the file of a store was not rewritten: %s",
+                    beam_strerror(res));
     /* One that found no room is not tried again at once. */
     store->compact_from = res < 0 ? bm_store_log_len(store) * 2 : 0;
     if (fn)
@@ -237,6 +240,7 @@ void bm_store_log_look(beam_store *store)
 static void on_closed(struct bm_log_wait *wait, int res)
 {
     beam_store *store = bm_list_entry(wait, beam_store, closed);
+    bm_store_settle(store, store->told); /* those that change nothing, if there are any */
     store->log = NULL;
     bm_store_closed(store, res);
 }

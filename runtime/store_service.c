@@ -5,6 +5,9 @@
  * then what it was when it was asked for; if the change is undone it ends with UNAVAILABLE, and may be
  * asked again.
  *
+ * Every request is kept as soon as it is looked at, for events share theirs: ending one that was not kept would
+ * be the end of another that was, and still waits.
+ *
  * The handlers run on the reactor of the store, with the store as their argument, also long after it
  * was closed: requests may have been on their way. */
 #include "runtime/store.h"
@@ -128,6 +131,7 @@ static bool ask(struct question *q, beam_store *store, beam_request *request,
     size_t len;
     const void *body = beam_message_body(message, &len);
     *q = (struct question){.store = store, .request = request, .map = nothing(BEAM_KV_MAP)};
+    beam_request_keep(request); /* see above */
     if (!bm_store_is_open(store)) {
         beam_fail(request, BEAM_UNAVAILABLE, "the store has been closed");
         return false;
@@ -211,7 +215,6 @@ static void answer_at(beam_store *store, beam_request *request, uint64_t rev, be
     }
     reader->request = request;
     reader->answer = answer;
-    beam_request_keep(request);
     bm_list_push_back(&commit->readers, &reader->node);
 }
 
@@ -406,9 +409,7 @@ static void end_txn(const struct question *q, struct bm_txn *txn, int r)
         r = bm_txn_commit(txn, on_written, q->request);
     else
         bm_txn_drop(txn);
-    if (r == 0)
-        beam_request_keep(q->request);
-    else
+    if (r < 0)
         fail_txn(q, txn, r);
 }
 
@@ -527,6 +528,10 @@ static void on_watch(beam_request *request, const beam_message *message, void *a
     bool given;
     if (!ask(&q, store, request, message))
         return;
+    if (beam_request_is_event(request)) {
+        fail_invalid(&q, "who sends an event hears nothing");
+        return;
+    }
     if (!ask_str(&q, "prefix", &prefix) || !ask_str(&q, "epoch", &text) ||
         !ask_uint(&q, "rev", &rev, &given) || prefix.len > BEAM_STORE_KEY_LEN_MAX ||
         (text.ptr && bm_epoch_read(text, &epoch) < 0)) {

@@ -125,7 +125,6 @@ void bm_watch_begin(beam_store *store, beam_request *request, beam_str prefix, b
     watcher->cursor = offered ? rev : store->told;
     bm_list_push_back(&store->watchers, &watcher->node);
     store->watcher_count++;
-    beam_request_keep(request);
     beam_request_on_cancel(request, on_cancel, watcher);
     beam_channel_set_handlers(beam_request_channel(request), &watch_handlers, watcher);
     if (!bm_timer_armed(&store->heartbeat))

@@ -150,6 +150,57 @@ TEST(each_answers_once_durable)
     end();
 }
 
+static void send_event(const char *service, const char *key, int64_t value)
+{
+    uint8_t room[256];
+    beam_kv_writer w;
+    const void *document;
+    size_t len;
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    beam_kv_put_str(&w, "key", key);
+    if (value > 0)
+        beam_kv_put_int(&w, "value", value);
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
+    beam_message *message = beam_message_new();
+    beam_message_set_body(message, document, len);
+    REQUIRE_INT(beam_send_event(own.session, service, &message), 0);
+    turns();
+}
+
+/* Events of one name share a request: the end of one is not that of another, which still waits, also
+ * when their sender has gone. */
+TEST(events_change_a_store_each_for_itself)
+{
+    begin(BM_LOG_EACH);
+    send_event("kv.put", "k/01", 1);
+    send_event("kv.put", "k/02", 0); /* has no value, and is ended at once */
+    send_event("kv.put", "k/03", 1);
+    send_event("kv.get", "k/01", 0);
+    send_event("kv.get", "k/09", 0);
+    send_event("kv.watch", "k/01", 0);
+    struct beam_store_info info = BEAM_STORE_INFO();
+    CHECK_INT(beam_store_info(own.store, &info), 0);
+    CHECK_UINT(info.watchers, 0); /* nobody would hear */
+    own.session = beam_session_free(own.session);
+    turns();
+    /* What was theirs may be somebody else's memory by now. */
+    struct answer put;
+    REQUIRE_INT(beam_connect(on_core_runtime, "ring:0", NULL, &own.session), 0);
+    ask("kv.put", "k/05", 1, &put);
+    disk.written = disk.durable = 2;
+    disk_tell(disk.log, 2, 0);
+    turns();
+    CHECK_UINT(put.count, 0);
+    write_all();
+    CHECK_STR(put.text, "{\"epoch\":\"0000000000000005\",\"rev\":3}");
+    CHECK_INT(beam_store_info(own.store, &info), 0);
+    CHECK_UINT(info.rev, 3);
+    CHECK_UINT(info.keys, 3);
+    end();
+}
+
 TEST(a_failed_disk_undoes_what_was_pending)
 {
     struct test_random random = random_of();
