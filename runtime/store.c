@@ -29,6 +29,7 @@
 #define BATCH_DEFAULT (100 * BM_NS_PER_MS)
 #define COMPACT_LEN_DEFAULT ((uint64_t)1 << 20)
 #define COMPACT_PERCENT_DEFAULT 200u
+#define BUFFER_KEPT ((size_t)256 << 10) /* ours: a longer one is given back with the next change */
 
 static void on_settle(struct bm_task *task);
 
@@ -77,6 +78,12 @@ static void give_back(beam_store *store)
     bm_assert(store->account.used == 0);
 }
 
+static void begin_buffer(beam_store *store)
+{
+    beam_buffer_init(&store->buffer, BM_STORE_BUFFER_MAX);
+    store->buffer.account = &store->account;
+}
+
 static uint64_t fresh_epoch(void)
 {
     uint64_t epoch;
@@ -108,8 +115,7 @@ int beam_store_open(beam_runtime *runtime, const struct beam_store_options *opti
     bm_list_init(&store->pending);
     bm_state_init(&store->state, &store->account);
     bm_history_init(&store->history, &store->account, wanted.history_len, 0);
-    beam_buffer_init(&store->buffer, BM_STORE_BUFFER_MAX);
-    store->buffer.account = &store->account;
+    begin_buffer(store);
     store->settle_task.fn = on_settle;
     bm_watchers_init(store);
     if (wanted.path)
@@ -464,6 +470,10 @@ void bm_store_settle(beam_store *store, uint64_t rev)
         if (commit->rev > rev)
             break;
         settle_one(store, commit);
+    }
+    if (store->buffer.cap > BUFFER_KEPT) {
+        beam_buffer_deinit(&store->buffer);
+        begin_buffer(store);
     }
     bm_watchers_wake(store);
 }

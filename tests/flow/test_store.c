@@ -374,3 +374,21 @@ FLOW_TEST(a_store_is_not_opened_with_nonsense)
     kept_at(at_bad_open);
     CHECK_ASK("kv.put", "{'key':'a','value':1}", "{'epoch':'EPOCH','rev':1}");
 }
+
+/* What one large value took for a while is given back. */
+FLOW_TEST(a_large_value_leaves_no_memory_behind)
+{
+    kept_start(&BEAM_STORE_OPTIONS(.history_len = 4096));
+    kept_fill("k", 0, 10, 100);
+    uint64_t before = kept_info()->memory_len;
+    kept_fill("large", 0, 1, 900000);
+    struct flow_answer answer = {0};
+    kept_ask_later("kv.get", "{'key':'large0'}", &answer);
+    FLOW_WAIT(answer.count == 1);
+    CHECK_INT(answer.code, BEAM_OK);
+    flow_answer_clear(&answer);
+    CHECK(kept_info()->memory_len > before + 900000);
+    CHECK_ASK("kv.delete", "{'key':'large0'}", "{'epoch':'EPOCH','rev':12}");
+    kept_fill("k", 0, 10, 100);
+    CHECK(kept_info()->memory_len < before + 20000);
+}
