@@ -155,7 +155,8 @@ struct beam_store_txn {
  * Errors change nothing, and fn does not run. -ESTALE: a key has changed since `seen`. -EINVAL: set is
  * no map, remove no list of strings, a key is in both or twice in remove. -ENAMETOOLONG: a key is empty
  * or over BEAM_STORE_KEY_LEN_MAX. -BEAM_EKV_DEPTH and other -BEAM_EKV_…: a value. -EMSGSIZE: over
- * txn_len_max. -ENOBUFS: over pending_len_max. -EROFS: the disk takes no more (beam_store_info).
+ * txn_len_max. -ENOBUFS: over pending_len_max. -ENOSPC, -EDQUOT, -EFBIG: there is no room on the disk now.
+ * -EROFS: the disk takes no more (beam_store_info).
  * -ESHUTDOWN: the runtime is stopping. -E2BIG, -ENOMEM. */
 BEAM_EXPORT int beam_store_commit(beam_store *store, const struct beam_store_txn *txn,
                                   beam_store_fn *fn, void *arg);
