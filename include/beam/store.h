@@ -253,6 +253,79 @@ struct beam_replica_info {
 /* -EINVAL: no size. */
 BEAM_EXPORT int beam_replica_info(const beam_replica *replica, struct beam_replica_info *ret_info);
 
+/* --- files, without being their store ---
+ *
+ * Any thread, and no runtime; these calls block. A file is only read, without a lock: also one that a
+ * store has open, in this process or another. */
+
+/* What a file holds (docs/spec/kv.md, Level 1). */
+struct beam_store_file_info {
+    size_t size;       /* filled in by the caller, as options are */
+    uint64_t epoch;    /* of its revisions */
+    uint64_t rev;      /* the last one */
+    uint64_t base_rev; /* the one that it begins with, as a whole; later ones are changes to that */
+    uint64_t keys;     /* after the last revision */
+    uint64_t data_len; /* bytes of keys and values as they are kept */
+    uint64_t records;
+    uint64_t file_len; /* bytes of these records; the rest is room */
+    uint64_t tail_len; /* bytes of something torn behind them, which the next store to open the file
+                          cuts off; 0: there is none, or it is in use, and more is on its way */
+    bool in_use;       /* a store has it open */
+    bool closed;       /* the last store that had it open was closed */
+    bool renewed; /* ... was not, and had told of changes early: the next begins another epoch */
+    int stop;     /* why there is no further record: 0: there are only zeros, or -BEAM_EKV_… */
+    int verdict;  /* what the next store to open it would be told of its records: 0,
+                     -BEAM_EKV_CORRUPT, -BEAM_EKV_FORMAT */
+};
+#define BEAM_STORE_FILE_INFO()                                                                     \
+    ((struct beam_store_file_info){.size = sizeof(struct beam_store_file_info)})
+
+/* Gets the keys of a state, in the order of their bytes; views, which end when it returns. A result
+ * other than 0 ends the reading, and is what it returns. */
+typedef int beam_store_entry_fn(beam_str key, const beam_kv_value *value, uint64_t rev, void *arg);
+
+/* Reads the state that a file holds, up to the first place where no record is, and only then gives it
+ * to fn (may be NULL). ret_info may be NULL; it is written also after the errors marked with *, as far
+ * as was read, and before fn is called. The state is kept in memory meanwhile.
+ * -BEAM_EKV_CORRUPT *: damaged before there is a state. -BEAM_EKV_FORMAT *: not a file of a store, or
+ * of a format to come. -EINVAL: no size. -ENOMEM, and what open(2) and read(2) say; -ELOOP: a symbolic
+ * link. */
+BEAM_EXPORT int beam_store_read_file(const char *path, beam_store_entry_fn *fn, void *arg,
+                                     struct beam_store_file_info *ret_info);
+
+/* The same of a file that is in memory. */
+BEAM_EXPORT int beam_store_read(const void *bytes, size_t len, beam_store_entry_fn *fn, void *arg,
+                                struct beam_store_file_info *ret_info);
+
+/* Writes a state as a file, piece by piece, to wherever: of revision rev, and of an epoch of its own,
+ * since what becomes of the copy is another history. It is a file as a store leaves one that was closed.
+ *
+ *     r = beam_store_dump_new(rev, write_somewhere, arg, &dump);
+ *     while (r >= 0 && ...) r = beam_store_dump_put(dump, key, value);
+ *     if (r >= 0) r = beam_store_dump_end(dump);
+ *     beam_store_dump_free(dump); */
+typedef struct beam_store_dump beam_store_dump;
+
+/* Gets the next bytes of the file, borrowed; 0, or an error, which is what the call that led here
+ * returns, and all later ones. */
+typedef int beam_store_write_fn(const void *bytes, size_t len, void *arg);
+
+/* -EINVAL: no fn. -ENOMEM. */
+BEAM_EXPORT int beam_store_dump_new(uint64_t rev, beam_store_write_fn *fn, void *arg,
+                                    beam_store_dump **ret_dump);
+/* The next key, behind those before. -EINVAL: it is not, or the dump has ended. -ENAMETOOLONG,
+ * -BEAM_EKV_…: as beam_store_commit. -ENOMEM. Errors stick. */
+BEAM_EXPORT int beam_store_dump_put(beam_store_dump *dump, beam_str key,
+                                    const beam_kv_value *value);
+/* There are no more keys: the file is complete. Without this it is none. */
+BEAM_EXPORT int beam_store_dump_end(beam_store_dump *dump);
+/* Accepts NULL, returns NULL. */
+BEAM_EXPORT beam_store_dump *beam_store_dump_free(beam_store_dump *dump);
+static inline void beam_store_dump_freep(beam_store_dump **dump)
+{
+    *dump = beam_store_dump_free(*dump);
+}
+
 #ifdef __cplusplus
 }
 #endif
