@@ -102,7 +102,8 @@ struct beam_store {
     beam_store_fn *on_compacted;
     void *on_compacted_arg;
     uint64_t compactions;
-    uint64_t compact_from; /* not by itself before the file is so long */
+    uint64_t compact_before; /* bytes of the file when the last one began */
+    uint64_t compact_from;   /* not by itself before the file is so long */
 
     /* Who follows: store_watch.c. */
     struct bm_list watchers, ready;

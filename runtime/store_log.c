@@ -219,6 +219,7 @@ int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg)
     if (r < 0)
         return r;
     store->compacting = true;
+    store->compact_before = bm_store_log_len(store);
     store->on_compacted = fn;
     store->on_compacted_arg = arg;
     return 0;

@@ -517,6 +517,45 @@ static void on_txn(beam_request *request, const beam_message *message, void *arg
     end_txn(&q, &txn, r == 0 ? add_delete(&txn, &keys) : r);
 }
 
+/* --- rewriting the file ---------------------------------------------------------------------- */
+
+/* As on_written, of a compaction. */
+static void on_compacted(int error, uint64_t rev, void *arg)
+{
+    beam_request *request = arg;
+    beam_store *store = request->channel.service->arg;
+    beam_kv_writer w;
+    if (error < 0) {
+        fail_error(request, BEAM_UNAVAILABLE, error,
+                   "the file could not be rewritten, and is as it was");
+        return;
+    }
+    begin_answer(store, &w);
+    beam_kv_put_uint(&w, "after", bm_store_log_len(store));
+    beam_kv_put_uint(&w, "before", store->compact_before);
+    beam_kv_put_uint(&w, "rev", rev);
+    reply(request, end_answer(&w));
+}
+
+static void on_compact(beam_request *request, const beam_message *message, void *arg)
+{
+    struct question q;
+    if (!ask(&q, arg, request, message))
+        return;
+    int r = beam_store_compact(q.store, on_compacted, request);
+    if (r == 0)
+        beam_request_keep(request);
+    else if (r == -ENOTSUP)
+        fail_error(request, BEAM_FAILED_PRECONDITION, r, "the store has no file");
+    else if (r == -EALREADY)
+        fail_error(request, BEAM_FAILED_PRECONDITION, r, "the file is being rewritten already");
+    else if (r == -EROFS)
+        fail_error(request, BEAM_FAILED_PRECONDITION, q.store->error,
+                   "the store can only be read, because of its disk");
+    else
+        fail_error(request, BEAM_RESOURCE_EXHAUSTED, r, "the file cannot be rewritten");
+}
+
 /* --- following ------------------------------------------------------------------------------- */
 
 static void on_watch(beam_request *request, const beam_message *message, void *arg)
@@ -549,7 +588,7 @@ static const struct {
     beam_handler *handler;
 } services[] = {
     {"get", on_get},   {"put", on_put},   {"delete", on_delete}, {"txn", on_txn},
-    {"scan", on_scan}, {"info", on_info}, {"watch", on_watch},
+    {"scan", on_scan}, {"info", on_info}, {"watch", on_watch},   {"compact", on_compact},
 };
 
 static const char *service_name(const beam_store *store, size_t i, char *room, size_t size)

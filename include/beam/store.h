@@ -3,7 +3,7 @@
  * A *store* owns an ordered map of keys and values (<beam/kv.h>), in memory and, given a path, in a
  * file too. It belongs to one reactor, which puts all changes in one order: each *transaction* is
  * one revision, a number that goes up by one. Served, it answers to `kv.get`, `kv.put`, `kv.delete`,
- * `kv.txn`, `kv.scan`, `kv.info` and `kv.watch` on every session of the runtime
+ * `kv.txn`, `kv.scan`, `kv.info`, `kv.compact` and `kv.watch` on every session of the runtime
  * (docs/spec/kv.md, Level 2).
  *
  * A *replica* follows a store over a session: it keeps a copy of all keys that begin with a prefix,

@@ -18,6 +18,7 @@ FLOW_TEST(each_service_answers)
     CHECK_ASK("kv.get", "{'key':'b'}", "{'epoch':'EPOCH','now':4,'rev':4,'value':true}");
     CHECK_ASK("kv.scan", "{}", "{'entries':{'b':true,'c':3},'epoch':'EPOCH','more':false,'now':4}");
     CHECK_ASK("kv.delete", "{'key':'b'}", "{'epoch':'EPOCH','rev':5}");
+    CHECK_ASK("kv.compact", NULL, "FAILED_PRECONDITION {'error':'EOPNOTSUPP'}");
     CHECK_ASK("kv.info", NULL,
               "{'bytes':24,'epoch':'EPOCH','horizon':0,'keys':1,'now':5,'watchers':0}");
 }

@@ -192,6 +192,22 @@ FLOW_TEST(a_file_is_rewritten_while_serving)
     CHECK_UINT(kept->info.rev, 420);
 }
 
+FLOW_TEST(a_file_is_rewritten_on_request)
+{
+    unsigned long long before = 0, after = 0;
+    start(BEAM_STORE_SYNC_NONE);
+    for (int i = 0; i < 20; i++)
+        kept_fill("k", 0, 5, 1000);
+    const char *answer = kept_ask("kv.compact", "{}");
+    test_note("%s", answer);
+    REQUIRE_INT(
+        sscanf(answer, "{'after':%llu,'before':%llu,'epoch':'EPOCH','rev':100}", &after, &before),
+        2);
+    CHECK(before > 100 * 1000);
+    CHECK(after > 5 * 1000 && after < 6 * 1000);
+    CHECK_UINT(kept_info()->compactions, 1);
+}
+
 /* By itself, when it is long enough and longer than what is in it. */
 FLOW_TEST(a_file_does_not_grow_without_end)
 {
