@@ -212,3 +212,20 @@ int output_json_error(FILE *out, unsigned code, const void *details, size_t len)
         r = put_bytes(out, &separator, "message", text.ptr, text.len);
     return end_object(out, separator, r);
 }
+
+int output_error(const char *service, unsigned code, const beam_message *details, bool json)
+{
+    size_t len = 0;
+    const void *doc = details ? beam_message_metadata(details, &len) : NULL;
+    beam_str text = {"", 0};
+    if (details)
+        (void)beam_message_get_str(details, "message", &text);
+    if (json)
+        (void)output_json_error(stdout, code, doc, len);
+    fprintf(stderr, "beam: %s: %s", service, beam_code_text(code));
+    if (text.len > 0)
+        fputs(": ", stderr);
+    output_text(stderr, text);
+    fputc('\n', stderr);
+    return beam_exit_code((int)code, NULL);
+}

@@ -16,6 +16,10 @@ int output_json(FILE *out, const beam_message *message);
 /* {"code":"NOT_FOUND","details":{…},"message":"…"} on a line. */
 int output_json_error(FILE *out, unsigned code, const void *details, size_t len);
 
+/* How a call of this service ended, for people on stderr, and with json on stdout too; details may be
+ * NULL. Returns the exit code. */
+int output_error(const char *service, unsigned code, const beam_message *details, bool json);
+
 /* One message on one line: pairs, and the body as one more. */
 int output_line(FILE *out, const beam_message *message);
 

@@ -104,23 +104,6 @@ static int put_fds(beam_message *message, const struct texts *paths)
     return 0;
 }
 
-static int print_error(const struct call *call, unsigned code, const beam_message *details)
-{
-    size_t len = 0;
-    const void *doc = details ? beam_message_metadata(details, &len) : NULL;
-    beam_str text = {"", 0};
-    if (details)
-        (void)beam_message_get_str(details, "message", &text);
-    if (call->json)
-        (void)output_json_error(stdout, code, doc, len);
-    fprintf(stderr, "beam: %s: %s", call->service, beam_code_text(code));
-    if (text.len > 0)
-        fputs(": ", stderr);
-    output_text(stderr, text);
-    fputc('\n', stderr);
-    return beam_exit_code((int)code, NULL);
-}
-
 static int print_answer(const struct call *call, const beam_message *answer)
 {
     size_t len, body_len;
@@ -189,7 +172,7 @@ static int make_call(const struct call *call, beam_runtime *runtime, beam_messag
     if (r < 0)
         return fail_at(call->service, call->url, r);
     if (r > 0)
-        return print_error(call, (unsigned)r, answer);
+        return output_error(call->service, (unsigned)r, answer, call->json);
     if (answer)
         return take_answer(call, answer);
     BEAM_CLEANUP(beam_message_freep) beam_message *empty = beam_message_new();
