@@ -156,8 +156,8 @@ int arguments_read(int argc, char **argv, const struct option *options, const ch
     bool only_words = false;
     for (int i = 1; i < argc; i++) {
         char *word = argv[i];
-        /* "-" alone is a word: standard input. */
-        if (only_words || word[0] != '-' || !word[1]) {
+        /* "-" alone is a word, standard input, and so is a number below 0. */
+        if (only_words || word[0] != '-' || !word[1] || isdigit((unsigned char)word[1])) {
             argv[count++] = word;
             continue;
         }
