@@ -1,0 +1,97 @@
+"""Running the program `beam` as a shell does, for the tests beside this file."""
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+from cases import check
+
+BEAM = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else os.environ["BEAM_PROGRAM"])
+PATIENCE = 30  # seconds; only a hang is longer
+
+(OK, OTHER, USAGE, NO_IO_URING, UNAVAILABLE, PERMISSION, LIMIT, DEADLINE, NOT_FOUND,
+ ANSWERED) = range(10)
+
+
+class Result:
+    def __init__(self, command, done):
+        self.command, self.code = command, done.returncode
+        self.out, self.err = done.stdout, done.stderr
+        self.text = done.stdout.decode(errors="replace")
+        self.errors = done.stderr.decode(errors="replace")
+
+    def __str__(self):
+        return (f"$ {' '.join(map(str, self.command))}\nexit code {self.code}\n"
+                f"stdout: {self.out[:500]!r}\nstderr: {self.err[:1000]!r}")
+
+
+def beam(*words, code=OK, stdin=b"", **options):
+    command = [BEAM, *map(str, words)]
+    if "stdin_file" in options:
+        options["stdin"] = options.pop("stdin_file")
+    else:
+        options["input"] = stdin
+    result = Result(command, subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                            timeout=PATIENCE, **options))
+    check(code is None or result.code == code, f"expected exit code {code}\n{result}")
+    return result
+
+
+def equal(got, wanted, what=""):
+    check(got == wanted, f"{what} got {got!r}, wanted {wanted!r}")
+
+
+def contains(text, part):
+    check(part in text, f"{part!r} is not in:\n{text}")
+
+
+def read_line(pipe, patience=PATIENCE):
+    """A line of an unbuffered pipe, or what has come when nothing more does."""
+    line, until = b"", time.monotonic() + patience
+    while not line.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            break
+        byte = os.read(pipe.fileno(), 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def serving(*words, code=OK, stop=signal.SIGTERM):
+    """A `beam serve` that says it listens; afterwards it has to end with `code`."""
+    process = subprocess.Popen([BEAM, "serve", *map(str, words)], stdin=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, bufsize=0)
+    try:
+        line = read_line(process.stderr)
+        check(line.startswith("listening on "), f"beam serve {words} said {line!r}")
+        yield process
+        if process.poll() is None:
+            process.send_signal(stop)
+        said = process.stderr.read().decode(errors="replace")
+        process.wait(PATIENCE)
+        check(process.returncode == code,
+              f"beam serve {words} ended with {process.returncode}, not {code}; it said {said!r}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@contextlib.contextmanager
+def running(*words):
+    """A `beam` that runs meanwhile, with pipes for what it says."""
+    process = subprocess.Popen([BEAM, *map(str, words)], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
