@@ -16,6 +16,7 @@ static const char help[] =
     "    beam call     call a service once and print the answer\n"
     "    beam watch    print the messages of a service as they come\n"
     "    beam convert  turn a document into another format: kv, json, msgpack, xml\n"
+    "    beam kv       read, change, follow, copy and check stores of keys and values\n"
     "    beam bench    measure this machine\n"
     "\n"
     "`beam VERB --help` explains each; `beam --version` shows what this machine can do.\n"
@@ -37,7 +38,8 @@ static const char help[] =
     "    6   a limit was reached or a name is in use: memory, descriptors, sockets\n"
     "    7   the time was up\n"
     "    8   not found: no service of this name, or what it was asked for\n"
-    "    9   the service answered with another error\n";
+    "    9   the service answered with another error\n"
+    "    10  kv check: the file ends in something torn, which the next to open it cuts off\n";
 
 struct verb {
     const char *name;
@@ -45,8 +47,9 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-    {"serve", serve_main},     {"call", call_main},        {"watch", watch_main},
-    {"convert", convert_main}, {"bench", beam_bench_main}, {"version", version_main},
+    {"serve", serve_main},     {"call", call_main}, {"watch", watch_main},
+    {"convert", convert_main}, {"kv", kv_main},     {"bench", beam_bench_main},
+    {"version", version_main},
 };
 
 int exit_status_of_file(int error)

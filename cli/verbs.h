@@ -12,6 +12,7 @@ enum exit_status {
     EXIT_UNAVAILABLE = 4,
     EXIT_LIMIT = 6,
     EXIT_DEADLINE = 7,
+    EXIT_TORN = 10, /* of `kv check` alone */
 };
 
 /* Each gets its own name as argv[0] and returns the exit code of the program. */
@@ -19,12 +20,13 @@ int serve_main(int argc, char **argv);
 int call_main(int argc, char **argv);
 int watch_main(int argc, char **argv);
 int convert_main(int argc, char **argv);
+int kv_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 
 /* bench/ brings this one; a program built without it has no such verb. */
 int beam_bench_main(int argc, char **argv) __attribute__((__weak__));
 
-extern const char serve_help[], call_help[], watch_help[];
+extern const char serve_help[], call_help[], watch_help[], kv_help[];
 
 /* The exit code for what failed with a file of this machine: no ENOENT means there that a peer is not
  * there, and no EINVAL that the command line is wrong. */
