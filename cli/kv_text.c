@@ -99,7 +99,7 @@ int kv_text_document(beam_buffer *out, const beam_kv_value *value)
 
 int kv_text_read(const void *text, size_t len, beam_buffer *out, size_t *ret_offset)
 {
-    return beam_convert(&beam_json, &beam_kv_codec, text, len,
+    return beam_convert(&beam_json, &beam_kv_codec, text ? text : "", len,
                         &BEAM_CONVERT_LIMITS(.output_len_max = BEAM_KV_LEN_MAX), out, ret_offset);
 }
 
