@@ -365,6 +365,10 @@ def test_watch():
             equal(lines(kv("watch", url, "--from", f"{epoch}:4")),
                   [f"6 resumed {epoch}", "5 + other:=2", "6 - cfg/a", "6 - cfg/c"])
             equal(lines(kv("watch", url, "--from", f"{epoch}:6")), [f"6 resumed {epoch}"])
+            equal(len(lines(kv("watch", url, "--from", f"{epoch}:6", "--json"))), 1)
+            # nothing of the prefix has changed: a mark says so, when nothing else has come for a while
+            equal(lines(kv("watch", url, "nothing/", "--from", f"{epoch}:4")),
+                  [f"6 resumed {epoch}"])
             for place in (f"{'0' * 15}1:4", f"{epoch}:7"):
                 equal(lines(kv("watch", url, "--from", place))[0], f"6 state {epoch}")
             with running("kv", "watch", url, "--from", f"{epoch}:5", "--follow", "--json") as process:

@@ -2,6 +2,9 @@
  * single records and files are: tests/vectors/records.json. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,6 +216,69 @@ TEST(a_file_that_somebody_writes_is_read_and_said_to_be_in_use)
     CHECK_INT(beam_store_read_file(path, NULL, NULL, &info), -EINVAL);
     CHECK_INT(beam_store_read_file(test_tmpdir(), NULL, NULL, NULL), -EISDIR);
     beam_buffer_deinit(&file);
+}
+
+/* A writer that puts another file in the place of the first, as a compaction does, once for each look. */
+struct replacer {
+    char path[256], new_path[260];
+    beam_buffer file;
+    int fd;               /* what it has locked */
+    atomic_uint go, done; /* seq_cst: the reader's, and its own */
+    atomic_bool end;
+};
+
+static int make_locked(const char *path, const beam_buffer *file)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0);
+    CHECK_INT(write(fd, file->ptr, file->len), (ssize_t)file->len);
+    return fd;
+}
+
+static void *replace(void *arg)
+{
+    struct replacer *r = arg;
+    struct test_random random = test_random(0);
+    while (!r->end) {
+        if (r->go == r->done) {
+            sched_yield();
+            continue;
+        }
+        int fd = make_locked(r->new_path, &r->file);
+        for (uint64_t spins = test_random_below(&random, 2000); spins > 0; spins--)
+            atomic_signal_fence(memory_order_seq_cst);
+        CHECK_INT(rename(r->new_path, r->path), 0);
+        close(r->fd);
+        r->fd = fd;
+        r->done++;
+    }
+    return NULL;
+}
+
+TEST(a_file_that_is_replaced_while_it_is_read_is_read_again)
+{
+    struct replacer r = {.fd = -1};
+    pthread_t thread;
+    make_file(&r.file);
+    snprintf(r.path, sizeof(r.path), "%s/x.kv", test_tmpdir());
+    snprintf(r.new_path, sizeof(r.new_path), "%s.new", r.path);
+    r.fd = make_locked(r.path, &r.file);
+    REQUIRE_INT(pthread_create(&thread, NULL, replace, &r), 0);
+    unsigned lost = 0;
+    for (unsigned i = 1; i <= 3000; i++) {
+        struct beam_store_file_info info = BEAM_STORE_FILE_INFO();
+        r.go = i;
+        CHECK_INT(beam_store_read_file(r.path, NULL, NULL, &info), 0);
+        lost += !info.in_use;
+        while (r.done != i)
+            sched_yield();
+    }
+    CHECK_UINT(lost, 0);
+    r.end = true;
+    pthread_join(thread, NULL);
+    close(r.fd);
+    beam_buffer_deinit(&r.file);
 }
 
 static beam_kv_value number(int64_t i)
