@@ -14,6 +14,8 @@ if SUMS:
     xxh3.argtypes, xxh3.restype = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64), ctypes.c_uint64
 Record = collections.namedtuple("Record", "kind rev body size")     # body: (key, value) pairs; of a head: the epoch
 
+class Damage(kv.KvError): "A whole record that is wrong inside: no torn tail (R17)."
+
 def read_body(body, kind):
     """The entries, in order; a del is checked as the nil it would be."""
     entries, pos, last = [], 0, None
@@ -40,7 +42,8 @@ def read(file, pos, epoch):
     record = record_at(file, pos, epoch)
     check(HEAD <= record.kind <= CLOSED and (not record.body or record.kind in (HEAD, SNAP, DELTA)), "FORMAT")
     try: return record._replace(body=read_body(record.body, record.kind) if record.kind in (SNAP, DELTA) else [])
-    except UnicodeDecodeError: raise kv.KvError("KV_UTF8") from None
+    except UnicodeDecodeError: raise Damage("KV_UTF8") from None
+    except kv.KvError as error: raise Damage(str(error)) from None
 
 def read_head(file):
     check(len(file) >= 8 and file[7] == HEAD, "FORMAT")
@@ -64,14 +67,15 @@ class File:
     """What a file says, up to the place `end` where its records stop, and why they do (None: zeros, or no more)."""
     def __init__(self, file):
         self.end, self.stop, self.live, self.clean, self.early, self.state = 0, None, False, False, False, {}
+        whole = False
         try:
             head = read_head(file)
             self.epoch, self.rev, self.durable, self.end = head.body, head.rev, head.rev, head.size
             while record := read(file, self.end, self.epoch): self.take(record)
-        except kv.KvError as error: self.stop = str(error)
+        except kv.KvError as error: self.stop, whole = str(error), isinstance(error, Damage)
         newer = self.stop == "KV_FORMAT"
         self.error = None if self.live else "KV_FORMAT" if newer else "KV_CORRUPT"      # for who reads (R12)
-        torn = self.live and self.stop in TORN and not self.mark_behind(file)
+        torn = self.live and not whole and self.stop in TORN and not self.mark_behind(file)
         self.open = None if torn else "KV_FORMAT" if newer else "KV_CORRUPT"            # for who writes (R17)
         self.cut = self.end if torn and any(file[self.end:]) else None
         self.new_epoch = torn and self.early
