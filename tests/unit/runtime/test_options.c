@@ -131,3 +131,28 @@ TEST(every_public_function_reads_the_size_of_its_options)
     beam_runtime_free(runtime);
     CHECK_INT(replied, 1);
 }
+
+/* What a function fills in: an older caller gets what it has room for, a newer one zeros behind. */
+TEST(options_write_as_much_as_there_is_room_for)
+{
+    struct {
+        size_t size;
+        uint64_t a, b;
+    } ours = {0, 1, 2}, to = {.size = sizeof(size_t) + sizeof(uint64_t), .a = 7, .b = 7};
+    struct {
+        size_t size;
+        uint64_t a, b, c;
+    } newer = {.size = sizeof(newer), .a = 7, .b = 7, .c = 7};
+    CHECK_INT(bm_options_write(&to, &ours, sizeof(ours)), 0);
+    CHECK_UINT(to.size, sizeof(size_t) + sizeof(uint64_t));
+    CHECK_UINT(to.a, 1);
+    CHECK_UINT(to.b, 7);
+    CHECK_INT(bm_options_write(&newer, &ours, sizeof(ours)), 0);
+    CHECK_UINT(newer.size, sizeof(newer));
+    CHECK_UINT(newer.a, 1);
+    CHECK_UINT(newer.b, 2);
+    CHECK_UINT(newer.c, 0);
+    to.size = sizeof(size_t) - 1;
+    CHECK_INT(bm_options_write(&to, &ours, sizeof(ours)), -EINVAL);
+    CHECK_UINT(to.a, 1);
+}
