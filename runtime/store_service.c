@@ -607,10 +607,12 @@ static void remove_services(beam_store *store, size_t count)
 int bm_store_services_add(beam_store *store)
 {
     char room[BM_STORE_PREFIX_MAX + 16];
+    struct beam_serve_options options =
+        BEAM_SERVE_OPTIONS(.codec = &beam_kv_codec, .on_reactor = true,
+                           .reactor = store->core->index);
     for (size_t i = 0; i < BM_ARRAY_LEN(services); i++) {
-        int r =
-            beam_serve_on(store->core->runtime, store->core->index,
-                          service_name(store, i, room, sizeof(room)), services[i].handler, store);
+        int r = beam_serve_with(store->core->runtime, service_name(store, i, room, sizeof(room)),
+                                services[i].handler, store, &options);
         if (r < 0) {
             remove_services(store, i);
             return r;

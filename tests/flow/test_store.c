@@ -93,6 +93,78 @@ FLOW_TEST(a_body_that_is_no_document_is_refused)
     }
 }
 
+/* --- in another codec ------------------------------------------------------------------------ */
+
+static struct flow_answer ask_json(const char *service, const char *text)
+{
+    beam_message *message = beam_message_new();
+    beam_message_set_codec(message, BEAM_CODEC_JSON);
+    beam_message_set_body(message, text, strlen(text));
+    return flow_ask(service, message);
+}
+
+static void check_json(const struct flow_answer *answer, const char *part)
+{
+    char text[512] = "";
+    size_t len = 0;
+    const void *body = answer->message ? beam_message_body(answer->message, &len) : NULL;
+    CHECK_INT(answer->code, BEAM_OK);
+    CHECK(answer->message && beam_message_codec(answer->message) == BEAM_CODEC_JSON);
+    if (body)
+        snprintf(text, sizeof(text), "%.*s", (int)len, (const char *)body);
+    const char *found = strstr(text, part);
+    CHECK_STR(found ? part : text, part);
+}
+
+struct lines {
+    unsigned count, other;
+    char text[8][256];
+};
+
+static void on_line(beam_channel *channel, const beam_message *message, void *arg)
+{
+    struct lines *lines = arg;
+    size_t len = 0;
+    const void *body = beam_message_body(message, &len);
+    lines->other += beam_message_codec(message) != BEAM_CODEC_JSON;
+    if (lines->count < 8)
+        snprintf(lines->text[lines->count++], 256, "%.*s", (int)len, (const char *)body);
+    flow_tick();
+}
+
+FLOW_TEST(a_store_speaks_json)
+{
+    static const struct beam_channel_handlers handlers = {.on_message = on_line};
+    static struct lines lines;
+    kept_start(NULL);
+    lines = (struct lines){0};
+    struct flow_answer answer = ask_json("kv.put", "{\"key\":\"a\",\"value\":[1.5,null]}");
+    check_json(&answer, "\"rev\":1}");
+    flow_answer_clear(&answer);
+    answer = ask_json("kv.get", "{\"key\":\"a\"}");
+    check_json(&answer, "\"now\":1,\"rev\":1,\"value\":[1.5,null]}");
+    flow_answer_clear(&answer);
+    answer = ask_json("kv.get", "{\"key\":");
+    CHECK_INT(answer.code, BEAM_INVALID_ARGUMENT);
+    flow_answer_clear(&answer);
+
+    beam_channel *channel = NULL;
+    beam_message *message = beam_message_new();
+    beam_message_set_codec(message, BEAM_CODEC_JSON);
+    beam_message_set_body(message, "{\"prefix\":\"\"}", 13);
+    int r = beam_open(flow.session, "kv.watch", &message, &handlers, &lines, NULL, &channel);
+    beam_message_free(message);
+    REQUIRE_INT(r, 0);
+    FLOW_WAIT(lines.count == 3);
+    CHECK_ASK("kv.delete", "{'key':'a'}", "{'epoch':'EPOCH','rev':2}");
+    FLOW_WAIT(lines.count == 4);
+    CHECK_UINT(lines.other, 0);
+    CHECK_STR(lines.text[1], "{\"kind\":\"snap\",\"rev\":1,\"set\":{\"a\":[1.5,null]}}");
+    CHECK_STR(lines.text[2], "{\"kind\":\"live\",\"rev\":1}");
+    CHECK_STR(lines.text[3], "{\"delete\":[\"a\"],\"kind\":\"delta\",\"rev\":2}");
+    beam_channel_free(channel);
+}
+
 FLOW_TEST(seen_refuses_a_changed_key)
 {
     kept_start(NULL);
