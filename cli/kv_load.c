@@ -42,6 +42,7 @@ struct load {
     /* The batch: a question that is open while count > 0. */
     struct kv_call call;
     unsigned count;
+    size_t len;                        /* of its keys and values */
     uint64_t digests[BATCH_COUNT_MAX]; /* of its keys */
     uint64_t keys, transactions;       /* done */
 };
@@ -101,8 +102,8 @@ static size_t value_len(const beam_kv_value *value)
 static int add(struct load *load, beam_str key, const beam_kv_value *value)
 {
     uint64_t digest = beam_xxh3(key.ptr, key.len);
-    bool full = load->count == BATCH_COUNT_MAX ||
-                load->call.argument.len + key.len + value_len(value) > BATCH_LEN_MAX;
+    size_t len = key.len + value_len(value);
+    bool full = load->count == BATCH_COUNT_MAX || load->len + len > BATCH_LEN_MAX;
     if (load->count > 0 && (full || has(load, digest))) {
         int status = flush(load);
         if (status != EXIT_OK)
@@ -111,7 +112,9 @@ static int add(struct load *load, beam_str key, const beam_kv_value *value)
     if (load->count == 0) {
         kv_call_begin(&load->call);
         beam_kv_begin_map(&load->call.argument, "set");
+        load->len = 0;
     }
+    load->len += len;
     load->digests[load->count++] = digest;
     beam_kv_put(&load->call.argument, key, value);
     return EXIT_OK;

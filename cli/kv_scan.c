@@ -108,11 +108,14 @@ static int scan_page(struct scan *scan, char *after, size_t *after_len, bool *re
         beam_kv_put_uint(&call.argument, "limit", left);
     int status = kv_call_make(&call, &scan->target, "scan");
     *ret_more = false;
-    if (status == EXIT_OK && beam_kv_get(&call.answer, "entries", &entries) == 0 &&
-        entries.type == BEAM_KV_MAP) {
-        (void)beam_kv_get_bool(&call.answer, "more", ret_more);
-        beam_kv_iter_init(&iter, &entries);
+    if (status == EXIT_OK && (beam_kv_get(&call.answer, "entries", &entries) < 0 ||
+                              beam_kv_get_bool(&call.answer, "more", ret_more) < 0)) {
+        fprintf(stderr, "beam: kv scan: %s answered, but not as a store does\n", scan->target.text);
+        status = EXIT_OTHER;
+    }
+    if (status == EXIT_OK) {
         size_t seen = 0;
+        beam_kv_iter_init(&iter, &entries);
         while (beam_kv_iter_next(&iter, &key, &value) > 0 && print(key, &value, 0, scan) == 0 &&
                key.len <= BEAM_STORE_KEY_LEN_MAX) {
             memcpy(after, key.ptr, key.len);

@@ -40,7 +40,9 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
     int r = watching->on_message(message, watching->arg);
     if (r >= 0 && fflush(stdout) != 0)
         r = -errno;
-    if (r < 0)
+    if (r == -EPROTO)
+        fprintf(stderr, "beam: %s: it sends what is not expected of it\n", watching->service);
+    else if (r < 0)
         fprintf(stderr, "beam: %s: printing: %s\n", watching->verb, beam_strerror(r));
     if (r != 0)
         finish(watching, r < 0 ? EXIT_OTHER : EXIT_OK);

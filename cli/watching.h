@@ -8,7 +8,8 @@ struct watching {
     const char *verb, *url, *service;
     beam_session *session;
     /* Each message, on the reactor's thread, while the caller of watching_run waits. 0: go on; 1: it
-     * is enough; below 0, an error of printing, which is said. */
+     * is enough; -EPROTO: not what such a service sends; below 0, an error of printing. They are
+     * said. */
     int (*on_message)(const beam_message *message, void *arg);
     void *arg;
 

@@ -333,6 +333,13 @@ def test_in_use():
                 beam("kv", words[0], url, *words[1:], code=NOT_FOUND)
 
 
+    with case("what answers but is no store is told, and is exit code 1"):
+        url = f"unix:{fresh('.sock')}"
+        with serving("kv.get=echo", "kv.scan=echo", "kv.watch=clock", "--listen", url):
+            for words in (("get", "a"), ("scan",), ("watch",)):
+                check(beam("kv", words[0], url, *words[1:], code=OTHER).errors, words)
+
+
 def test_watch():
     url, serve = server(fresh(".kv"))
     with serve:
