@@ -35,6 +35,8 @@
  *   | beam_reactor_*, beam_now_ns, beam_platform,           | any                                |
  *   |   beam_runtime_why, beam_limits_default,              |                                    |
  *   |   beam_exit_code, and all of error.h and kv.h         |                                    |
+ *   | beam_store_read, beam_store_read_file                 | any                                |
+ *   | beam_store_dump_*                                     | any, one at a time for each dump   |
  *
  * Errors are negative: -errno or -BEAM_E… (<beam/error.h>). Times are nanoseconds of
  * CLOCK_MONOTONIC.

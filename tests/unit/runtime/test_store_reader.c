@@ -15,6 +15,7 @@
 #include "kv/record.h"
 #include "tests/support/test.h"
 #include "tests/support/vectors.h"
+#include "tests/unit/runtime/scarce.h"
 
 #define EPOCH UINT64_C(0x1122334455667788)
 
@@ -409,6 +410,56 @@ TEST(a_dump_takes_keys_in_order_and_its_errors_stick)
     CHECK_INT(beam_store_dump_end(dump), -ENOSPC);
     CHECK_INT(beam_store_dump_end(dump), -ENOSPC);
     dump = beam_store_dump_free(dump);
+}
+
+static int count_bytes(const void *bytes, size_t len, void *arg)
+{
+    *(size_t *)arg += len;
+    return 0;
+}
+
+static int dump_two(size_t *written)
+{
+    beam_store_dump *dump = NULL;
+    beam_kv_value one = number(1);
+    int r = beam_store_dump_new(1, count_bytes, written, &dump);
+    if (r == 0)
+        r = beam_store_dump_put(dump, (beam_str){"a", 1}, &one);
+    if (r == 0)
+        r = beam_store_dump_put(dump, (beam_str){"b", 1}, &one);
+    if (r == 0)
+        r = beam_store_dump_end(dump);
+    beam_store_dump_free(dump);
+    return r;
+}
+
+TEST(files_and_dumps_without_memory_are_told)
+{
+    beam_buffer file;
+    char path[256];
+    make_file(&file);
+    snprintf(path, sizeof(path), "%s/x.kv", test_tmpdir());
+    write_file(path, &file);
+    int failed = 0, r;
+    for (int what = 0; what < 3; what++) {
+        int left = 0;
+        do {
+            struct seen seen = {.text = ""};
+            size_t written = 0;
+            test_note("%d, %d allocations", what, left);
+            scarce_begin(left++);
+            r = what == 0   ? beam_store_read_file(path, see, &seen, NULL)
+                : what == 1 ? beam_store_read(file.ptr, file.len, see, &seen, NULL)
+                            : dump_two(&written);
+            scarce_end();
+            failed += r == -ENOMEM;
+            CHECK(r == 0 || r == -ENOMEM);
+            CHECK_STR(seen.text, r == 0 && what < 2 ? "a=2@9 b=1@8 " : "");
+        } while (r != 0 && left < 100);
+        CHECK_INT(r, 0);
+    }
+    CHECK(failed > 6);
+    beam_buffer_deinit(&file);
 }
 
 /* The files of the vectors, as their readers are told. */
