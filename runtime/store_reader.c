@@ -56,7 +56,7 @@ static int read_once(struct reading *reading, struct bm_window *window)
         .file_len = scan->offset,
         .tail_len = recovery.tail_len,
         .closed = scan->closed,
-        .renewed = scan->early && !scan->closed,
+        .renewed = scan->early,
         .stop = recovery.stop,
         .verdict = verdict,
     };
