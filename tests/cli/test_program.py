@@ -684,6 +684,7 @@ def test_serve():
                 rest = process.stdout.read().decode().splitlines()
                 equal(process.wait(PATIENCE), OK, process.stderr.read())
                 equal(len(rest), 4, rest)
+            server.wait(PATIENCE)  # a second signal would end it at once
 
     with case("a client whose server is killed does not take that for an end"):
         with serving("clock", "--listen", other, code=-signal.SIGKILL) as server:

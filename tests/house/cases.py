@@ -74,6 +74,13 @@ def run(*command, **options):
     return done.stdout
 
 
+def static_library():
+    """What a program is linked with to have the library in it, which depends on what was built in."""
+    build = pathlib.Path(os.environ["BEAM_BUILD_DIR"])
+    needs = run("pkg-config", "--static", "--libs", build / "beam.pc").split()
+    return [build / "libbeam.a", *(word for word in needs if word != "-lbeam" and not word.startswith("-L"))]
+
+
 def start():
     record(f"start {PROGRAM}")
 

@@ -6,10 +6,9 @@ import subprocess
 import sys
 import tempfile
 
-from cases import ROOT, case, check, finish, run, start
+from cases import ROOT, case, check, finish, run, start, static_library
 
 CC = os.environ.get("CC", "cc")
-BUILD = pathlib.Path(os.environ["BEAM_BUILD_DIR"])
 
 start()
 folder = tempfile.TemporaryDirectory()
@@ -31,8 +30,7 @@ with case("harness: a sample of cases builds"):
                ("main", "check", "snapshot", "nobody", "tmpdir", "random", "seed", "results", "sweep",
                 "fault", "memory")]
     run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
-        ROOT / "tests/house/harness_sample.c", *support, BUILD / "libbeam.a", "-luring", "-pthread",
-        "-o", program)
+        ROOT / "tests/house/harness_sample.c", *support, *static_library(), "-o", program)
     names = run(program, "--list").split()
 
 for name in names:
@@ -76,7 +74,7 @@ sweeper = pathlib.Path(folder.name, "sweeper")
 with case("harness: a sample of cases to sweep over builds"):
     run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
         ROOT / "tests/house/sweep_sample.c", ROOT / "tests/support/flow.c", *support,
-        BUILD / "libbeam.a", "-luring", "-pthread", "-o", sweeper)
+        *static_library(), "-o", sweeper)
     swept = sorted({name.split("/")[0] for name in run(sweeper, "--list").split()})
 
 

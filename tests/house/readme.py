@@ -4,9 +4,7 @@ import pathlib
 import re
 import tempfile
 
-from cases import ROOT, case, check, finish, run, start
-
-BUILD = pathlib.Path(os.environ["BEAM_BUILD_DIR"])
+from cases import ROOT, case, check, finish, run, start, static_library
 
 start()
 with case("README: the example compiles, runs and is about 20 lines"):
@@ -19,11 +17,8 @@ with case("README: the example compiles, runs and is about 20 lines"):
         source = pathlib.Path(folder, "example.c")
         source.write_text(code)
         program = pathlib.Path(folder, "example")
-        # What a static program needs besides depends on what was built in.
-        needs = [flag for flag in run("pkg-config", "--static", "--libs", BUILD / "beam.pc").split()
-                 if flag != "-lbeam" and not flag.startswith("-L")]
         run(os.environ.get("CC", "cc"), "-Wall", "-Wextra", "-Werror", "-I", ROOT / "include", source,
-            BUILD / "libbeam.a", *needs, "-o", program)
+            *static_library(), "-o", program)
         output = run(program, cwd=folder, timeout=60)
     # What the README says it prints: the next block after the example.
     promised = re.match(r"\s*It prints\s*```text\n(.*?)^```",
