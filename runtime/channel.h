@@ -167,6 +167,7 @@ struct beam_request {
     struct beam_channel channel;
 
     bool in_handler : 1;     /* its handler is running */
+    bool event_ended : 1;    /* ... and has ended the event it was called for */
     bool kept : 1;           /* beam_request_keep was called */
     bool answered : 1;       /* beam_reply or beam_fail was called */
     bool cancelled : 1;      /* nobody waits for the answer any more */

@@ -51,6 +51,7 @@ void bm_request_run_handler(beam_channel *channel, beam_message *message)
 
     bm_channel_ref(channel);
     request->in_handler = true;
+    request->event_ended = false;
     service->handler(request, message, service->arg);
     request->in_handler = false;
     if (event && request->kept) {
@@ -65,10 +66,11 @@ void bm_request_run_handler(beam_channel *channel, beam_message *message)
 }
 
 /* An event has no answer; ending one that was kept gives it back. They share one channel: in a
- * handler it is the one at hand that is meant, if that was kept. */
+ * handler it is the one at hand that is meant, until that has ended. */
 static void end_event(beam_request *request)
 {
-    if (request->in_handler && request->kept) {
+    if (request->in_handler && !request->event_ended) {
+        request->event_ended = true;
         request->kept = false;
         forget_cancel_of_events(request);
     } else if (request->kept_events > 0) {

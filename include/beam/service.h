@@ -28,7 +28,8 @@ extern "C" {
 /* Runs once for each request, and each event, of its name, on the reactor of the session it came on
  * (beam_serve) or on the one that was chosen (beam_serve_on). message is borrowed until it returns.
  * A handler that returns without having ended or kept its request has it ended with INTERNAL. An
- * event has a request too; ending it is allowed, and sends nothing. */
+ * event has a request too; ending it is allowed, and sends nothing. Those of one sender and name share
+ * it: what a handler ends first is the event it was called for, and then those that were kept. */
 typedef void beam_handler(beam_request *request, const beam_message *message, void *arg);
 
 /* Serves a name, with the same handler on every reactor: what they share through arg is the

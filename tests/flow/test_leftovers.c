@@ -168,6 +168,30 @@ FLOW_TEST(events_that_were_ended_hear_nothing_more)
     lose_watchful(false, true);
 }
 
+static void on_first_watchful(beam_request *request, const beam_message *message, void *arg)
+{
+    if (kept_count == 0)
+        on_watchful(request, message, arg);
+    else
+        beam_reply(request, NULL);
+}
+
+FLOW_TEST(event_that_is_ended_in_its_handler_leaves_a_kept_one_alone)
+{
+    struct counts *counts = flow_share(sizeof(*counts));
+    kept_count = 0;
+    flow_serve("lasting", on_first_watchful, counts);
+    flow_start(NULL);
+    for (unsigned i = 0; i < 3; i++)
+        CHECK_INT(send_event("lasting", 0), 0);
+    flow_settle();
+    flow.session = beam_session_free(flow.session);
+    flow.session = flow_connect(NULL, NULL);
+    FLOW_WAIT(counts->lost == 1);
+    flow_at_server(end_lasting, counts);
+    CHECK_UINT(counts->right, 1);
+}
+
 /* --- calls made for an event ----------------------------------------------------------------- */
 
 static void on_back(const struct beam_status *status, const beam_message *message, void *arg)
