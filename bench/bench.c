@@ -33,6 +33,10 @@
 #define PROBE_MOVED 0.2
 #define PASSES_PER_ROUND 3 /* dropped rounds are tried again until so many passes were made */
 #define CELLS_MAX 32       /* ours */
+#define ENTRIES 100000
+#define ENTRIES_MAX 50000000
+#define ENTRY_TIMEOUT_NS                                                                           \
+    (20 * BEAM_US) /* on top of that for each entry of kv-open: it is written first */
 
 /* Descriptors that a hand-written loop of an fd-rate row can have under way: some 270 packets of 64 fit
  * a socket, and a user has no more on the way than files open (unix(7), ETOOMANYREFS). Measured: 8192
@@ -45,6 +49,7 @@ struct options {
     unsigned rounds;
     uint64_t duration_ns;
     uint64_t seed;
+    uint64_t entries;
     const char *only; /* one contender; NULL: all */
     const char *cells[CELLS_MAX];
     unsigned cell_count;
@@ -68,7 +73,7 @@ struct bench {
 
 static const char help[] =
     "Usage: beam bench [CELL...] [--json] [--quick] [--rounds N] [--duration D] [--seed N]\n"
-    "                  [--only CONTENDER]\n"
+    "                  [--only CONTENDER] [--entries N]\n"
     "\n"
     "Measures Beam beside hand-written equivalents (bare) and what the machine itself can do "
     "(raw),\n"
@@ -84,6 +89,7 @@ static const char help_rest[] =
     "  --duration D   measured time of one contender in one round: 250us, 100ms, 1s (100ms)\n"
     "  --seed N       of the order of rows and contenders (printed; default: random)\n"
     "  --only NAME    one contender, without ratios: for a profiler\n"
+    "  --entries N    in the file of kv-open, 1 to 50000000 (100000)\n"
     "\n"
     "Exit code: 0 measured, 1 a contender failed, 2 usage, 3 no io_uring.\n"
     "docs/benchmarking.md says what each number means.\n";
@@ -157,10 +163,15 @@ static int usage(const char *what, const char *which)
 static int options_parse(int argc, char **argv, struct options *ret)
 {
     static const struct option known[] = {
-        {"json", no_argument, NULL, 'j'},         {"quick", no_argument, NULL, 'q'},
-        {"rounds", required_argument, NULL, 'r'}, {"duration", required_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},   {"only", required_argument, NULL, 'o'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+        {"json", no_argument, NULL, 'j'},
+        {"quick", no_argument, NULL, 'q'},
+        {"rounds", required_argument, NULL, 'r'},
+        {"duration", required_argument, NULL, 'd'},
+        {"seed", required_argument, NULL, 's'},
+        {"only", required_argument, NULL, 'o'},
+        {"entries", required_argument, NULL, 'e'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     uint64_t number = 0;
     bool seeded = false;
@@ -186,6 +197,10 @@ static int options_parse(int argc, char **argv, struct options *ret)
             if (!parse_duration(optarg, &ret->duration_ns))
                 return usage("--duration takes 1us to 60s, not", optarg);
             break;
+        case 'e':
+            if (!parse_number(optarg, ENTRIES_MAX, &ret->entries) || ret->entries == 0)
+                return usage("--entries takes 1 to 50000000, not", optarg);
+            break;
         case 'o':
             ret->only = optarg;
             break;
@@ -207,6 +222,8 @@ static int options_parse(int argc, char **argv, struct options *ret)
     }
     if (ret->rounds == 0)
         ret->rounds = ret->quick ? ROUNDS_QUICK : ROUNDS;
+    if (ret->entries == 0)
+        ret->entries = ENTRIES;
     if (ret->duration_ns == 0)
         ret->duration_ns = ret->quick ? DURATION_QUICK_NS : DURATION_NS;
     if (!seeded)
@@ -326,7 +343,10 @@ static void run_contender(struct bench *bench, struct score *score, unsigned ind
     run.packet_messages = score->packet_messages != 0 ? score->packet_messages : score->row->depth;
     if (strcmp(score->row->placement, "same-core") == 0)
         run.cpu_there = run.cpu_here;
-    bench_run_execute(&run, contender, TIMEOUT_NS + run.warm_ns + run.duration_ns);
+    uint64_t timeout_ns = TIMEOUT_NS + run.warm_ns + run.duration_ns;
+    if (strcmp(score->row->cell, "kv-open") == 0)
+        timeout_ns += run.entries * ENTRY_TIMEOUT_NS;
+    bench_run_execute(&run, contender, timeout_ns);
     const struct bench_counters *counters = &run.result->counters;
     if (strcmp(contender->name, "beam") == 0 && counters->packets > 0)
         score->packet_messages = (unsigned)(counters->messages / counters->packets);
@@ -496,6 +516,7 @@ static int measure(struct bench *bench)
 {
     int failed = 0;
     bench->run.duration_ns = bench->options.duration_ns;
+    bench->run.entries = bench->options.entries;
     bench->run.warm_ns = bench->options.duration_ns / 4;
     if (bench->run.warm_ns < WARM_NS_MIN)
         bench->run.warm_ns = WARM_NS_MIN;

@@ -52,7 +52,24 @@ int kv_raw_dump(struct bench_run *run);
 int kv_raw_load(struct bench_run *run);
 int kv_array_get_entries(struct bench_run *run);
 
-/* The same in peers' formats. They are a build option (BEAM_BENCH_PEERS), each where it was found. */
+/* kv_records.c: the records of a file in memory, sums alone; and bodies; memcpy of it (raw). */
+int kv_scan_sums(struct bench_run *run);
+int kv_scan_checked(struct bench_run *run);
+int kv_scan_copy(struct bench_run *run);
+
+/* kv_commit.c: changes that are on the disk: many at once; one at a time; by hand (raw). */
+int kv_commit_group(struct bench_run *run);
+int kv_commit_single(struct bench_run *run);
+int kv_commit_by_hand(struct bench_run *run);
+
+/* kv_fanout.c: changes that many watch. */
+int kv_fanout(struct bench_run *run);
+
+/* kv_open.c: a store's file is opened; its bytes are read (raw). */
+int kv_open_store(struct bench_run *run);
+int kv_open_read(struct bench_run *run);
+
+/* The documents of kv_contenders.c in peers' formats. They are a build option (BEAM_BENCH_PEERS), each where it was found. */
 #ifdef BENCH_MSGPACK
 int kv_msgpack_encode(struct bench_run *run);
 int kv_msgpack_decode(struct bench_run *run);

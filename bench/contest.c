@@ -39,6 +39,17 @@ int bench_fail(struct bench_run *run, const char *format, ...)
     return -1;
 }
 
+void bench_note(struct bench_run *run, const char *name, double value)
+{
+    struct bench_note *notes = run->result->notes;
+    for (unsigned i = 0; i < BENCH_NOTES_MAX; i++) {
+        if (notes[i].name == NULL || strcmp(notes[i].name, name) == 0) {
+            notes[i] = (struct bench_note){name, value};
+            return;
+        }
+    }
+}
+
 int bench_pin(struct bench_run *run, int cpu)
 {
     cpu_set_t set;
@@ -175,7 +186,7 @@ bool bench_phase_next(struct bench_run *run)
         measure_end(run);
         return false;
     }
-    if (run->operations >= WARM_OPERATIONS_MIN || run->row->kind == BENCH_WORK)
+    if (run->operations >= WARM_OPERATIONS_MIN || run->row->kind == BENCH_WORK || run->row->slow)
         measure_begin(run);
     return true;
 }

@@ -21,6 +21,7 @@
 #include "bench/ticks.h"
 
 #define BENCH_CONTENDERS_MAX 7 /* ours: beam twice, four peers, raw */
+#define BENCH_NOTES_MAX 4      /* ours */
 
 struct bench_run;
 
@@ -52,6 +53,7 @@ struct bench_row {
     unsigned size;            /* body of one message */
     unsigned depth;           /* operations under way; one way: messages in a hand-made packet */
     unsigned fds;             /* per message */
+    bool slow; /* an operation asks a disk: the warm-up has no least number of them */
     struct bench_contender contenders[BENCH_CONTENDERS_MAX];
 };
 
@@ -67,6 +69,12 @@ struct bench_counters {
     uint64_t syscalls, allocs, messages, packets;
 };
 
+/* A figure that one cell alone has. */
+struct bench_note {
+    const char *name; /* a literal: runs are forks of the harness */
+    double value;
+};
+
 /* Pages shared by the harness, the run and the run's peer. */
 struct bench_result {
     struct histogram latency; /* of the measured part; empty when there is none to measure */
@@ -75,6 +83,7 @@ struct bench_result {
     uint64_t cpu_ns; /* both sides */
     uint64_t bytes;  /* of the documents of a batch; 0 where there are none */
     struct bench_counters counters;
+    struct bench_note notes[BENCH_NOTES_MAX];
     bool allocs_unknown; /* a library whose allocations nobody counted */
     bool finished;
     char error[200]; /* "" when all is well; the first one stays */
@@ -88,7 +97,8 @@ struct bench_run {
     int cpu_here, cpu_there;
     unsigned packet_messages; /* how many messages Beam packed into a packet in this row */
     uint64_t warm_ns, duration_ns;
-    pid_t peer; /* 0: none */
+    uint64_t entries; /* of the file of kv-open */
+    pid_t peer;       /* 0: none */
 
     /* The measuring side's own. */
     bool measuring;
@@ -105,6 +115,9 @@ struct bench_run {
 /* Records why the run is void, for the report. Any thread and side; returns -1. */
 int bench_fail(struct bench_run *run, const char *format, ...)
     __attribute__((__format__(__printf__, 2, 3)));
+
+/* Adds a figure to the report, or changes it; of several rounds the last is told. */
+void bench_note(struct bench_run *run, const char *name, double value);
 
 /* Pins the calling thread. */
 int bench_pin(struct bench_run *run, int cpu);

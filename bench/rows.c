@@ -11,6 +11,11 @@
 /* Up to 40 bytes Beam puts into the slot of a ring; 64 is the common size everywhere else. */
 #define SIZE_INLINE 40
 #define SIZE 64
+#define SIZE_CHANGE 100 /* the value that a change of a store sets */
+
+/* A file of 5 MB, and one of 4 MiB. */
+#define SCAN_CHANGES 32768
+#define SCAN_PARTS 16
 
 const struct bench_row bench_rows[] = {
     {.cell = "ring-rtt",
@@ -332,5 +337,46 @@ const struct bench_row bench_rows[] = {
      .contenders = {{"beam", kv_beam_load, false},
                     {"jansson", kv_jansson_decode, false},
                     {"raw", kv_raw_load, true}}},
+    {.cell = "kv-scan",
+     WORK,
+     .document = "changes",
+     .regime = "hot",
+     .depth = SCAN_CHANGES,
+     .contenders = {{"beam", kv_scan_sums, false},
+                    {"checked", kv_scan_checked, false},
+                    {"raw", kv_scan_copy, true}}},
+    {.cell = "kv-scan",
+     WORK,
+     .document = "state",
+     .regime = "hot",
+     .depth = SCAN_PARTS,
+     .contenders = {{"beam", kv_scan_sums, false},
+                    {"checked", kv_scan_checked, false},
+                    {"raw", kv_scan_copy, true}}},
+    {.cell = "kv-commit",
+     .transport = "none",
+     .placement = "same-core",
+     .regime = "asleep",
+     .kind = BENCH_RATE,
+     .messages_per_op = 1,
+     .size = SIZE_CHANGE,
+     .depth = 64,
+     .slow = true,
+     .contenders = {{"beam", kv_commit_group, false},
+                    {"single", kv_commit_single, false},
+                    {"raw", kv_commit_by_hand, true}}},
+    {.cell = "kv-fanout",
+     UNIX_BUSY,
+     .kind = BENCH_RATE,
+     .messages_per_op = 1,
+     .size = SIZE_CHANGE,
+     .depth = 1000,
+     .contenders = {{"beam", kv_fanout, false}}},
+    {.cell = "kv-open",
+     WORK,
+     .document = "file",
+     .regime = "hot",
+     .depth = 1,
+     .contenders = {{"beam", kv_open_store, false}, {"raw", kv_open_read, true}}},
     {.cell = NULL},
 };

@@ -114,6 +114,7 @@ void score_add(struct score *score, const struct bench_result *const *results)
         samples_add(&tally->of_beam, beam / mine);
         tally->bytes = result->bytes;
         tally->beam_bytes = beam_bytes;
+        memcpy(tally->notes, result->notes, sizeof(tally->notes));
         tally->allocs_unknown = result->allocs_unknown;
     }
 }
@@ -204,6 +205,8 @@ void score_print_json(const struct score *score, FILE *out)
             json_number(out, "bytes", 1, document_bytes(row, tally));
             json_number(out, "bytes_ratio_of_beam", 3, bytes_of_beam(tally));
         }
+        for (unsigned j = 0; j < BENCH_NOTES_MAX && tally->notes[j].name != NULL; j++)
+            json_number(out, tally->notes[j].name, 0, tally->notes[j].value);
         if (row->contenders[i].run == NULL)
             fprintf(out, ",\"absent\":true");
         if (tally->failures > 0) {
@@ -271,6 +274,12 @@ static void print_number(FILE *out, int decimals, double value)
         fprintf(out, " %9.*f", decimals, value);
 }
 
+static void print_notes(FILE *out, const struct tally *tally)
+{
+    for (unsigned i = 0; i < BENCH_NOTES_MAX && tally->notes[i].name != NULL; i++)
+        fprintf(out, "  %s %.0f", tally->notes[i].name, tally->notes[i].value);
+}
+
 /* What is written and read instead of sent. */
 static void print_work(const struct score *score, FILE *out)
 {
@@ -299,6 +308,7 @@ static void print_work(const struct score *score, FILE *out)
         print_ratio(out, samples_median(&tally->of_beam));
         print_ratio(out, bytes_of_beam(tally));
         fprintf(out, "  %s", (int)i == best ? "WINNER" : row->contenders[i].probe ? "(limit)" : "");
+        print_notes(out, tally);
         if (tally->failures > 0)
             fprintf(out, "  %u void: %s", tally->failures, tally->error);
         fprintf(out, "\n");
@@ -339,6 +349,7 @@ void score_print(const struct score *score, FILE *out)
         fprintf(out, "  %s", (int)i == best ? "WINNER" : row->contenders[i].probe ? "(limit)" : "");
         if (!isnan(samples_median(&tally->to_plain)))
             fprintf(out, " %.2fx of plain", samples_median(&tally->to_plain));
+        print_notes(out, tally);
         if (tally->failures > 0)
             fprintf(out, "  %u void: %s", tally->failures, tally->error);
         fprintf(out, "\n");

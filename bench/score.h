@@ -21,6 +21,7 @@ struct tally {
     struct samples to_raw, to_bare, to_plain;       /* formed inside the round */
     struct samples of_beam;                         /* Beam's figure to this one's, likewise */
     uint64_t bytes, beam_bytes;                     /* of a batch's documents; 0: there are none */
+    struct bench_note notes[BENCH_NOTES_MAX];       /* of the last round */
     bool allocs_unknown;
     unsigned failures;
     char error[200]; /* of the first */

@@ -8,9 +8,11 @@ import pathlib
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 # The counts are those of the closing line; whoever runs this script records them.
 os.environ.pop("BEAM_TEST_RESULTS", None)
@@ -23,12 +25,14 @@ BEAM = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else os.environ["BEAM_P
 FIELDS = ("cell contender size depth placement p50_ns p99_ns per_s cpu_ns_per_msg syscalls_per_msg "
           "allocs_per_msg rounds dropped ratio_to_raw ratio_to_bare").split()
 RARE = 0.001  # a timer of the session may fall into the measured part
+STORES = ("kv-commit", "kv-fanout", "kv-open")  # they keep what they are given
 GROWTH = 0.01  # under a sanitizer pools still grow when the short warm-up is over
 
 
-def bench(*arguments):
-    command = [BEAM, "bench", "--rounds", "1", "--duration", "5ms", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+def bench(*arguments, folder=None):
+    command = [BEAM, "bench", "--rounds", "1", "--duration", "5ms", "--entries", "1000", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110,
+                          env={**os.environ, "TMPDIR": folder} if folder else None)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -65,7 +69,7 @@ with case("bench_every_cell_ends_well"):
 
 with case("bench_messages_allocate_nothing"):
     for row in rows:
-        if row["rounds"]:
+        if row["rounds"] and row["cell"] not in STORES:
             at_most(row, "allocs_per_msg", GROWTH)
 
 with case("bench_ring_messages_make_no_system_call"):
@@ -106,10 +110,12 @@ with case("bench_documents_are_the_same_to_all"):
     check(status == 0, f"exit code {status}: {err}{out}")
     rows = objects(out)
     check({row["cell"] for row in rows} >= {"kv-encode", "kv-decode", "kv-get", "kv-json-write",
-                                               "kv-json-read"},
+                                               "kv-json-read", "kv-scan"},
           f"{ {row['cell'] for row in rows} }")
     check(all(row["cell"].startswith("kv-") for row in rows), "other cells were measured, too")
     for row in rows:
+        if row["cell"] in STORES:
+            continue
         what = f"{row['cell']} {row['document']} {row['regime']} {row['contender']}"
         check("error" not in row, f"{what}: {row.get('error')}")
         if row.get("absent"):
@@ -120,10 +126,49 @@ with case("bench_documents_are_the_same_to_all"):
         if row["contender"] == "beam":
             check(row["allocs_per_msg"] == 0, f"{what}: {row['allocs_per_msg']} allocations")
             check(row["ratio_of_beam"] == 1, f"{what}: {row['ratio_of_beam']} of itself")
+        if row["cell"] == "kv-scan":
+            check(row["bytes"] > 100, f"{what}: {row['bytes']} bytes")
         if row["cell"] in ("kv-encode", "kv-decode"):
             check(row["bytes"] > 0 and row["bytes_ratio_of_beam"] > 0, f"{what}: {row['bytes']} bytes")
             known = lengths.setdefault((row["contender"], row["document"]), row["bytes"])
             check(row["bytes"] == known, f"{what}: {row['bytes']} bytes, elsewhere {known}")
+
+with case("bench_of_stores_counts_what_they_share"):
+    with tempfile.TemporaryDirectory() as folder:
+        status, out, err = bench(*STORES, "--json", folder=folder)
+        check(status == 0, f"exit code {status}: {err}{out}")
+        check(os.listdir(folder) == [], f"left behind: {os.listdir(folder)}")
+    of = {(row["cell"], row["contender"]): row for row in objects(out)}
+    beam, single = of["kv-commit", "beam"], of["kv-commit", "single"]
+    if beam["rounds"] and single["rounds"]:
+        check(beam["tmpfs"] in (0, 1), f"tmpfs is {beam['tmpfs']}")
+        at_most(beam, "syscalls_per_msg", 0.25)  # 64 changes share a write and a sync
+        check(single["syscalls_per_msg"] >= 1, f"{single['syscalls_per_msg']} alone")
+    fanout = of.get(("kv-fanout", "beam"))  # not there on one processor
+    if fanout and fanout["rounds"]:
+        at_most(fanout, "syscalls_per_msg", 0.25)  # changes to watches of a session share a packet
+        check(fanout["memory_per_watcher"] > 0, f"{fanout['memory_per_watcher']} bytes a watcher")
+    opened = of["kv-open", "beam"]
+    if opened["rounds"]:
+        check(opened["entries"] == 1000, f"{opened['entries']} entries")
+        check(opened["bytes"] > 1000 * 48, f"{opened['bytes']} bytes")
+        check(opened["mb_per_s"] is not None, "no speed")
+
+with case("bench_that_is_killed_leaves_no_file"):
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen([BEAM, "bench", "kv-commit", "--duration", "60s"],
+                                   env={**os.environ, "TMPDIR": folder}, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 30
+        while not list(pathlib.Path(folder).glob("*/store.kv")) and time.monotonic() < until:
+            time.sleep(0.01)
+        found = os.listdir(folder)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        while os.listdir(folder) and time.monotonic() < until:
+            time.sleep(0.01)
+        check(found != [], "there was no file to leave behind")
+        check(os.listdir(folder) == [], f"left behind: {os.listdir(folder)}")
 
 with case("bench_has_its_peers"):
     if option("BEAM_BENCH_PEERS") != "ON" or option("BEAM_SANITIZE"):
@@ -160,7 +205,7 @@ with case("bench_of_a_user_with_few_open_files"):
 
 with case("bench_refuses_what_it_does_not_know"):
     for wrong in (["nosuch"], ["--rounds", "0"], ["--rounds", "1x"], ["--duration", "5"],
-                  ["--duration", "0ms"], ["--only"], ["--only", "nosuch"], ["--nosuch"]):
+                  ["--duration", "0ms"], ["--entries", "0"], ["--only"], ["--only", "nosuch"], ["--nosuch"]):
         status, out, err = bench(*wrong)
         check(status == 2 and out == "" and err.startswith("beam bench: "),
               f"{wrong}: exit code {status}, {out!r}, {err!r}")

@@ -1,0 +1,14 @@
+/* A folder of a run's own, for files that a disk is measured with; gone when the run is, however that
+ * ended. It is made in $TMPDIR, or without one in the working directory: what is measured is the file
+ * system that is there. */
+#ifndef BENCH_FOLDER_H
+#define BENCH_FOLDER_H
+
+#include "bench/contest.h"
+
+/* Makes it, and gives the path of the one file (and of that with ".new" behind it) that may be in it.
+ * Once a run, before there are threads. The folder and the file belong to a process that waits for the
+ * end of this one and of all that it has forked. Notes "tmpfs" in the result. */
+int bench_folder_make(struct bench_run *run, const char **ret_path);
+
+#endif
