@@ -24,7 +24,9 @@ __extension__ typedef unsigned __int128 u128;
 #define DIGITS_IN_64 19 /* any number of 19 digits is below 2^64 */
 #define DIGITS_DECIDE                                                                              \
     800 /* 767 decide about every binary64; what follows only counts as above zero */
-#define EXPONENT_MAX 99999 /* beyond any binary64 of so many digits, and far from overflow */
+#define EXPONENT_MAX 99999 /* beyond any binary64 of so many digits, and short as text */
+/* Beyond what any text has digits in front of it, and far from overflow. */
+#define EXPONENT_READ_MAX (INT64_C(1) << 60)
 #define TEXT_LEN 48 /* sign, 17 digits, point, e, sign, three digits, NUL; the point may be long */
 #define POWER_STEP 28 /* 5^27 is the last below 2^64 */
 #define POWER_FIRST -13
@@ -98,13 +100,15 @@ struct decimal {
     bool more; /* the value is at least m * 10^q, and below (m + 1) * 10^q */
 };
 
+/* What is beyond all limits becomes EXPONENT_READ_MAX, and not less: the zeros in front of the `e` count
+ * against it, and there may be any number of them. */
 static int64_t read_exponent(const uint8_t *p, const uint8_t *end)
 {
     int64_t exponent = 0;
     bool negative = *p == '-';
-    for (p += *p == '-' || *p == '+'; p < end; p++)
-        if (exponent <= EXPONENT_MAX)
-            exponent = exponent * 10 + (*p - '0');
+    for (p += *p == '-' || *p == '+'; p < end && exponent < EXPONENT_READ_MAX; p++)
+        exponent =
+            exponent < EXPONENT_READ_MAX / 10 ? exponent * 10 + (*p - '0') : EXPONENT_READ_MAX;
     return negative ? -exponent : exponent;
 }
 

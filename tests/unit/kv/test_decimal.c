@@ -128,6 +128,68 @@ TEST(decimals_of_any_length_are_read_as_the_nearest_float)
     }
 }
 
+/* "-0.", zeros, digits, zeros, and an exponent: what is in front of the `e` may weigh up any exponent. */
+static void check_shape(char *text, size_t before, const char *digits, size_t behind, bool fraction,
+                        const char *exponent)
+{
+    size_t len = (size_t)sprintf(text, "-%s", fraction ? "0." : "");
+    memset(text + len, '0', before);
+    len += before;
+    len += (size_t)sprintf(text + len, "%s", digits);
+    memset(text + len, '0', behind);
+    len += behind;
+    sprintf(text + len, "e%s", exponent);
+    double expected = strtod(text, NULL);
+    test_note("%s%zu zeros, %s, %zu zeros, e%s", fraction ? "0." : "", before, digits, behind,
+              exponent);
+    CHECK_UINT(bits_of(bm_decimal_to_double((const uint8_t *)text, strlen(text))),
+               bits_of(expected));
+}
+
+TEST(zeros_and_exponents_of_any_length_weigh_up)
+{
+    static const size_t zeros[] = {0, 1, 800, 99999, 100001};
+    static const char *const digits[] = {"", "1", "17", "12345678901234567890123"};
+    static const char *const more[] = {"99999",
+                                       "100000",
+                                       "999999",
+                                       "1000000",
+                                       "2147483648",
+                                       "4294967296",
+                                       "4294967297",
+                                       "9223372036854775807",
+                                       "9223372036854775808",
+                                       "18446744073709551616",
+                                       "18446744073709551617",
+                                       "100000000000000000000000000000000000000000",
+                                       "000000000000000000000000000000000000000000000100000"};
+    enum { COUNT = sizeof(zeros) / sizeof(zeros[0]), MORE = sizeof(more) / sizeof(more[0]) };
+    char *text = malloc(1000000), exponent[80];
+    for (size_t z = 0; z < COUNT; z++) {
+        for (size_t d = 0; d < 4; d++) {
+            for (int shape = 0; shape < 3; shape++) {
+                /* zeros behind a point in front of the digits, zeros behind them, and no zeros that count */
+                bool fraction = shape != 1;
+                size_t before = shape == 0 ? zeros[z] : 0, behind = shape == 0 ? 0 : zeros[z];
+                if (!fraction && digits[d][0] == '\0')
+                    continue;
+                for (size_t e = 0; e < MORE; e++) {
+                    sprintf(exponent, "%s%s", e % 2 ? "+" : "", more[e]);
+                    check_shape(text, before, digits[d], behind, fraction, exponent);
+                    sprintf(exponent, "-%s", more[e]);
+                    check_shape(text, before, digits[d], behind, fraction, exponent);
+                }
+                /* around what the zeros weigh, where every exponent gives another number */
+                for (int off = -330; off <= 330; off += 30) {
+                    sprintf(exponent, "%ld", (shape == 0 ? 1 : -1) * (long)zeros[z] + off);
+                    check_shape(text, before, digits[d], behind, fraction, exponent);
+                }
+            }
+        }
+    }
+    free(text);
+}
+
 /* As many digits as read back the same, no fewer, and the nearest of those. */
 static void check_shortest(double f)
 {
