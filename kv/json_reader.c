@@ -7,7 +7,8 @@
  *
  * An object of one key with a `$` in front may stand for another value (T10). Bytes and their like are
  * recognised before the object is begun, by looking ahead over one key and one string. A key with two of
- * them loses one when the object ends and has no other.
+ * them loses one when the object ends and has no other; if it is too long otherwise, at once, and then no
+ * other may come.
  *
  * Invariants: pos <= end; every turn of the loop moves pos; `top` is below BEAM_KV_DEPTH_MAX,
  * because the writer refuses what is deeper. */
@@ -36,8 +37,9 @@ enum form { FORM_NONE, FORM_BYTES, FORM_FLOAT, FORM_INT, FORM_ESCAPED };
 
 struct level {
     bool map;
-    bool more;      /* than one member */
-    enum form form; /* of the first key */
+    bool more;                /* than one member */
+    enum form form;           /* of the first key */
+    const uint8_t *shortened; /* where that begins, if it has lost its '$' already */
 };
 
 struct reader {
@@ -538,7 +540,8 @@ static int end(struct reader *r)
     if (in->form != FORM_NONE && !in->more) {
         if (in->form != FORM_ESCAPED)
             return -BEAM_ECODEC_SYNTAX;
-        bm_writer_unescape_key(r->out);
+        if (!in->shortened)
+            bm_writer_unescape_key(r->out);
     }
     int e = beam_kv_end(r->out);
     if (e < 0)
@@ -546,6 +549,22 @@ static int end(struct reader *r)
     r->pos++;
     r->top--;
     return 0;
+}
+
+/* The first key of an object. One that fits only without the '$' that a writer has put in front is taken
+ * without it, as if it were known already that no other follows. */
+static void take_first_key(struct reader *r)
+{
+    struct level *in = &r->stack[r->top];
+    struct text *key = &r->key;
+    in->form = form_of(key);
+    if (in->form != FORM_ESCAPED || key->len != BEAM_KV_KEY_LEN_MAX + 1)
+        return;
+    size_t dollar_len = key->raw[0] == '$' ? 1 : strlen("\\u0024");
+    in->shortened = key->raw - 1;
+    key->raw += dollar_len;
+    key->raw_len -= dollar_len;
+    key->len--;
 }
 
 /* "key": in front of a value; pos is where it should be. */
@@ -558,9 +577,11 @@ static int read_key(struct reader *r, bool first)
     if (e < 0)
         return e;
     if (first)
-        r->stack[r->top].form = form_of(&r->key);
+        take_first_key(r);
     else
         r->stack[r->top].more = true;
+    if (!first && r->stack[r->top].shortened)
+        return -BEAM_EKV_TOO_LARGE;
     if (peek(r) != ':')
         return unexpected(r);
     r->pos++;
@@ -654,13 +675,17 @@ static int go_on(struct reader *r, bool opened)
     return 0;
 }
 
-/* A key is put together with its value; pos is at that. */
-static bool key_is_wrong(const struct reader *r, int error)
+/* A key is put together with its value; pos is at that. Returns where the key begins if the error is its
+ * own, or NULL. */
+static const uint8_t *wrong_key(const struct reader *r, int error)
 {
     if (r->top < 0 || !r->stack[r->top].map || !r->key.raw)
-        return false;
-    return (error == -BEAM_EKV_UTF8 && !bm_utf8_valid(r->key.raw, r->key.raw_len)) ||
-           (error == -BEAM_EKV_TOO_LARGE && r->key.len > BEAM_KV_KEY_LEN_MAX);
+        return NULL;
+    const struct level *in = &r->stack[r->top];
+    bool wrong = (error == -BEAM_EKV_UTF8 && !bm_utf8_valid(r->key.raw, r->key.raw_len)) ||
+                 (error == -BEAM_EKV_TOO_LARGE &&
+                  (r->key.len > BEAM_KV_KEY_LEN_MAX || (in->shortened && in->more)));
+    return !wrong ? NULL : in->shortened ? in->shortened : r->key.raw - 1;
 }
 
 int bm_json_read(const uint8_t *text, size_t len, beam_kv_writer *out, size_t *ret_offset)
@@ -674,7 +699,9 @@ int bm_json_read(const uint8_t *text, size_t len, beam_kv_writer *out, size_t *r
     } while (e > 0);
     if (e == 0 && peek(&r) >= 0)
         e = -BEAM_ECODEC_SYNTAX;
-    if (e < 0)
-        *ret_offset = (size_t)((key_is_wrong(&r, e) ? r.key.raw - 1 : r.pos) - text);
+    if (e < 0) {
+        const uint8_t *key = wrong_key(&r, e);
+        *ret_offset = (size_t)((key ? key : r.pos) - text);
+    }
     return e;
 }

@@ -1,5 +1,6 @@
 /* From one format to another: limits, memory, errors, and a codec of somebody else. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -193,6 +194,82 @@ TEST(keys_are_as_long_as_documents_have_them)
               0);
     beam_buffer_deinit(&out);
     free(packed);
+}
+
+/* The '$' that a writer puts in front of an only key does not count against the limit: T1 holds for the
+ * longest key, too. What is no such '$' counts. */
+TEST(a_key_that_is_escaped_may_be_as_long_as_any)
+{
+    size_t most = BEAM_KV_KEY_LEN_MAX;
+    char *key = malloc(most), *json = malloc(most + 100);
+    memset(key, 'k', most);
+    key[0] = '$';
+
+    beam_buffer doc, text, back;
+    beam_kv_writer w;
+    const void *start;
+    size_t len = 0;
+    beam_buffer_init(&doc, SIZE_MAX);
+    beam_buffer_init(&text, SIZE_MAX);
+    beam_buffer_init(&back, SIZE_MAX);
+    beam_kv_writer_init_buffer(&w, &doc);
+    beam_kv_begin_map(&w, NULL);
+    beam_kv_begin(&w, (beam_str){key, most}, BEAM_KV_LIST);
+    beam_kv_put_int(&w, NULL, 7);
+    beam_kv_end(&w);
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &start, &len), 0);
+    CHECK_INT(beam_convert(&beam_kv_codec, &beam_json, start, len, NULL, &text, NULL), 0);
+    CHECK_UINT(text.len, 1 + 1 + 1 + most + 1 + 1 + 3 + 1); /* {"$…":[7]} */
+    CHECK_INT(beam_convert(&beam_json, &beam_kv_codec, text.ptr, text.len, NULL, &back, NULL), 0);
+    CHECK_MEM(back.ptr, back.len, start, len);
+
+    static const struct {
+        const char *before; /* the key; what is left of most + 1 bytes is 'k' */
+        size_t before_len;
+        const char *behind;
+        int error;
+        int64_t offset;
+    } cases[] = {
+        {"$$", 2, ":{}}", 0, -1},
+        {"\\u0024$", 2, ":{}}", 0, -1},
+        {"$\\u0024", 2, ":1}", 0, -1},
+        {"\\u0024\\u0024", 2, ":\"\\n\"}", 0, -1},
+        {"$$\\n", 3, ":\"x\"}", 0, -1},
+        {"$$$", 3, ":{\"$$\":1}}", 0, -1},
+        {"$$", 2, ":{},\"a\":1}", -BEAM_EKV_TOO_LARGE, 1}, /* is not alone */
+        {"$$\\n", 3, ":{\"x\":1} , \"a\":1}", -BEAM_EKV_TOO_LARGE, 1},
+        {"$a", 2, ":{}}", -BEAM_EKV_TOO_LARGE, 1}, /* is not escaped */
+        {"a$", 2, ":{}}", -BEAM_EKV_TOO_LARGE, 1},
+        {"$$k", 2, ":{}}", -BEAM_EKV_TOO_LARGE, 1}, /* one more */
+        {"$$\xff", 3, ":{}}", -BEAM_EKV_UTF8, 1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        size_t where = SIZE_MAX, n = (size_t)sprintf(json, "{\"%s", cases[i].before);
+        test_note("%s", cases[i].before);
+        memset(json + n, 'k', most + 1 - cases[i].before_len);
+        n += most + 1 - cases[i].before_len;
+        n += (size_t)sprintf(json + n, "\"%s", cases[i].behind);
+        CHECK_INT(beam_convert(&beam_json, &beam_kv_codec, json, n, NULL, &back, &where),
+                  cases[i].error);
+        CHECK_INT((int64_t)where, cases[i].offset);
+        if (cases[i].error == 0) {
+            beam_kv_value map;
+            beam_kv_iter iter;
+            beam_str got = {NULL, 0};
+            REQUIRE_INT(beam_kv_check(back.ptr, back.len, NULL), 0);
+            REQUIRE_INT(beam_kv_root(back.ptr, back.len, &map), 0);
+            beam_kv_iter_init(&iter, &map);
+            CHECK_INT(beam_kv_iter_next(&iter, &got, &map), 1);
+            CHECK_UINT(got.len, most);
+            CHECK(got.len == most && got.ptr[0] == '$' && got.ptr[most - 1] == 'k');
+        }
+    }
+    beam_buffer_deinit(&doc);
+    beam_buffer_deinit(&text);
+    beam_buffer_deinit(&back);
+    free(key);
+    free(json);
 }
 
 /* --- memory ------------------------------------------------------------------------------------- */
