@@ -6,9 +6,10 @@
  * opened when it begins. A foreign element (T17) is a map with a list in it from its beginning to its end.
  *
  * What expat could be talked into is out of reach: a document type declaration ends the parsing where it
- * begins, so that there are no entities to grow, and nothing outside is ever asked for. Its memory comes
- * through the library's table, but on nobody's account, because it says not for whom it asks; it is about as
- * long as the input. */
+ * begins, so that there are no entities to grow, and nothing outside is ever asked for. It keeps the input and
+ * each name it has met, which can be 28 times the input if all are new and short. So its memory has a
+ * limit, and is on the account of the document. It says not for whom it asks, but asks only while it
+ * is called: whose it is stands beside the thread for that long. */
 #ifdef BEAM_XML
 
 #include "kv/xml.h"
@@ -27,6 +28,11 @@
 
 #define PIECE_LEN_MAX ((size_t)1 << 30)      /* expat counts in int */
 #define ELEMENTS_MAX (BEAM_KV_DEPTH_MAX + 2) /* <kv>, and one that the writer refuses */
+
+/* What the parser may take, T15: of one token of any kind it needs up to 6 times the text, as its blocks
+ * double; and there is room for some thousand names. */
+#define PARSER_LEN_EACH 8
+#define PARSER_LEN_FREE ((size_t)256 << 10)
 
 enum kind { KIND_ROOT = BEAM_KV_LIST + 1, KIND_FOREIGN }; /* beside the types of values */
 
@@ -51,17 +57,17 @@ struct reader {
 
 /* --- memory ------------------------------------------------------------------------------------- */
 
+struct parser_memory {
+    struct bm_account *account; /* may be NULL */
+    size_t used, limit;
+    bool over; /* more was asked for */
+};
+
+/* Of the parser that this thread is in; NULL outside of bm_xml_read. */
+static _Thread_local struct parser_memory *memory_in_use;
+
 /* What expat frees it does not tell the length of: it stands in front of the block. */
 #define FRONT alignof(max_align_t)
-
-static void *xml_malloc(size_t len)
-{
-    uint8_t *block = len <= SIZE_MAX - FRONT ? (uint8_t *)bm_alloc(NULL, FRONT + len) : NULL;
-    if (!block)
-        return NULL;
-    memcpy(block, &len, sizeof(len));
-    return block + FRONT;
-}
 
 static size_t len_of(const uint8_t *block)
 {
@@ -70,26 +76,43 @@ static size_t len_of(const uint8_t *block)
     return len;
 }
 
+/* A block of len bytes, FRONT included, in place of one of old_len (0: none). */
+static void *resize(uint8_t *block, size_t old_len, size_t len)
+{
+    struct parser_memory *m = memory_in_use;
+    bm_assert(m && m->used >= old_len);
+    if (len > m->limit - (m->used - old_len)) {
+        m->over = true;
+        return NULL;
+    }
+    block = (uint8_t *)bm_realloc(m->account, block, old_len, len);
+    if (!block)
+        return NULL;
+    m->used += len - old_len;
+    memcpy(block, &len, sizeof(len));
+    return block + FRONT;
+}
+
+static void *xml_realloc(void *ptr, size_t len)
+{
+    uint8_t *block = ptr ? (uint8_t *)ptr - FRONT : NULL;
+    return len <= SIZE_MAX - FRONT ? resize(block, block ? len_of(block) : 0, FRONT + len) : NULL;
+}
+
+static void *xml_malloc(size_t len)
+{
+    return xml_realloc(NULL, len);
+}
+
 static void xml_free(void *ptr)
 {
     if (!ptr)
         return;
     uint8_t *block = (uint8_t *)ptr - FRONT;
-    bm_free(NULL, block, FRONT + len_of(block));
-}
-
-static void *xml_realloc(void *ptr, size_t len)
-{
-    if (!ptr)
-        return xml_malloc(len);
-    uint8_t *block = (uint8_t *)ptr - FRONT;
-    block = len <= SIZE_MAX - FRONT
-                ? (uint8_t *)bm_realloc(NULL, block, FRONT + len_of(block), FRONT + len)
-                : NULL;
-    if (!block)
-        return NULL;
-    memcpy(block, &len, sizeof(len));
-    return block + FRONT;
+    size_t len = len_of(block);
+    bm_assert(memory_in_use && memory_in_use->used >= len);
+    memory_in_use->used -= len;
+    bm_free(memory_in_use->account, block, len);
 }
 
 static const XML_Memory_Handling_Suite memory = {xml_malloc, xml_realloc, xml_free};
@@ -354,7 +377,7 @@ static int error_of(XML_Parser parser)
 {
     switch (XML_GetErrorCode(parser)) {
     case XML_ERROR_NO_MEMORY:
-        return -ENOMEM;
+        return memory_in_use->over ? -BEAM_ECODEC_TOO_LARGE : -ENOMEM;
     case XML_ERROR_NO_ELEMENTS:
     case XML_ERROR_UNCLOSED_TOKEN:
     case XML_ERROR_PARTIAL_CHAR:
@@ -386,22 +409,36 @@ static void parse(struct reader *r, const uint8_t *in, size_t len)
     r->offset = r->error == -BEAM_ECODEC_TRUNCATED ? len : here(r);
 }
 
+static int read_with(struct reader *r, const uint8_t *in, size_t len, struct bm_account *account)
+{
+    r->parser = XML_ParserCreate_MM(NULL, &memory, NULL);
+    if (!r->parser)
+        return -ENOMEM;
+    bm_buffer_init(&r->text, SIZE_MAX, account);
+    bm_buffer_init(&r->key, SIZE_MAX, account);
+    parse(r, in, len);
+    beam_buffer_deinit(&r->text);
+    beam_buffer_deinit(&r->key);
+    XML_ParserFree(r->parser);
+    return r->error;
+}
+
 int bm_xml_read(const uint8_t *in, size_t len, beam_kv_writer *out, size_t *ret_offset)
 {
-    struct reader r = {.out = out, .top = -1};
-    struct bm_account *account = out->buffer ? (struct bm_account *)out->buffer->account : NULL;
-    r.parser = XML_ParserCreate_MM(NULL, &memory, NULL);
-    if (!r.parser)
-        return -ENOMEM;
-    bm_buffer_init(&r.text, SIZE_MAX, account);
-    bm_buffer_init(&r.key, SIZE_MAX, account);
-    parse(&r, in, len);
-    beam_buffer_deinit(&r.text);
-    beam_buffer_deinit(&r.key);
-    XML_ParserFree(r.parser);
-    if (r.error)
+    struct reader r = {.out = out, .top = -1, .offset = SIZE_MAX};
+    struct parser_memory m = {.account =
+                                  out->buffer ? (struct bm_account *)out->buffer->account : NULL};
+    if (__builtin_mul_overflow(len, PARSER_LEN_EACH, &m.limit) ||
+        __builtin_add_overflow(m.limit, PARSER_LEN_FREE, &m.limit))
+        m.limit = SIZE_MAX;
+    bm_assert(!memory_in_use);
+    memory_in_use = &m;
+    int e = read_with(&r, in, len, m.account);
+    memory_in_use = NULL;
+    bm_assert(m.used == 0);
+    if (e < 0 && r.offset != SIZE_MAX)
         *ret_offset = r.offset;
-    return r.error;
+    return e;
 }
 
 #endif

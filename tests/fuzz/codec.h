@@ -54,9 +54,11 @@ static inline bool fuzz_read(const struct beam_codec *codec, const uint8_t *data
     beam_buffer_init(ret_doc, SIZE_MAX);
     int r = beam_convert(codec, &beam_kv_codec, block, size, NULL, ret_doc, &where);
     if (r < 0) {
-        EXPECT(where <= size && ret_doc->len == 0);
+        EXPECT((where <= size || r == -BEAM_ECODEC_TOO_LARGE) && ret_doc->len == 0);
+        /* as T15 has it; the limits of results are never met by what is this short */
+        bool parser_limit = codec == beam_xml() && r == -BEAM_ECODEC_TOO_LARGE && size > 4096;
         EXPECT(r == -BEAM_ECODEC_SYNTAX || r == -BEAM_ECODEC_TRUNCATED ||
-               r == -BEAM_ECODEC_UNSUPPORTED || r == -EEXIST ||
+               r == -BEAM_ECODEC_UNSUPPORTED || r == -EEXIST || parser_limit ||
                (r <= -BEAM_EKV_TRUNCATED && r >= -BEAM_EKV_TOO_LARGE));
     } else {
         beam_buffer tight;
