@@ -86,7 +86,7 @@ BEAM_EXPORT extern const struct beam_codec beam_json_safe;
 BEAM_EXPORT const struct beam_codec *beam_xml(void);
 
 #define BEAM_CONVERT_OUTPUT_LEN_MAX ((size_t)16 << 20) /* ours: as kv.md has it for messages */
-#define BEAM_CONVERT_AMPLIFICATION_MAX 16 /* a msgpack number of 1 byte is an entry of 16 */
+#define BEAM_CONVERT_AMPLIFICATION_MAX 20 /* <a/> of foreign XML is 75 bytes in that of <kv> */
 #define BEAM_CONVERT_LEN_FREE 256         /* ours: so much may come out of however few bytes */
 
 /* What a conversion may cost. Zero: the default above. The depth is BEAM_KV_DEPTH_MAX always.

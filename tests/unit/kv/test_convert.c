@@ -135,6 +135,75 @@ TEST(convert_keeps_the_amplification_also_on_the_way)
     beam_buffer_deinit(&out);
 }
 
+/* What grows most of each format: many of one shape, into every other format, within the limits as they are
+ * unless told otherwise (T5). */
+TEST(no_shape_grows_beyond_the_amplification)
+{
+    static const struct {
+        const char *codec, *begin, *shape, *end;
+    } shapes[] = {
+        {"xml", "<r>", "<a/>", "</r>"},
+        {"xml", "<r>", "<a/>x", "</r>"},
+        {"xml", "<r>", "<a/>>", "</r>"},
+        {"xml", "<r>", "<a>></a>", "</r>"},
+        {"xml", "<?xml version='1.0' encoding='ISO-8859-1'?><r>", "<\xe9/>", "</r>"},
+        {"xml", "<?xml version='1.0' encoding='ISO-8859-1'?><r>", "<\xe9/>\xe9", "</r>"},
+        {"xml", "<r><![CDATA[", "&", "]]></r>"},
+        {"xml", "<kv><list>", "<nil/>", "</list></kv>"},
+        {"xml", "<kv><list>", "<int>1</int>", "</list></kv>"},
+        {"json", "[0", ",1", "]"},
+        {"json", "[0", ",{}", "]"},
+        {"json", "[0", ",\"\"", "]"},
+        {"json", "[0", ",1e9", "]"},
+        {"json", "[0", ",[[[[[{\"\":1}]]]]]", "]"},
+        {"json", "\"", "&", "\""},
+        {"json", "\"", "\x7f", "\""},
+        {"json", "{\"", "\\\"", "\":1}"},
+        {"msgpack", "", "\xe0", ""}, /* a list of as many follows from the count */
+        {"msgpack", "", "\xc2", ""},
+        {"msgpack", "", "\xa0", ""},
+        {"msgpack", "", "\xa1\x01", ""},
+        {"msgpack", "", "\x90", ""},
+        {"msgpack", "", "\x91\xe0", ""},
+        {"msgpack", "", "\xca\x01\x80\x01\x01", ""},
+        {"msgpack", "", "\xca\xff\x80\x80\x80", ""},
+        {"msgpack", "", "\x81\xa1\x01\xe0", ""},
+    };
+    enum { COUNT = sizeof(shapes) / sizeof(shapes[0]), TIMES = 20000 };
+    const struct beam_codec *codecs[] = {&beam_kv_codec, &beam_json, &beam_json_safe, &beam_msgpack,
+                                         beam_xml()};
+    char *text = malloc(TIMES * 20 + 100);
+    beam_buffer out;
+    beam_buffer_init(&out, SIZE_MAX);
+    for (size_t i = 0; i < COUNT; i++) {
+        const struct beam_codec *from = strcmp(shapes[i].codec, "xml") == 0    ? beam_xml()
+                                        : strcmp(shapes[i].codec, "json") == 0 ? &beam_json
+                                                                               : &beam_msgpack;
+        size_t times =
+            strlen(shapes[i].begin) == 2 && shapes[i].begin[0] == '{' ? 60000 / 2 : TIMES;
+        size_t shape_len = strlen(shapes[i].shape), len = strlen(shapes[i].begin);
+        memcpy(text, shapes[i].begin, len);
+        if (from == &beam_msgpack) {
+            const uint8_t head[] = {0xdd, 0, 0, TIMES >> 8, TIMES & 255};
+            memcpy(text, head, sizeof(head));
+            len = sizeof(head);
+        }
+        for (size_t n = 0; n < times; n++, len += shape_len)
+            memcpy(text + len, shapes[i].shape, shape_len);
+        memcpy(text + len, shapes[i].end, strlen(shapes[i].end));
+        len += strlen(shapes[i].end);
+        for (size_t to = 0; from && to < 5; to++) {
+            if (!codecs[to])
+                continue;
+            test_note("%s of %s to %s", shapes[i].shape, from->name, codecs[to]->name);
+            CHECK_INT(beam_convert(from, codecs[to], text, len, NULL, &out, NULL), 0);
+            CHECK(out.len <= BEAM_CONVERT_AMPLIFICATION_MAX * len + BEAM_CONVERT_LEN_FREE);
+        }
+    }
+    beam_buffer_deinit(&out);
+    free(text);
+}
+
 TEST(convert_reads_limits_of_other_versions)
 {
     struct {
