@@ -1,7 +1,7 @@
 /* The codecs that are always here, and the way from one to another.
  *
  * A document is what they meet in. It takes a buffer of its own, unless it is the input or the result. */
-#include <beam/codec.h>
+#include "kv/convert.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,6 +14,9 @@
 #include "kv/json.h"
 #include "kv/msgpack.h"
 #include "kv/xml.h"
+
+/* Whose account the reader of this thread is on, beside that of the document; NULL: the same. */
+static _Thread_local struct bm_account *reader_account;
 
 /* --- kv itself ---------------------------------------------------------------------------------- */
 
@@ -124,7 +127,10 @@ const struct beam_codec beam_msgpack = {
 static int xml_to_kv(const struct beam_codec *codec, const void *in, size_t len,
                      beam_kv_writer *out, size_t *ret_error_offset)
 {
-    return bm_xml_read((const uint8_t *)in, len, out, ret_error_offset);
+    struct bm_account *account = reader_account;
+    if (!account && out->buffer)
+        account = (struct bm_account *)out->buffer->account;
+    return bm_xml_read((const uint8_t *)in, len, out, account, ret_error_offset);
 }
 
 static int xml_from_kv(const struct beam_codec *codec, const beam_kv_value *value, beam_buffer *out)
@@ -193,14 +199,17 @@ static size_t amplified(size_t len, const struct beam_convert_limits *limits)
 }
 
 /* Reads in into a document, in doc, whose limit is set. */
-static int read_into(const struct beam_codec *from, const void *in, size_t len, beam_buffer *doc,
-                     size_t *error_offset)
+static int read_into(const struct beam_codec *from, const void *in, size_t len,
+                     struct bm_account *account, beam_buffer *doc, size_t *error_offset)
 {
+    struct bm_account *outer = reader_account; /* a codec may convert in order to read */
     beam_kv_writer w;
     const void *start;
     size_t offset = SIZE_MAX;
     beam_kv_writer_init_buffer(&w, doc);
+    reader_account = account;
     int r = from->to_kv(from, in, len, &w, &offset);
+    reader_account = outer;
     if (r >= 0)
         r = beam_kv_writer_finish(&w, &start, &len);
     /* Limits and memory are not the input's fault, though they show at some byte of it. */
@@ -218,28 +227,30 @@ static int write_from(const struct beam_codec *to, const void *doc, size_t len, 
 }
 
 static int convert(const struct beam_codec *from, const struct beam_codec *to, const void *in,
-                   size_t len, size_t len_max, beam_buffer *out, size_t *error_offset)
+                   size_t len, const struct bm_convert_way *way, beam_buffer *out,
+                   size_t *error_offset)
 {
     if (to == &beam_kv_codec)
-        return read_into(from, in, len, out, error_offset);
+        return read_into(from, in, len, way->account, out, error_offset);
     if (from == &beam_kv_codec) {
         int r = beam_kv_check(in, len, error_offset);
         return r < 0 ? r : write_from(to, in, len, out);
     }
     beam_buffer doc;
-    bm_buffer_init(&doc, len_max, (struct bm_account *)out->account);
-    int r = read_into(from, in, len, &doc, error_offset);
+    bm_buffer_init(&doc, way->len_max, way->account);
+    int r = read_into(from, in, len, way->account, &doc, error_offset);
     if (r >= 0)
         r = write_from(to, doc.ptr, doc.len, out);
     beam_buffer_deinit(&doc);
     return r;
 }
 
-int beam_convert(const struct beam_codec *from, const struct beam_codec *to, const void *in,
-                 size_t len, const struct beam_convert_limits *limits, beam_buffer *out,
-                 size_t *ret_error_offset)
+int bm_convert(const struct beam_codec *from, const struct beam_codec *to, const void *in,
+               size_t len, const struct beam_convert_limits *limits,
+               const struct bm_convert_way *way, beam_buffer *out, size_t *ret_error_offset)
 {
     struct beam_convert_limits l;
+    struct bm_convert_way within = *way;
     size_t own_len_max = out->len_max, own_cap = out->cap, error_offset = SIZE_MAX;
     if (len == 0)
         in = ""; /* so that codecs may add to it */
@@ -252,7 +263,8 @@ int beam_convert(const struct beam_codec *from, const struct beam_codec *to, con
     size_t most = amplified(len, &l);
     out->len_max = least(least(own_len_max, l.output_len_max), most);
     out->cap = least(own_cap, out->len_max); /* a block that is too long already does not count */
-    r = convert(from, to, in, len, least(most, BEAM_KV_LEN_MAX), out, &error_offset);
+    within.len_max = least(within.len_max, least(most, BEAM_KV_LEN_MAX));
+    r = convert(from, to, in, len, &within, out, &error_offset);
     out->len_max = own_len_max;
     if (out->cap < own_cap) /* then it could not grow, and is the same block */
         out->cap = own_cap;
@@ -262,4 +274,13 @@ int beam_convert(const struct beam_codec *from, const struct beam_codec *to, con
             *ret_error_offset = error_offset;
     }
     return r;
+}
+
+int beam_convert(const struct beam_codec *from, const struct beam_codec *to, const void *in,
+                 size_t len, const struct beam_convert_limits *limits, beam_buffer *out,
+                 size_t *ret_error_offset)
+{
+    const struct bm_convert_way way = {.account = (struct bm_account *)out->account,
+                                       .len_max = SIZE_MAX};
+    return bm_convert(from, to, in, len, limits, &way, out, ret_error_offset);
 }

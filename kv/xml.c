@@ -8,8 +8,8 @@
  * What expat could be talked into is out of reach: a document type declaration ends the parsing where it
  * begins, so that there are no entities to grow, and nothing outside is ever asked for. It keeps the input and
  * each name it has met, which can be 28 times the input if all are new and short. So its memory has a
- * limit, and is on the account of the document. It says not for whom it asks, but asks only while it
- * is called: whose it is stands beside the thread for that long. */
+ * limit, and an account. It says not for whom it asks, but asks only while it is called: whose it is
+ * stands beside the thread for that long. */
 #ifdef BEAM_XML
 
 #include "kv/xml.h"
@@ -423,17 +423,17 @@ static int read_with(struct reader *r, const uint8_t *in, size_t len, struct bm_
     return r->error;
 }
 
-int bm_xml_read(const uint8_t *in, size_t len, beam_kv_writer *out, size_t *ret_offset)
+int bm_xml_read(const uint8_t *in, size_t len, beam_kv_writer *out, struct bm_account *account,
+                size_t *ret_offset)
 {
     struct reader r = {.out = out, .top = -1, .offset = SIZE_MAX};
-    struct parser_memory m = {.account =
-                                  out->buffer ? (struct bm_account *)out->buffer->account : NULL};
+    struct parser_memory m = {.account = account};
     if (__builtin_mul_overflow(len, PARSER_LEN_EACH, &m.limit) ||
         __builtin_add_overflow(m.limit, PARSER_LEN_FREE, &m.limit))
         m.limit = SIZE_MAX;
     bm_assert(!memory_in_use);
     memory_in_use = &m;
-    int e = read_with(&r, in, len, m.account);
+    int e = read_with(&r, in, len, account);
     memory_in_use = NULL;
     bm_assert(m.used == 0);
     if (e < 0 && r.offset != SIZE_MAX)

@@ -9,8 +9,10 @@
  * nothing can fail any more: a message that is refused is its sender's as it was.
  *
  * Memory. A body is made in a block of the core's pool, which becomes the message's; while things are
- * steady only a document on the way between two other codecs is allocated. What a body grows by beyond
- * one frame is charged to the session's budget for large messages, as if it had come like that.
+ * steady only a document on the way between two other codecs is allocated, on the session's account and
+ * within its limit for large messages. What a body grows by beyond one frame is charged to the session's
+ * budget for those, as if it had come like that. Behind a hop that is the budget of the session between the
+ * two cores, in which all callers from over there share, so it is that of several.
  *
  * Invariants: on every path a message is delivered or given back once; a refusal ends the channel with
  * its reason; a body that is passed on was not read. */
@@ -20,6 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kv/convert.h"
 #include "runtime/codec.h"
 #include "runtime/core.h"
 #include "runtime/runtime.h"
@@ -28,6 +31,7 @@
 
 #define BLOCK_LEN_MIN 256u   /* ours: most bodies become no longer */
 #define BLOCK_LEN_MAX 65536u /* the pool's longest; beyond it a buffer grows by itself */
+#define CALLERS_BEHIND_HOP 8 /* ours: whose budgets all callers of one hop have together */
 #define DETAILS_LEN_MAX 4096 /* BM_CODECS_MAX names of BM_CODEC_NAME_LEN_MAX, and the rest */
 
 enum { HTTP_NOT_ACCEPTABLE = 406, HTTP_UNSUPPORTED_MEDIA_TYPE = 415 }; /* RFC 9110 */
@@ -66,11 +70,23 @@ static int to_body(beam_buffer *buffer, struct bm_body *ret)
     return 0;
 }
 
-/* *ret_offset is written only if a byte of `in` is at fault. */
-static int convert(struct bm_pool *pool, const struct beam_codec *from, const struct beam_codec *to,
-                   const void *in, size_t len, size_t len_max, struct bm_body *ret,
-                   size_t *ret_offset)
+static size_t large_len_max(const beam_session *session)
 {
+    return (size_t)session->limits.large_len_max * (session->inner ? CALLERS_BEHIND_HOP : 1);
+}
+
+/* What it takes is on the account of the channel's session, while it lasts: one at a time on each core.
+ * *ret_offset is written only if a byte of `in` is at fault. */
+static int convert(beam_channel *channel, const struct beam_codec *from,
+                   const struct beam_codec *to, const void *in, size_t len, size_t len_max,
+                   struct bm_body *ret, size_t *ret_offset)
+{
+    struct bm_pool *pool = &channel->core->pool;
+    beam_session *session = channel->session;
+    const struct bm_convert_way way = {
+        .account = session ? &session->account : bm_reactor_account(channel->core->reactor),
+        .len_max = channel->core->runtime->limits.large_len_max,
+    };
     size_t want = 2 * len < BLOCK_LEN_MIN ? BLOCK_LEN_MIN : 2 * len;
     uint32_t cap;
     uint8_t *block = bm_pool_get(pool, want < BLOCK_LEN_MAX ? want : BLOCK_LEN_MAX, &cap);
@@ -80,8 +96,8 @@ static int convert(struct bm_pool *pool, const struct beam_codec *from, const st
     beam_buffer_init(&buffer, len_max < cap ? cap : len_max);
     buffer.ptr = block;
     buffer.cap = cap;
-    int r = beam_convert(from, to, in, len, &BEAM_CONVERT_LIMITS(.output_len_max = len_max),
-                         &buffer, ret_offset);
+    int r = bm_convert(from, to, in, len, &BEAM_CONVERT_LIMITS(.output_len_max = len_max), &way,
+                       &buffer, ret_offset);
     if (r >= 0 && buffer.len > len_max)
         r = -BEAM_ECODEC_TOO_LARGE;
     if (r >= 0)
@@ -185,14 +201,12 @@ static void refuse_body(const char *codec, int error, size_t offset, struct refu
     }
 }
 
-/* What a body has become is charged as if it had come like that. A session between two cores has no
- * limits of its own (forward.c). */
+/* What a body has become is charged as if it had come like that. */
 static bool charge(beam_session *session, beam_message *message)
 {
-    if (message->body_len <= BM_FRAME_LEN_MAX || message->body_len <= message->charged ||
-        !session || session->inner)
+    if (message->body_len <= BM_FRAME_LEN_MAX || message->body_len <= message->charged || !session)
         return true;
-    const uint64_t most = session->limits.large_len_max;
+    const uint64_t most = large_len_max(session);
     const uint32_t more = message->body_len - message->charged;
     if (session->large_held > most || more > most - session->large_held)
         return false;
@@ -225,7 +239,7 @@ static bool take_in(beam_channel *channel, const beam_message *message, beam_mes
 
     struct bm_body body;
     size_t offset = SIZE_MAX;
-    int r = convert(&channel->core->pool, from, to, message->body, message->body_len,
+    int r = convert(channel, from, to, message->body, message->body_len,
                     body_len_max(channel->core->runtime->limits.message_len_max, message), &body,
                     &offset);
     beam_message *own = r < 0 ? NULL : bm_message_keep_with(message, &body, to->number);
@@ -352,7 +366,7 @@ static int prepare(beam_channel *channel, const beam_message *message, struct tr
     if (!bm_codec_converts(*ret_from, to))
         return -BEAM_ECODEC_UNSUPPORTED;
     ret->converted = true;
-    return convert(&channel->core->pool, *ret_from, to, message->body, message->body_len,
+    return convert(channel, *ret_from, to, message->body, message->body_len,
                    body_len_max(channel->session->peer_message_len_max, message), &ret->body,
                    ret_offset);
 }

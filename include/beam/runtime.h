@@ -106,7 +106,8 @@ struct beam_limits {
     uint32_t channels_max;     /* [told] channels the peer has open at once; 1024 */
     uint32_t message_len_max;  /* [told] metadata and body of one message, bytes; 16 MiB */
     uint32_t large_len_max;    /* messages over one frame (64 KiB) that came and are not freed yet,
-                                  bytes; 32 MiB, at least message_len_max. More are refused */
+                                  bytes; 32 MiB, at least message_len_max. More are refused. A document
+                                  on the way between two other codecs is no longer than this, too */
     uint32_t queue_len_max;    /* accepted for sending and not sent yet, bytes; 4 MiB */
     uint32_t fds_max;          /* [told] fds that came and were not taken or closed yet; 64 */
     bool fds_refused;          /* [told] take no fds, ever: whoever sends one is answered -EPERM */

@@ -6,7 +6,7 @@
 
 #include "tests/support/flow.h"
 
-enum { TEXT = BEAM_CODEC_APPLICATION, NOBODYS = BEAM_CODEC_APPLICATION + 1 };
+enum { TEXT = BEAM_CODEC_APPLICATION, NOBODYS = BEAM_CODEC_APPLICATION + 1, LOOKING };
 
 /* A codec of the application's whose bytes are one text: nothing else has a form in it. */
 static int text_to_kv(const struct beam_codec *codec, const void *in, size_t len,
@@ -621,13 +621,13 @@ static beam_message *json_zeros(size_t count)
 static struct {
     beam_request *request;
     beam_message *message;
-} hoard[4];
+} hoard[10];
 static unsigned hoarded;
 
 static void on_hoard(beam_request *request, const beam_message *message, void *arg)
 {
     struct seen *seen = arg;
-    if (hoarded == 4)
+    if (hoarded == sizeof(hoard) / sizeof(hoard[0]))
         return;
     beam_request_keep(request);
     hoard[hoarded].request = request;
@@ -683,6 +683,98 @@ FLOW_TEST_UNIX(codec_growth_beyond_a_frame_is_charged_to_the_session)
     CHECK_UINT(seen->len, 0);
 }
 
+/* N5: behind a hop all callers share the budgets of eight. */
+FLOW_TEST(codec_growth_behind_a_hop_is_charged_to_the_session_between)
+{
+    enum { ZEROS = 30000, GROWN = 16 * ZEROS + 8, BUDGETS = 8 };
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_options options = {.server = {.message_len_max = 500000, .large_len_max = 500000}};
+    static struct flow_answer answers[BUDGETS];
+    memset(answers, 0, sizeof(answers));
+    hoarded = 0;
+    flow_serve_in_at_home(&beam_kv_codec, "hoard", on_hoard, seen);
+    flow_start(&options);
+    for (unsigned i = 0; i < BUDGETS; i++) {
+        beam_message *question = json_zeros(ZEROS);
+        int r = beam_call(flow.session, "hoard", &question, flow_on_reply, &answers[i], NULL);
+        beam_message_free(question);
+        REQUIRE_INT(r, 0);
+        FLOW_WAIT(seen->count == i + 1);
+        flow_at_home(note_large, seen);
+        CHECK_UINT(seen->len, (i + 1) * GROWN);
+    }
+    struct flow_answer refused = flow_ask("hoard", json_zeros(ZEROS));
+    CHECK_INT(refused.code, BEAM_RESOURCE_EXHAUSTED);
+    flow_answer_clear(&refused);
+    CHECK_UINT(seen->count, BUDGETS);
+
+    flow_at_home(answer_hoarded, NULL);
+    for (unsigned i = 0; i < BUDGETS; i++) {
+        FLOW_WAIT(answers[i].count == 1);
+        CHECK_INT(answers[i].code, BEAM_OK);
+        flow_answer_clear(&answers[i]);
+    }
+    flow_at_home(note_large, seen);
+    CHECK_UINT(seen->len, 0);
+}
+
+/* A codec that looks, while a document is on its way to it, at what the session of its callers has. */
+static struct {
+    beam_session *session;
+    struct seen *seen;
+} looks;
+
+static int looking_to_kv(const struct beam_codec *codec, const void *in, size_t len,
+                         beam_kv_writer *out, size_t *ret_error_offset)
+{
+    return beam_kv_put_nil(out, NULL);
+}
+
+static int looking_from_kv(const struct beam_codec *codec, const beam_kv_value *value,
+                           beam_buffer *out)
+{
+    struct beam_session_stats stats = {0};
+    if (looks.session) {
+        beam_session_stats(looks.session, &stats);
+        looks.seen->len = stats.memory_len;
+    }
+    return beam_buffer_add(out, "?", 1);
+}
+
+static const struct beam_codec looking = {sizeof(looking), LOOKING,       "looking",
+                                          "x/looking",     looking_to_kv, looking_from_kv};
+
+static void on_nothing(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_reply(request, NULL);
+}
+
+static void begin_to_look(beam_request *request, void *arg)
+{
+    struct beam_session_stats stats = {0};
+    looks.seen = arg;
+    looks.session = beam_request_session(request);
+    beam_session_stats(looks.session, &stats);
+    looks.seen->len = stats.memory_len;
+}
+
+FLOW_TEST(codec_document_on_the_way_is_on_the_account_of_the_session)
+{
+    enum { ZEROS = 30000, DOCUMENT = 16 * ZEROS + 8 };
+    struct seen *seen = flow_share(sizeof(*seen));
+    flow_register(&looking);
+    flow_serve_in(&looking, "look", on_nothing, NULL);
+    flow_start(NULL);
+    flow_at_server(begin_to_look, seen);
+    uint64_t before = seen->len;
+    struct flow_answer answer = flow_ask("look", json_zeros(ZEROS));
+    CHECK_INT(answer.code, BEAM_OK);
+    flow_answer_clear(&answer);
+    CHECK(seen->len >= before + DOCUMENT);
+    flow_at_server(begin_to_look, seen);
+    CHECK(seen->len < before + DOCUMENT);
+}
+
 /* --- limits ---------------------------------------------------------------------------------- */
 
 /* N5 */
@@ -705,6 +797,25 @@ FLOW_TEST(codec_question_that_grows_over_the_services_limit_is_refused)
         beam_message *question = json_zeros(1249);
         beam_message_put_int(question, "n", 7);
         answer = flow_ask(ways[i], question);
+        CHECK_INT(answer.code, BEAM_RESOURCE_EXHAUSTED);
+        flow_answer_clear(&answer);
+    }
+    CHECK_UINT(seen->count, 2);
+}
+
+/* N5: 30 000 zeros are 30 003 bytes of msgpack, and 480 008 on the way there. */
+FLOW_TEST(codec_document_on_the_way_has_a_limit)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_options options = {.server = {.message_len_max = 400000, .large_len_max = 400000}};
+    serve_both_ways(&beam_msgpack, on_echo, seen);
+    flow_start(&options);
+    for (unsigned i = 0; i < 2; i++) {
+        test_note("%s", ways[i]);
+        struct flow_answer answer = flow_ask(ways[i], json_zeros(20000));
+        CHECK_INT(answer.code, BEAM_OK);
+        flow_answer_clear(&answer);
+        answer = flow_ask(ways[i], json_zeros(30000));
         CHECK_INT(answer.code, BEAM_RESOURCE_EXHAUSTED);
         flow_answer_clear(&answer);
     }
