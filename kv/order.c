@@ -8,7 +8,9 @@
  * middle, find where that key belongs in the other, swap the two inner pieces, and merge what then
  * is on the left and on the right (Dudzinski and Dydek, "On a stable minimum storage merging
  * algorithm", 1981). Entries cannot be indexed, since their lengths differ, so "the middle" and
- * "where it belongs" are found by walking, which is linear in the run.
+ * "where it belongs" are found by walking, which is linear in the run. As soon as one of the two runs
+ * fits a room on the stack, it is put there, and what is left is one pass over both: without that, maps of
+ * a million keys would take four times as long.
  *
  * Recursion is bounded: the sort halves its count, and the merge recurses into the part with the
  * fewer entries and loops over the other, so neither goes deeper than log2 of the number of
@@ -25,35 +27,54 @@
 #define RUN_COUNT 32
 #define RUN_LEN 2048
 
-/* One block of this size goes through the stack when blocks are exchanged; most entries fit. */
-#define EXCHANGE_LEN 256
+/* What is merged, and exchanged, through the stack. Ours: of reactors' threads and of those of programs. */
+#define ROOM_LEN ((size_t)16 << 10)
+
+#ifndef ORDER_COUNT
+#define ORDER_COUNT(n) ((void)0) /* a test counts comparisons and steps */
+#endif
 
 static inline int compare(const uint8_t *a, const uint8_t *b)
 {
+    ORDER_COUNT(1);
     struct bm_entry x = bm_entry_at(a), y = bm_entry_at(b);
     return bm_key_compare(bm_entry_key(&x), x.key_len, bm_entry_key(&y), y.key_len);
 }
 
 static uint8_t *skip(uint8_t *p, size_t count)
 {
+    ORDER_COUNT(count);
     for (; count > 0; count--)
         p += bm_entry_at(p).len;
     return p;
 }
 
-/* [a..m) and [m..b) change places. */
-static void exchange(uint8_t *a, uint8_t *m, uint8_t *b)
+/* The same of two entries whose prefixes are known, which mostly decide. */
+static inline bool is_less(uint64_t prefix_a, const uint8_t *a, uint64_t prefix_b, const uint8_t *b)
 {
-    uint8_t room[EXCHANGE_LEN];
+    ORDER_COUNT(1);
+    return prefix_a < prefix_b || (prefix_a == prefix_b && compare(a, b) < 0);
+}
+
+static inline uint64_t prefix_at(const uint8_t *p)
+{
+    struct bm_entry e = bm_entry_at(p);
+    return bm_entry_prefix(&e);
+}
+
+/* [a..m) and [m..b) change places. */
+static void exchange(uint8_t *a, uint8_t *m, uint8_t *b, uint8_t *room)
+{
+    ORDER_COUNT((size_t)(b - a) / 8);
     while (a < m && m < b) {
         size_t left = (size_t)(m - a), right = (size_t)(b - m);
-        if (left <= right && left <= sizeof(room)) {
+        if (left <= right && left <= ROOM_LEN) {
             memcpy(room, a, left);
             memmove(a, m, right);
             memcpy(b - left, room, left);
             return;
         }
-        if (right <= sizeof(room)) {
+        if (right <= ROOM_LEN) {
             memcpy(room, m, right);
             memmove(b - left, a, left);
             memcpy(a, room, right);
@@ -72,39 +93,100 @@ static void exchange(uint8_t *a, uint8_t *m, uint8_t *b)
     }
 }
 
+/* Entries are words: short ones are moved faster than a call takes. */
+static inline uint8_t *move_entry(uint8_t *to, const uint8_t *from, size_t len)
+{
+    if (len > 64) {
+        memmove(to, from, len);
+        return to + len;
+    }
+    for (size_t i = 0; i < len; i += 8)
+        bm_put_u64(to + i, bm_get_u64(from + i));
+    return to + len;
+}
+
+/* Two sorted runs into one that begins at `to`: x in the room, and y, which ends where the result does, at
+ * least as far behind `to` as x is long. So what is written never reaches what is still to be read. Of
+ * equal entries that of the room comes first. */
+static void merge_room(uint8_t *to, const uint8_t *x, const uint8_t *x_end, const uint8_t *y,
+                       const uint8_t *y_end)
+{
+    uint64_t x_prefix = prefix_at(x), y_prefix = prefix_at(y);
+    for (;;) {
+        if (is_less(y_prefix, y, x_prefix, x)) {
+            size_t len = bm_entry_at(y).len;
+            to = move_entry(to, y, len);
+            y += len;
+            if (y == y_end)
+                break;
+            y_prefix = prefix_at(y);
+        } else {
+            size_t len = bm_entry_at(x).len;
+            to = move_entry(to, x, len);
+            x += len;
+            if (x == x_end)
+                return; /* the rest of y lies where it belongs */
+            x_prefix = prefix_at(x);
+        }
+    }
+    memcpy(to, x, (size_t)(x_end - x));
+}
+
+/* Merges [a..m) and [m..b) if one of them fits the room. Keys that are equal are an error in the end, so
+ * that their order does not matter. */
+static bool merge_through_room(uint8_t *a, uint8_t *m, uint8_t *b, uint8_t *room)
+{
+    size_t left = (size_t)(m - a), right = (size_t)(b - m);
+    if (left > ROOM_LEN && right > ROOM_LEN)
+        return false;
+    if (left <= ROOM_LEN) {
+        memcpy(room, a, left);
+        merge_room(a, room, room + left, m, b);
+    } else {
+        memcpy(room, m, right);
+        memmove(a + right, a, left);
+        merge_room(a, room, room + right, a + right, b);
+    }
+    return true;
+}
+
 /* [a..m) holds na sorted entries, [m..b) nb; afterwards [a..b) is sorted. */
-static void merge(uint8_t *a, size_t na, uint8_t *m, size_t nb, uint8_t *b)
+static void merge(uint8_t *a, size_t na, uint8_t *m, size_t nb, uint8_t *b, uint8_t *room)
 {
     while (na > 0 && nb > 0) {
+        if (merge_through_room(a, m, b, room))
+            return;
         uint8_t *x = a, *y = m; /* cuts: all before x and y is to come before all from x and y */
         size_t nx = 0, ny = 0;
         if (na >= nb) {
             nx = na / 2;
             x = skip(a, nx);
-            while (ny < nb && compare(y, x) < 0) {
+            uint64_t prefix = prefix_at(x);
+            while (ny < nb && is_less(prefix_at(y), y, prefix, x)) {
                 y = skip(y, 1);
                 ny++;
             }
         } else {
             ny = nb / 2;
             y = skip(m, ny);
-            while (nx < na && compare(x, y) <= 0) {
+            uint64_t prefix = prefix_at(y);
+            while (nx < na && !is_less(prefix, y, prefix_at(x), x)) {
                 x = skip(x, 1);
                 nx++;
             }
         }
-        exchange(x, m, y);
+        exchange(x, m, y, room);
         uint8_t *cut = x + (y - m);
         if (na == 1 && nb == 1)
             return;
         if (nx + ny <= (na - nx) + (nb - ny)) {
-            merge(a, nx, x, ny, cut);
+            merge(a, nx, x, ny, cut, room);
             a = cut;
             m = y;
             na -= nx;
             nb -= ny;
         } else {
-            merge(cut, na - nx, y, nb - ny, b);
+            merge(cut, na - nx, y, nb - ny, b, room);
             m = x;
             b = cut;
             na = nx;
@@ -158,7 +240,7 @@ static uint8_t *sort_run(uint8_t *a, size_t count, uint8_t **ret_last)
 }
 
 /* Sorts count >= 1 entries from a on. Returns their end, and in *ret_last the last of them. */
-static uint8_t *sort(uint8_t *a, size_t count, uint8_t **ret_last)
+static uint8_t *sort(uint8_t *a, size_t count, uint8_t *room, uint8_t **ret_last)
 {
     if (count == 1) {
         *ret_last = a;
@@ -169,17 +251,25 @@ static uint8_t *sort(uint8_t *a, size_t count, uint8_t **ret_last)
     if (end)
         return end;
     size_t left = count / 2;
-    uint8_t *m = sort(a, left, &last_left);
-    uint8_t *b = sort(m, count - left, &last_right);
+    uint8_t *m = sort(a, left, room, &last_left);
+    uint8_t *b = sort(m, count - left, room, &last_right);
     if (compare(last_left, m) <= 0) {
         *ret_last = last_right;
         return b;
     }
     bool left_wins = compare(last_left, last_right) > 0;
     size_t last_len = bm_entry_at(left_wins ? last_left : last_right).len;
-    merge(a, left, m, count - left, b);
+    merge(a, left, m, count - left, b, room);
     *ret_last = b - last_len;
     return b;
+}
+
+/* Apart, so that few entries do not need its stack. */
+static __attribute__((__noinline__)) uint8_t *sort_many(uint8_t *entries, size_t count)
+{
+    uint8_t room[ROOM_LEN], *last;
+    sort(entries, count, room, &last);
+    return last;
 }
 
 int bm_entries_sort(uint8_t *entries, size_t len)
@@ -191,7 +281,8 @@ int bm_entries_sort(uint8_t *entries, size_t len)
     if (count < 2)
         return 0;
 
-    sort(entries, count, &last);
+    if (!sort_run(entries, count, &last))
+        last = sort_many(entries, count);
     for (const uint8_t *p = entries; p < last;) {
         const uint8_t *next = p + bm_entry_at(p).len;
         if (compare(p, next) == 0)

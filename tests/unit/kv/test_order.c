@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <beam/kv.h>
 
@@ -153,30 +152,5 @@ TEST(sort_of_equal_keys_says_so)
         CHECK_INT(bm_entries_sort((uint8_t *)entries, sizeof(entries)), twice ? -EEXIST : 0);
         for (size_t i = 0; i + 1 < 12; i++)
             CHECK(memcmp(&entries[2 * i + 1], &entries[2 * i + 3], 3) <= 0);
-    }
-}
-
-/* The least processor time of several rounds: other programs can only add to it. */
-static double cost_s(enum pattern pattern, size_t count, int rounds, struct test_random *random)
-{
-    double least = 1e9;
-    for (int i = 0; i < rounds; i++) {
-        clock_t start = clock();
-        sort_case(pattern, count, 0, random);
-        double cost = (double)(clock() - start) / CLOCKS_PER_SEC;
-        least = cost < least ? cost : least;
-    }
-    return least;
-}
-
-TEST(sort_cost_stays_near_linear)
-{
-    static const enum pattern worst[] = {DESCENDING, INTERLEAVED, RANDOM};
-    struct test_random random = test_random(0);
-    for (size_t i = 0; i < sizeof(worst) / sizeof(worst[0]); i++) {
-        double few = cost_s(worst[i], 3000, 7, &random), many = cost_s(worst[i], 60000, 3, &random);
-        test_note("pattern %d: %g s for 3 000, %g s for 60 000", worst[i], few, many);
-        /* n log^2 n: 38 times; n^2: 400 times */
-        CHECK(many < 150 * few);
     }
 }
