@@ -1,8 +1,10 @@
 /* Save: an fd that came with an answer becomes a file.
  *
- * The bytes go to PATH.part and are renamed at the end, so that nobody ever sees half a file under
- * the real name; a failure and a signal remove the part again. What already exists and is no
- * regular file (a pipe, /dev/null) is written to directly: renaming would replace it.
+ * The bytes go to PATH.part-XXXXXX, which is synced and renamed at the end, so that nobody ever sees half a
+ * file under the real name, not after a loss of power either; a failure and a signal remove the part
+ * again. A file that is replaced leaves its mode, and its owner where that can be, and a symbolic link
+ * stays: it is what it leads to that is replaced. What already exists and is no regular file (a pipe,
+ * /dev/null) is written to directly: renaming would replace it.
  *
  * copy_file_range(2) lets file systems share blocks; where it does not apply (pipes, sockets, other
  * file systems) sendfile(2), and then read and write, go on from where it stopped. */
@@ -19,26 +21,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define STEP ((size_t)8 << 20) /* long enough to cost nothing, short enough to show progress */
-#define PART ".part-XXXXXX"    /* mkostemp(3) */
+#define PART ".part-"
+#define PART_LETTERS 6
+#define PART_LEN (sizeof(PART) - 1 + PART_LETTERS)
+#define LINKS_MAX 40 /* as the kernel has it: path_resolution(7) */
 #define BUFFER ((size_t)64 << 10)
 
-static const char *part_to_remove; /* for the signal handler */
+static const char *volatile part_to_remove; /* for the signal handler */
 
 static void on_signal(int number)
 {
-    if (part_to_remove)
-        unlink(part_to_remove);
+    const char *part = part_to_remove;
+    if (part)
+        unlink(part);
     raise(number); /* SA_RESETHAND: the default action follows when the handler returns */
 }
 
 static void remove_on_signal(const char *part)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ};
     struct sigaction before, action = {.sa_handler = part ? on_signal : SIG_DFL,
                                        .sa_flags = part ? (int)SA_RESETHAND : 0};
     part_to_remove = part;
@@ -112,43 +119,122 @@ static int copy(int from, int to, const char *what)
     return (int)n;
 }
 
-/* The final file keeps nothing of the sender's mode but is made like any new file. */
+/* Where a path leads, over symbolic links, whether or not there is something; for free(3). NULL with errno. */
+static char *follow(const char *path)
+{
+    char *now = strdup(path), to[PATH_MAX];
+    for (int links = 0; now; links++) {
+        ssize_t len = readlink(now, to, sizeof(to));
+        if (len < 0) /* it is none, or not there */
+            return now;
+        char *slash = strrchr(now, '/'), *next = NULL;
+        int before = to[0] == '/' || !slash ? 0 : (int)(slash + 1 - now);
+        if (links == LINKS_MAX || len == (ssize_t)sizeof(to))
+            errno = links == LINKS_MAX ? ELOOP : ENAMETOOLONG;
+        else if (asprintf(&next, "%.*s%.*s", before, now, (int)len, to) < 0)
+            next = NULL;
+        free(now);
+        now = next;
+    }
+    return NULL;
+}
+
+static void draw_letters(char *to)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    unsigned char random[PART_LETTERS] = {0};
+    (void)getrandom(random, sizeof(random), 0); /* that it is taken is seen anyway */
+    for (int i = 0; i < PART_LETTERS; i++)
+        to[i] = letters[random[i] % (sizeof(letters) - 1)];
+}
+
+/* Makes the part, whose name ends with letters to be drawn. From before it is there a signal removes it. */
 static int open_part(char *part)
 {
-    int fd = mkostemp(part, O_CLOEXEC);
-    mode_t mask = umask(0);
-    umask(mask);
-    if (fd >= 0 && fchmod(fd, 0666 & ~mask) < 0) {
-        int saved = errno;
-        unlink(part);
-        close(fd);
-        errno = saved;
-        return -1;
-    }
+    char *letters = part + strlen(part) - PART_LETTERS;
+    int fd;
+    do {
+        remove_on_signal(NULL); /* one that has the same name is somebody else's */
+        draw_letters(letters);
+        remove_on_signal(part);
+        fd = open(part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0600);
+    } while (fd < 0 && errno == EEXIST);
+    if (fd < 0)
+        remove_on_signal(NULL);
     return fd;
 }
 
-static int save_by_rename(int from, const char *path)
+/* The final file keeps nothing of the sender's mode: it has that of the one it replaces, or is made like any
+ * new file. */
+static int set_mode(int fd, const struct stat *replaced)
+{
+    mode_t mask = umask(0);
+    umask(mask);
+    if (replaced && (replaced->st_uid != geteuid() || replaced->st_gid != getegid()) &&
+        fchown(fd, replaced->st_uid, replaced->st_gid) < 0) {
+        /* then it is ours, as any file that we make */
+    }
+    return fchmod(fd, replaced ? replaced->st_mode & 0777 : 0666 & ~mask) < 0 ? -errno : 0;
+}
+
+/* Not every kind of file can be synced: EINVAL, and EROFS of what is no file system of a disk. */
+static int sync_fd(int fd)
+{
+    return fsync(fd) < 0 && errno != EINVAL && errno != EROFS ? -errno : 0;
+}
+
+/* dir_len: of the path up to its last slash. */
+static int sync_directory(const char *path, size_t dir_len)
+{
+    char *dir = dir_len > 0 ? strndup(path, dir_len) : strdup(".");
+    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, r = dir ? 0 : -ENOMEM;
+    free(dir);
+    if (fd < 0)
+        return r; /* one that cannot be read cannot be synced, and it is there all the same */
+    r = sync_fd(fd);
+    close(fd);
+    return r;
+}
+
+/* replaced: what is at path now, or NULL. */
+static int save_by_rename(int from, const char *path, const struct stat *replaced)
 {
     char *part = NULL;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     /* The longest name there can be is cut, to have room for what is added. */
-    if (asprintf(&part, "%.*s%.*s%s", (int)(name - path), path, (int)(NAME_MAX + 1 - sizeof(PART)),
-                 name, PART) < 0)
+    if (asprintf(&part, "%.*s%.*s%s%*s", (int)(name - path), path, (int)(NAME_MAX - PART_LEN), name,
+                 PART, PART_LETTERS, "") < 0)
         return -ENOMEM;
     int to = open_part(part), r = to < 0 ? -errno : 0;
     if (r >= 0) {
-        remove_on_signal(part);
-        r = copy(from, to, path);
+        r = set_mode(to, replaced);
+        if (r >= 0)
+            r = copy(from, to, path);
+        if (r >= 0)
+            r = sync_fd(to);
         if (close(to) < 0 && r >= 0) /* quota and network file systems report here */
             r = -errno;
         if (r >= 0 && rename(part, path) < 0)
             r = -errno;
+        else if (r >= 0)
+            r = sync_directory(path, (size_t)(name - path));
         if (r < 0)
             unlink(part);
         remove_on_signal(NULL);
     }
     free(part);
+    return r;
+}
+
+/* What path leads to, if that is a regular file or nothing. */
+static int save_to_file(int from, const char *path)
+{
+    struct stat st;
+    char *target = follow(path);
+    if (!target)
+        return -errno;
+    int r = save_by_rename(from, target, stat(target, &st) == 0 ? &st : NULL);
+    free(target);
     return r;
 }
 
@@ -168,7 +254,7 @@ int save_fd(int fd, const char *path)
 {
     struct stat st;
     bool direct = strcmp(path, "-") == 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode));
-    int r = direct ? save_directly(fd, path) : save_by_rename(fd, path);
+    int r = direct ? save_directly(fd, path) : save_to_file(fd, path);
     if (r < 0)
         fprintf(stderr, "beam: saving to %s: %s\n", path, strerror(-r));
     return r;

@@ -190,14 +190,17 @@ int call_main(int argc, char **argv)
         return count == -ECANCELED ? EXIT_OK : EXIT_USAGE;
     if (arguments_put(message, pairs, count) < 0)
         return EXIT_USAGE;
-    if ((call.body && put_body(message, call.body) < 0) || put_fds(message, &call.send_fd) < 0)
-        return EXIT_USAGE;
+    int r = call.body ? put_body(message, call.body) : 0;
+    if (r >= 0)
+        r = put_fds(message, &call.send_fd);
+    if (r < 0)
+        return exit_status_of_file(r);
 
     enum beam_log_level level = BEAM_LOG_ERROR;
     struct beam_runtime_options options =
         BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix), .log = log_to_stderr,
                              .log_arg = &level);
-    int r = beam_runtime_new(&options, &runtime);
+    r = beam_runtime_new(&options, &runtime);
     for (unsigned i = 0; r >= 0 && i < call.serve.count; i++) {
         int status = service_add(runtime, call.serve.items[i]);
         if (status != EXIT_OK)

@@ -5,10 +5,12 @@
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import resource
 import select
 import shutil
 import signal
@@ -62,20 +64,30 @@ def leftovers():
     return sorted(name.name for name in folder.iterdir() if ".part" in name.name)
 
 
-def without_io_uring():
-    """In a child: io_uring_setup(2) fails with EPERM, as in many a container."""
+def without_call(number, error):
+    """In a child: a system call fails with that errno."""
     libc = ctypes.CDLL(None, use_errno=True)
     code = b"".join(struct.pack("HBBI", *line) for line in (
-        (0x20, 0, 0, 0),                # load the number of the system call
-        (0x15, 0, 1, 425),              # io_uring_setup (the same on every architecture)?
-        (0x06, 0, 0, 0x00050000 | 1),   # EPERM
-        (0x06, 0, 0, 0x7fff0000)))      # allow
+        (0x20, 0, 0, 0),                    # load the number of the system call
+        (0x15, 0, 1, number),               # that one?
+        (0x06, 0, 0, 0x00050000 | error),
+        (0x06, 0, 0, 0x7fff0000)))          # allow
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
     PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
             PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(program), 0, 0):
         os._exit(99)
+
+
+def without_io_uring():
+    """In a child: io_uring_setup(2) fails with EPERM, as in many a container."""
+    without_call(425, errno.EPERM)  # the same number on every architecture
+
+
+def without_fsync():
+    """In a child: the disk takes nothing."""
+    without_call({"x86_64": 74, "aarch64": 82}[os.uname().machine], errno.EIO)
 
 
 def test_words():
@@ -117,7 +129,6 @@ def test_words():
         ("call", url, "echo", "a=1", "a=2"): "twice",
         ("call", url, "echo", *[f"k{i}=" for i in range(65)]): "at most 64",
         ("call", url, "echo", "k=" + "x" * 17000): "16384",
-        ("call", url, "echo", "--body", "/nonexistent"): "/nonexistent",
         ("serve", "echo"): "--listen",
         ("serve", "--listen", url): "at least one service",
         ("serve", "dance", "--listen", url): "no such kind",
@@ -233,6 +244,11 @@ def test_echo():
     with case("--body FILE"):
         equal(call("echo", "--body", files / "a.txt").out, b"content of a\n")
 
+    with case("a file that cannot be read is no wrong command line: exit code 1, or 6 without memory"):
+        for option in ("--body", "--send-fd"):
+            contains(call("echo", option, "/nonexistent", code=OTHER).errors, "/nonexistent: No such")
+        contains(call("echo", "--body", files, code=OTHER).errors, "directory")
+
     with case("a body over the peer's limit is refused as a limit, and the server lives on"):
         call("echo", "--body", "-", stdin=bytes(17 << 20), code=LIMIT)
         equal(call("echo", "t=still here").text, "t=still here\n")
@@ -289,6 +305,45 @@ def test_file():
         equal(target.read_text(), "content of a\n")
         equal(leftovers(), [])
 
+    with case("--save-fd leaves a file that it replaces its mode, and makes a new one like any other"):
+        for mode in (0o600, 0o640, 0o755, 0o666):
+            target.write_text("old")
+            target.chmod(mode)
+            call("file", "path=a.txt", "--save-fd", target)
+            equal(oct(stat.S_IMODE(target.stat().st_mode)), oct(mode))
+            equal(target.read_text(), "content of a\n")
+        equal(leftovers(), [])
+
+    with case("--save-fd through a symbolic link replaces what it leads to, be it there or not"):
+        (folder / "sub").mkdir()
+        link, second, dangling = folder / "link", folder / "sub/second", folder / "dangling"
+        second.symlink_to("../target")
+        link.symlink_to(second)
+        dangling.symlink_to("sub/new")
+        target.write_text("old")
+        target.chmod(0o640)
+        call("file", "path=a.txt", "--save-fd", link)
+        call("file", "path=a.txt", "--save-fd", "dangling", cwd=folder)
+        check(link.is_symlink() and second.is_symlink() and dangling.is_symlink(), "a link is gone")
+        check(not target.is_symlink(), "the target is a link")
+        equal(oct(stat.S_IMODE(target.stat().st_mode)), oct(0o640))
+        for name in (target, folder / "sub/new"):
+            equal(name.read_text(), "content of a\n")
+        (folder / "round").symlink_to("round")
+        contains(call("file", "path=a.txt", "--save-fd", folder / "round", code=OTHER).errors,
+                 "Too many levels")
+        equal(sorted(name.name for name in (folder / "sub").iterdir()), ["new", "second"])
+        equal(leftovers(), [])
+
+    with case("--save-fd waits for the disk before the file takes its name"):
+        if os.uname().machine not in ("x86_64", "aarch64"):
+            skip("the number of fsync(2) is not known here")
+        target.write_text("old")
+        result = call("file", "path=a.txt", "--save-fd", target, code=OTHER, preexec_fn=without_fsync)
+        contains(result.errors, "Input/output error")
+        equal(target.read_text(), "old")
+        equal(leftovers(), [])
+
     with case("--save-fd takes a name as long as a name can be"):
         name = "n" * 251 + "\u00e9\u00e9"
         call("file", "path=a.txt", "--save-fd", folder / name)
@@ -309,6 +364,12 @@ def test_file():
         process.terminate()
         equal(process.wait(PATIENCE), -signal.SIGTERM)
         os.close(writing)
+        # a file that may not become as long as it would: half of one is none
+        process = subprocess.run([BEAM, "call", url, "echo", "--send-fd", "-", "--save-fd",
+                                  folder / "never"], input=bytes(100_000), stderr=subprocess.PIPE,
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+                                                                       (50_000, 50_000)))
+        equal(process.returncode, -signal.SIGXFSZ)
         equal(leftovers(), [])
         check(not (folder / "never").exists() and not (folder / "dir").exists(), "a file is there")
 
