@@ -37,6 +37,7 @@ struct check {
     struct kv_target target;
     struct beam_store_file_info info;
     beam_xxh3_state digest;
+    beam_buffer room; /* for an entry at a time */
     int error;
 };
 
@@ -62,19 +63,16 @@ static int read_arguments(int argc, char **argv, struct check *check)
 static int add_entry(beam_str key, const beam_kv_value *value, uint64_t rev, void *arg)
 {
     struct check *check = arg;
-    beam_buffer room;
     beam_kv_writer writer;
     const void *document;
     size_t len;
-    beam_buffer_init(&room, BEAM_KV_LEN_MAX);
-    beam_kv_writer_init_buffer(&writer, &room);
+    beam_kv_writer_init_buffer(&writer, &check->room);
     beam_kv_begin_map(&writer, NULL);
     beam_kv_put(&writer, key, value);
     beam_kv_end(&writer);
     check->error = beam_kv_writer_finish(&writer, &document, &len);
     if (check->error >= 0)
         beam_xxh3_update(&check->digest, (const char *)document + 8, len - 8);
-    beam_buffer_deinit(&room);
     return check->error < 0 ? -ECANCELED : 0;
 }
 
@@ -168,7 +166,9 @@ int kv_check_main(int argc, char **argv)
     if (r < 0)
         return r == -ECANCELED ? EXIT_OK : EXIT_USAGE;
     beam_xxh3_init(&check.digest);
+    beam_buffer_init(&check.room, BEAM_KV_LEN_MAX);
     r = beam_store_read_file(check.target.text, add_entry, &check, &check.info);
+    beam_buffer_deinit(&check.room);
     if (r == -ECANCELED)
         r = check.error;
     if (r < 0 && r != -BEAM_EKV_CORRUPT)

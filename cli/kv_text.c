@@ -83,18 +83,7 @@ int kv_text_line(FILE *out, beam_str key, const beam_kv_value *value)
 
 int kv_text_document(beam_buffer *out, const beam_kv_value *value)
 {
-    beam_buffer room;
-    beam_kv_writer writer;
-    const void *document;
-    size_t len;
-    beam_buffer_init(&room, BEAM_KV_LEN_MAX);
-    beam_kv_writer_init_buffer(&writer, &room);
-    beam_kv_put(&writer, (beam_str){NULL, 0}, value);
-    int r = beam_kv_writer_finish(&writer, &document, &len);
-    if (r >= 0)
-        r = beam_buffer_add(out, document, len);
-    beam_buffer_deinit(&room);
-    return r;
+    return beam_kv_codec.from_kv(&beam_kv_codec, value, out);
 }
 
 int kv_text_read(const void *text, size_t len, beam_buffer *out, size_t *ret_offset)
