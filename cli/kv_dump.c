@@ -19,8 +19,7 @@ static const char help[] =
     "that of a store, short, with the same revision and an epoch of its own.\n"
     "\n"
     "    --json               one object a line instead: {\"key\":..., \"value\":...}\n" KV_HELP_URL
-    "\n"
-    "examples:\n"
+    "\n" KV_HELP_DAMAGED "examples:\n"
     "    beam kv dump unix:/tmp/b.sock > backup.kv\n"
     "    beam serve kv --listen unix:/tmp/c.sock --store backup.kv\n"
     "    beam kv dump settings.kv --json | jq -r .key\n"
@@ -117,7 +116,7 @@ static int dump_file(struct dump *dump)
     if (status == EXIT_OK && !dump->begun) /* no key at all */
         dump->error = begin(dump, dump->info.rev);
     int ended = end(dump, status == EXIT_OK ? dump->error : 0);
-    return status == EXIT_OK ? ended : status;
+    return status == EXIT_OK ? kv_target_status(&dump->info, ended) : status;
 }
 
 /* --- from a server --------------------------------------------------------------------------- */

@@ -20,9 +20,7 @@ static const char help[] =
     "the\n"
     "                         revision that set it, now the last one; and an error as\n"
     "                         {\"code\":..., \"details\":{...}, \"message\":...}\n" KV_HELP_URL "\n"
-    "exit code 8: there is no such key.\n"
-    "\n"
-    "examples:\n"
+    "exit code 8: there is no such key.\n" KV_HELP_DAMAGED "examples:\n"
     "    beam kv get settings.kv cfg/port\n"
     "    beam kv get unix:/tmp/b.sock cfg/name --raw\n"
     "    beam kv get unix:/tmp/b.sock cfg --json | jq .rev\n";
@@ -180,7 +178,8 @@ static int get_from_file(struct get *get)
     kv_call_begin(&answer);
     int status = kv_target_read(&get->target, keep, get, &info);
     if (status == EXIT_OK)
-        status = get->found ? answer_from_file(get, &info, &answer) : fail_not_found(get, info.rev);
+        status = kv_target_status(&info, get->found ? answer_from_file(get, &info, &answer)
+                                                    : fail_not_found(get, info.rev));
     kv_call_end(&answer);
     beam_buffer_deinit(&get->value);
     return status;

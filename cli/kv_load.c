@@ -1,7 +1,11 @@
 /* `beam kv load`: what a dump holds is put into a store, in transactions of a sensible size.
  *
  * Each transaction waits for the one before it. A key that comes twice has the last of its values: a
- * batch that has a key already goes first. */
+ * batch that has a key already goes first.
+ *
+ * A copy that is the file of a store is judged as a whole before anything of it is put: what is damaged is
+ * not loaded, and what is torn as far as it goes, which is said. A FILE is opened, and made, when there is a
+ * first transaction for it, so that a copy that is none leaves none behind. */
 #include "cli/kv.h"
 #include "cli/kv_call.h"
 #include "cli/kv_text.h"
@@ -13,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static const char help[] =
     "usage: beam kv load FILE|URL [COPY|-] [OPTION...]\n"
@@ -21,7 +26,11 @@ static const char help[] =
     "what\n"
     "`beam kv dump` or a store has written. Others stay. It is done in transactions of some 256 "
     "KiB; if\n"
-    "one fails, those before it stay, and loading again does no harm.\n" KV_HELP_SYNC KV_HELP_URL
+    "one fails, those before it stay, and loading again does no harm. FILE is made if it is not "
+    "there.\n"
+    "\n" KV_HELP_SYNC KV_HELP_URL "\n"
+    "exit code 10: COPY ends in something torn; what is before that was loaded. A copy that is\n"
+    "damaged is not loaded: exit code 1.\n"
     "\n"
     "examples:\n"
     "    beam kv load new.kv backup.kv\n"
@@ -33,11 +42,13 @@ static const char help[] =
 
 struct load {
     struct kv_target target;
-    const char *copy;
+    const char *copy, *name; /* the word, and what it is called */
     struct progress progress;
     struct beam_store_file_info info; /* of a copy that is a file of a store */
     uint64_t read;                    /* bytes of it, or of lines */
     int status;                       /* of what failed, after saying so */
+    bool opened;                      /* the target */
+    bool made;                        /* ... was not there before */
 
     /* The batch: a question that is open while count > 0. */
     struct kv_call call;
@@ -69,13 +80,36 @@ static int read_arguments(int argc, char **argv, struct load *load)
 
 /* --- batches --------------------------------------------------------------------------------- */
 
+static int open_target(struct load *load)
+{
+    struct kv_target *target = &load->target;
+    if (load->opened)
+        return EXIT_OK;
+    bool new = !target->is_url &&access(target->text, F_OK) < 0;
+    int status = kv_target_open(target, true);
+    load->opened = status == EXIT_OK;
+    load->made = load->opened && new;
+    return status;
+}
+
+/* What was made for a copy of which nothing could be put is taken away again, while nobody else can have it. */
+static int close_target(struct load *load, int status)
+{
+    bool failed = status != EXIT_OK && status != EXIT_TORN;
+    if (failed && load->made && load->transactions == 0)
+        unlink(load->target.text);
+    return kv_target_close(&load->target, status);
+}
+
 static int flush(struct load *load)
 {
     if (load->count == 0)
         return EXIT_OK;
+    int status = open_target(load);
     load->call.silent = true;
     beam_kv_end(&load->call.argument);
-    int status = kv_call_make(&load->call, &load->target, "txn");
+    if (status == EXIT_OK)
+        status = kv_call_make(&load->call, &load->target, "txn");
     kv_call_end(&load->call);
     if (status == EXIT_OK) {
         load->keys += load->count;
@@ -120,13 +154,20 @@ static int add(struct load *load, beam_str key, const beam_kv_value *value)
     return EXIT_OK;
 }
 
+/* What keeps a line from being read, and is no fault of it. */
+static int fail_at_line(const struct load *load, uint64_t line, int error)
+{
+    fprintf(stderr, "beam: %s: line %" PRIu64 ": %s\n", load->name, line, beam_strerror(error));
+    return error == -BEAM_ECODEC_TOO_LARGE ? EXIT_LIMIT : exit_status_of_file(error);
+}
+
 /* --- lines ----------------------------------------------------------------------------------- */
 
 static int complain(const struct load *load, uint64_t line, const char *what)
 {
     fprintf(stderr,
             "beam: %s: line %" PRIu64 ": %s; a line is {\"key\":\"cfg/port\",\"value\":8080}\n",
-            load->copy, line, what);
+            load->name, line, what);
     return EXIT_USAGE;
 }
 
@@ -136,6 +177,8 @@ static int add_line(struct load *load, uint64_t line, const char *text, size_t l
     beam_kv_value map, value;
     beam_str key;
     int r = kv_text_read(text, len, document, NULL);
+    if (r == -ENOMEM || r == -BEAM_ECODEC_TOO_LARGE)
+        return fail_at_line(load, line, r);
     if (r < 0)
         return complain(load, line, beam_strerror(r));
     r = beam_kv_root(document->ptr, document->len, &map);
@@ -164,10 +207,8 @@ static int load_lines(struct load *load, FILE *in)
             status = add_line(load, line, text, (size_t)len, &document);
         progress_update(&load->progress, load->read);
     }
-    if (status == EXIT_OK && ferror(in)) {
-        fprintf(stderr, "beam: %s: %s\n", load->copy, strerror(errno));
-        status = EXIT_OTHER;
-    }
+    if (status == EXIT_OK && !feof(in)) /* -1 is also told of a line that memory does not hold */
+        status = fail_at_line(load, line + 1, errno ? -errno : -EIO);
     progress_end(&load->progress, load->read);
     free(text);
     beam_buffer_deinit(&document);
@@ -188,7 +229,6 @@ static int add_entry(beam_str key, const beam_kv_value *value, uint64_t rev, voi
     return load->status == EXIT_OK ? 0 : -ECANCELED;
 }
 
-/* Of a pipe all that comes; of a file nothing. */
 static int read_all(FILE *in, beam_buffer *bytes)
 {
     unsigned char *room;
@@ -201,14 +241,15 @@ static int read_all(FILE *in, beam_buffer *bytes)
     return r < 0 ? r : ferror(in) ? -EIO : 0;
 }
 
-static int load_file(struct load *load, FILE *in)
+/* A file is read by its name, as it may be long; what comes but once, as of a pipe, whole. */
+static int load_file(struct load *load, FILE *in, bool by_name)
 {
-    struct kv_target copy = {.text = load->copy};
+    struct kv_target copy = {.text = load->name};
     beam_buffer bytes;
     int r;
     load->info = BEAM_STORE_FILE_INFO();
     beam_buffer_init(&bytes, SIZE_MAX / 2);
-    if (in == stdin) {
+    if (!by_name) {
         r = read_all(in, &bytes);
         if (r >= 0)
             r = beam_store_read(bytes.ptr, bytes.len, add_entry, load, &load->info);
@@ -217,25 +258,42 @@ static int load_file(struct load *load, FILE *in)
     }
     beam_buffer_deinit(&bytes);
     progress_end(&load->progress, load->read);
+    if (r >= 0 && load->info.verdict < 0) /* without a key that could have been refused */
+        r = load->info.verdict;
     return r < 0 && r != -ECANCELED ? kv_target_complain(&copy, r) : load->status;
+}
+
+/* status, or that of a copy of which all was loaded that is not torn. */
+static int tell_torn(const struct load *load, int status)
+{
+    if (status != EXIT_OK || load->info.tail_len == 0)
+        return status;
+    fprintf(stderr,
+            "beam: %s: it ends in something torn, %" PRIu64 " bytes at offset %" PRIu64
+            "; what is loaded is its revision %" PRIu64 ", and what came behind that is not in it "
+            "(see beam kv check)\n",
+            load->name, load->info.tail_len, load->info.file_len, load->info.rev);
+    return EXIT_TORN;
 }
 
 /* --- either ---------------------------------------------------------------------------------- */
 
 /* A file of a store begins with a record (docs/spec/kv.md, R1 and R5), and that with '@'. */
-static int load_all(struct load *load, FILE *in)
+static int load_all(struct load *load, FILE *in, bool by_name)
 {
     int first = getc(in);
     if (first != EOF)
         ungetc(first, in);
-    int status = first == '@' ? load_file(load, in) : load_lines(load, in);
+    int status = first == '@' ? load_file(load, in, by_name) : load_lines(load, in);
     if (status == EXIT_OK)
         status = flush(load);
+    if (status == EXIT_OK)
+        status = open_target(load); /* of no keys comes a store without any */
     if (load->count > 0)
         kv_call_end(&load->call);
     fprintf(stderr, "keys loaded: %" PRIu64 ", in transactions: %" PRIu64 "%s\n", load->keys,
             load->transactions, status == EXIT_OK ? "" : ", and then it failed");
-    return status;
+    return tell_torn(load, status);
 }
 
 int kv_load_main(int argc, char **argv)
@@ -253,12 +311,13 @@ int kv_load_main(int argc, char **argv)
         return EXIT_OTHER;
     }
     bool regular = fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode);
-    snprintf(what, sizeof(what), "loading %s", standard ? "standard input" : load.copy);
+    load.name = standard ? "standard input" : load.copy;
+    snprintf(what, sizeof(what), "loading %s", load.name);
     progress_begin(&load.progress, what, regular ? (uint64_t)st.st_size : 0);
-    int status = kv_target_open(&load.target, true);
+    int status = load.target.is_url ? open_target(&load) : EXIT_OK;
     if (status == EXIT_OK)
-        status = load_all(&load, in);
+        status = load_all(&load, in, regular && !standard);
     if (!standard)
         fclose(in);
-    return kv_target_close(&load.target, status);
+    return close_target(&load, status);
 }

@@ -69,16 +69,20 @@ static int read_arguments(int argc, char **argv, struct put *put)
                                                               : kv_target_take(target, words[0]);
 }
 
-/* JSON, or not: what is wrong, and where. */
+/* JSON, or not: what is wrong, and where. Limits and memory are not the value's fault. */
 static int complain(const struct put *put, const char *what, int error, size_t offset)
 {
+    if (error == -ENOMEM || error == -BEAM_ECODEC_TOO_LARGE) {
+        fprintf(stderr, "beam: kv put: the value: %s\n", beam_strerror(error));
+        return EXIT_LIMIT;
+    }
     fprintf(stderr, "beam: kv put: %s is no %s at byte %zu: %s%s\n",
             put->text && !put->file ? put->text : "the value", what, offset, beam_strerror(error),
             put->kv ? "" : "; a text is written '\"so\"', or with --string");
-    return error;
+    return EXIT_USAGE;
 }
 
-/* What was given as a value, which borrows the bytes or, if they are JSON, the document. */
+/* What was given as a value, which borrows the bytes or, if they are JSON, the document. An enum exit_status. */
 static int make_value(const struct put *put, const void *bytes, size_t len, beam_buffer *document,
                       beam_kv_value *ret_value)
 {
@@ -86,20 +90,22 @@ static int make_value(const struct put *put, const void *bytes, size_t len, beam
     int r;
     if (put->kv) {
         r = beam_kv_check(bytes, len, &offset);
-        return r < 0 ? complain(put, "kv document", r, offset)
-                     : beam_kv_root(bytes, len, ret_value);
+        if (r >= 0)
+            r = beam_kv_root(bytes, len, ret_value);
+        return r < 0 ? complain(put, "kv document", r, offset) : EXIT_OK;
     }
     if (put->string) {
         *ret_value = (beam_kv_value){.type = BEAM_KV_STR, .str = {bytes, len}};
-        return 0;
+        return EXIT_OK;
     }
     if (!put->text) {
         *ret_value = (beam_kv_value){.type = BEAM_KV_BYTES, .bytes = {bytes, len}};
-        return 0;
+        return EXIT_OK;
     }
     r = kv_text_read(bytes, len, document, &offset);
-    return r < 0 ? complain(put, "JSON", r, offset)
-                 : beam_kv_root(document->ptr, document->len, ret_value);
+    if (r >= 0)
+        r = beam_kv_root(document->ptr, document->len, ret_value);
+    return r < 0 ? complain(put, "JSON", r, offset) : EXIT_OK;
 }
 
 static int put_value(struct put *put, const beam_kv_value *value)
@@ -133,9 +139,11 @@ int kv_put_main(int argc, char **argv)
     beam_buffer_init(&document, BEAM_KV_LEN_MAX);
     r = put.file ? kv_text_read_file(put.file, &bytes)
                  : beam_buffer_add(&bytes, put.text, strlen(put.text));
-    if (r >= 0)
-        r = make_value(&put, bytes.ptr, bytes.len, &document, &value);
-    int status = r < 0 ? EXIT_USAGE : put_value(&put, &value);
+    int status = r >= 0     ? make_value(&put, bytes.ptr, bytes.len, &document, &value)
+                 : put.file ? exit_status_of_file(r)
+                            : beam_exit_code(r, stderr);
+    if (status == EXIT_OK)
+        status = put_value(&put, &value);
     beam_buffer_deinit(&document);
     beam_buffer_deinit(&bytes);
     return status;

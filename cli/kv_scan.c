@@ -24,8 +24,7 @@ static const char help[] =
     "                         it; and an error as {\"code\":..., \"details\":{...},\n"
     "                         \"message\":...}\n"
     "    --kv                 all of it as one kv document (docs/spec/kv.md), a map\n" KV_HELP_URL
-    "\n"
-    "examples:\n"
+    "\n" KV_HELP_DAMAGED "examples:\n"
     "    beam kv scan settings.kv cfg/\n"
     "    beam kv scan unix:/tmp/b.sock user/ --keys --limit 10\n"
     "    beam kv scan unix:/tmp/b.sock --json | jq -r .key\n";
@@ -154,6 +153,7 @@ static int write_document(struct scan *scan)
 int kv_scan_main(int argc, char **argv)
 {
     struct scan scan = {0};
+    struct beam_store_file_info info = BEAM_STORE_FILE_INFO();
     int r = read_arguments(argc, argv, &scan);
     if (r < 0)
         return r == -ECANCELED ? EXIT_OK : EXIT_USAGE;
@@ -161,7 +161,7 @@ int kv_scan_main(int argc, char **argv)
     beam_kv_writer_init_buffer(&scan.document, &scan.buffer);
     beam_kv_begin_map(&scan.document, NULL);
     int status =
-        scan.target.is_url ? scan_server(&scan) : kv_target_read(&scan.target, print, &scan, NULL);
+        scan.target.is_url ? scan_server(&scan) : kv_target_read(&scan.target, print, &scan, &info);
     if (status == EXIT_OK && scan.kv && scan.error >= 0)
         scan.error = write_document(&scan);
     beam_buffer_deinit(&scan.buffer);
@@ -169,5 +169,5 @@ int kv_scan_main(int argc, char **argv)
         fprintf(stderr, "beam: kv scan: %s\n", beam_strerror(scan.error));
         status = EXIT_OTHER;
     }
-    return status;
+    return kv_target_status(&info, status);
 }

@@ -242,3 +242,9 @@ int kv_target_read(const struct kv_target *target, beam_store_entry_fn *fn, void
                 target->text, info->file_len, info->rev);
     return EXIT_OK;
 }
+
+int kv_target_status(const struct beam_store_file_info *info, int status)
+{
+    return info->verdict < 0 && (status == EXIT_OK || status == EXIT_NOT_FOUND) ? EXIT_OTHER
+                                                                                : status;
+}

@@ -32,6 +32,10 @@ struct kv_target {
 #define KV_HELP_URL                                                                                \
     "    --service NAME       the store is served under NAME (kv)\n"                               \
     "    --timeout TIME       give up after TIME: 500ms, 2s, 1m\n"
+#define KV_HELP_DAMAGED                                                                            \
+    "exit code 1: also of a FILE that is damaged; what is printed is then what can be read of\n"   \
+    "it, as of an earlier revision.\n"                                                             \
+    "\n"
 #define KV_HELP_SYNC                                                                               \
     "    --sync WHEN          of a FILE: each transaction waits for the disk: each; does not: \n"  \
     "                         batch, none (each)\n"
@@ -59,9 +63,13 @@ struct kv_name kv_target_service(const struct kv_target *target, const char *ver
 
 /* Reads the state of a file, without opening it as a store; says when that goes no further than some
  * damage. *ret_info (may be NULL) is written before fn is called, and -ECANCELED from fn is no error. An enum exit_status, after saying what
- * failed. */
+ * failed; EXIT_OK also of what is damaged. */
 int kv_target_read(const struct kv_target *target, beam_store_entry_fn *fn, void *arg,
                    struct beam_store_file_info *ret_info);
+
+/* The exit code for what was made of a state that was read: status, or EXIT_OTHER if the file is damaged
+ * behind it, so that nobody takes a part for the whole. */
+int kv_target_status(const struct beam_store_file_info *info, int status);
 
 /* The text of an error with the file of a store. Returns the exit code. */
 int kv_target_complain(const struct kv_target *target, int error);

@@ -39,7 +39,8 @@ static const char help[] =
     "    7   the time was up\n"
     "    8   not found: no service of this name, or what it was asked for\n"
     "    9   the service answered with another error\n"
-    "    10  kv check: the file ends in something torn, which the next to open it cuts off\n";
+    "    10  kv check, kv load: the file ends in something torn, which the next to open it cuts "
+    "off\n";
 
 struct verb {
     const char *name;

@@ -12,7 +12,8 @@ enum exit_status {
     EXIT_UNAVAILABLE = 4,
     EXIT_LIMIT = 6,
     EXIT_DEADLINE = 7,
-    EXIT_TORN = 10, /* of `kv check` alone */
+    EXIT_NOT_FOUND = 8,
+    EXIT_TORN = 10, /* of `kv check` and `kv load` */
 };
 
 /* Each gets its own name as argv[0] and returns the exit code of the program. */

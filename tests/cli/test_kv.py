@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ sys.dont_write_bytecode = True
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "house"), str(TESTS / "ports"), str(TESTS / "cli")]
 import kv as documents  # noqa: E402
-from cases import case, check, finish  # noqa: E402
+from cases import case, check, finish, skip  # noqa: E402
 from shell import (ANSWERED, BEAM, LIMIT, NOT_FOUND, OK, OTHER, PATIENCE, UNAVAILABLE,  # noqa: E402
                    USAGE, beam, contains, equal, read_line, running, serving)
 
@@ -127,7 +128,6 @@ def test_words():
         ("put", file, "a", "{1}"): "byte 1",
         ("put", file, "a", "hello"): "--string",
         ("put", file, "a", ""): "no JSON",
-        ("put", file, "a", "--file", "/nonexistent"): "/nonexistent",
         ("put", file, "a", "1", "--kv"): "--kv goes with",
         ("put", file, "a", "1", "--seen", "-1"): "whole number",
         ("get", file, ""): "1 to 1024 bytes",
@@ -468,15 +468,94 @@ def test_copies():
                 kv("load", second, "-", stdin=kv("dump", url).out)
                 equal(kv("dump", second, "--json").out == kv("dump", url, "--json").out, True)
 
-        with case("a dump that was cut short is not loaded"):
+        with case("a dump that was cut short is not loaded, or what is missing is told"):
             copy = kv("dump", url).out
             for part in (len(copy) - 8, len(copy) // 2, 100):
-                name = fresh(".kv")
-                done = kv("load", name, "-", stdin=copy[:part], code=OTHER if part < len(copy) - 24
-                          else OK)
-                if part < len(copy) - 24:
-                    contains(done.errors, "damaged")
-                    equal(kv("scan", name).out, b"")
+                name, complete = fresh(".kv"), part > len(copy) - 24
+                done = kv("load", name, "-", stdin=copy[:part], code=TORN if complete else OTHER)
+                contains(done.errors, "something torn" if complete else "damaged")
+                equal(name.exists(), complete)
+                if complete:
+                    equal(checked(name)["digest"], digest)
+
+    with case("a copy that is torn is loaded as far as it goes, and that is exit code 10"):
+        whole = filled({"a": 1, "b": 2, "c": 3})
+        last = [at for at, kind in records(whole)[0] if kind == DELTA][-1]
+        for how in ("by name", "on standard input"):
+            name, copy = fresh(".kv"), fresh(".kv")
+            copy.write_bytes(whole.read_bytes()[:last + 16])
+            done = (kv("load", name, copy, code=TORN) if how == "by name" else
+                    kv("load", name, "-", stdin=copy.read_bytes(), code=TORN))
+            contains(done.errors, f" bytes at offset {last};")
+            contains(done.errors, "revision 2")
+            contains(done.errors, "keys loaded: 2")
+            equal(kv("scan", name).text, "a:=1\nb:=2\n", how)
+
+    with case("a copy that is damaged before its first key is not loaded, and makes nothing"):
+        first = [at for at, kind in records(whole)[0] if kind == DELTA][0]
+        content = bytearray(whole.read_bytes())
+        content[first + 20] ^= 1
+        for how in ("by name", "on standard input"):
+            name, copy = fresh(".kv"), fresh(".kv")
+            copy.write_bytes(content)
+            done = (kv("load", name, copy, code=OTHER) if how == "by name" else
+                    kv("load", name, "-", stdin=bytes(content), code=OTHER))
+            contains(done.errors, "damaged")
+            check(not name.exists(), f"{name} was made")
+
+    with case("what cannot be loaded makes no file, and leaves one that is there as it was"):
+        bad = {"no line": (b'{"key":"a","value":1}\n{', USAGE), "too long a value": (
+            b'{"key":"a","value":"' + b"x" * (17 << 20) + b'"}\n', LIMIT)}
+        for what, (text, code) in bad.items():
+            name, kept = fresh(".kv"), filled({"k": 1})
+            before = checked(kept)
+            kv("load", name, stdin=text, code=code)
+            check(not name.exists(), f"{name} was made: {what}")
+            kv("load", kept, stdin=text, code=code)
+            equal(checked(kept)["digest"], before["digest"], what)
+        name = fresh(".kv")
+        kv("load", name, "/nonexistent", code=OTHER)
+        kv("load", name, folder, code=OTHER)
+        check(not name.exists(), f"{name} was made")
+        kv("load", name, stdin=b"")  # of no keys comes a store without any
+        equal((checked(name)["keys"], checked(name)["verdict"]), (0, "ok"))
+
+    with case("a named pipe is read once, be it lines or the file of a store"):
+        for content in (kv("dump", whole).out, kv("dump", whole, "--json").out):
+            name, pipe = fresh(".kv"), fresh(".fifo")
+            os.mkfifo(pipe)
+            with running("kv", "load", name, pipe) as process:
+                with open(pipe, "wb") as out:
+                    out.write(content)
+                equal(process.wait(PATIENCE), OK, process.stderr.read())
+            equal(checked(name)["digest"], checked(whole)["digest"])
+
+    with case("what finds no memory is exit code 6: a line, what it says, and a value"):
+        def little_memory():
+            resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+        try:
+            subprocess.run([BEAM, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                           preexec_fn=little_memory, check=True, timeout=PATIENCE)
+        except subprocess.SubprocessError:
+            skip("this program needs more memory as it is, under a sanitizer for example")
+        name = fresh(".kv")
+        line = b'{"key":"a","value":1}\n'
+        for text in (line + b" " * (210 << 20) + line, line + b'{"key":"b","value":[' + b"1," * (20 << 20) +
+                     b"1]}\n"):
+            errors = kv("load", name, stdin=text, code=LIMIT, preexec_fn=little_memory).errors
+            contains(errors, "line 2: ")
+            contains(errors, "memory")
+            check("a line is" not in errors, errors)
+            check(not name.exists(), f"{name} was made")
+        errors = kv("put", name, "a", "-", stdin=b"[" + b"1," * (20 << 20) + b"1]", code=LIMIT,
+                    preexec_fn=little_memory).errors
+        contains(errors, "memory")
+        check("no JSON" not in errors, errors)
+
+    with case("a file for put that cannot be read is no wrong command line: exit code 1"):
+        for words in (("--file", "/nonexistent"), ("--file", folder), ("--file", "/nonexistent", "--kv")):
+            check(kv("put", name, "a", *words, code=OTHER).errors, words)
+        check(not name.exists(), f"{name} was made")
 
     with case("of a key that comes twice the last value is kept"):
         name = fresh(".kv")
@@ -509,6 +588,18 @@ def test_copies():
         os.close(controller)
         equal(done.returncode, USAGE)
         contains(done.stderr.decode(), "--json")
+
+
+def records(path):
+    """Where each record of a file begins, and its kind (docs/spec/kv.md R1)."""
+    bytes, at, found = path.read_bytes(), 0, []
+    while at + 24 <= len(bytes) and any(bytes[at:at + 8]):
+        found.append((at, bytes[at + 7]))
+        at += 8 + int.from_bytes(bytes[at:at + 4], "little")
+    return found, at
+
+
+DELTA = 4
 
 
 def kill(process):
@@ -555,18 +646,6 @@ def test_killed():
             check(now["epoch"] != told["epoch"], f"the epoch is still {now['epoch']}")
             contains(kv("watch", url, "--from", f"{told['epoch']}:1").text, "1 state ")
         equal(checked(file)["new_epoch"], False)
-
-
-def records(path):
-    """Where each record of a file begins, and its kind (docs/spec/kv.md R1)."""
-    bytes, at, found = path.read_bytes(), 0, []
-    while at + 24 <= len(bytes) and any(bytes[at:at + 8]):
-        found.append((at, bytes[at + 7]))
-        at += 8 + int.from_bytes(bytes[at:at + 4], "little")
-    return found, at
-
-
-DELTA = 4
 
 
 def test_written():
@@ -626,15 +705,19 @@ def test_torn():
                   ("damaged", 1, 1, second), f"byte {byte}:")
             contains(result.errors, f"at offset {second}")
             contains(result.errors, "kv dump")
-            done = kv("scan", file)
-            equal(done.text, "a:=1\n")
-            contains(done.errors, "damaged at offset")
+            for words, text in ((("scan",), "a:=1\n"), (("get", "a"), "1\n"), (("get", "b"), ""),
+                                (("scan", "no"), ""), (("scan", "--limit", "1"), "a:=1\n"),
+                                (("dump", "--json"), '{"key":"a","value":1}\n')):
+                done = kv(words[0], file, *words[1:], code=OTHER)
+                equal(done.text, text, words)
+                contains(done.errors, "damaged at offset")
             for words in (("put", "d", "4"), ("del", "a"), ("compact",)):
                 contains(beam("kv", words[0], file, *words[1:], code=OTHER).errors, "damaged")
             contains(kv("load", fresh(".kv"), file, code=OTHER).errors, "damaged")
             check(file.read_bytes() == content, "it was changed")
             copy = fresh(".kv")
-            copy.write_bytes(kv("dump", file).out)
+            copy.write_bytes(kv("dump", file, code=OTHER).out)
+            equal(checked(copy)["verdict"], "ok")
             equal(kv("scan", copy).text, "a:=1\n")
 
     with case("a file that is damaged before it has a state holds nothing"):
