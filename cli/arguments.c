@@ -275,3 +275,26 @@ int argument_url(const char *verb, const char *url)
     return complain("%s: %s is not a URL of a kind this version speaks, which are\n%s", verb, url,
                     known);
 }
+
+int argument_codec(const char *verb, const char *text, uint32_t *ret_codec)
+{
+    static const struct {
+        const char *name;
+        uint32_t number;
+    } known[] = {
+        {"kv", BEAM_CODEC_KV},   {"json", BEAM_CODEC_JSON},         {"msgpack", BEAM_CODEC_MSGPACK},
+        {"xml", BEAM_CODEC_XML}, {"protobuf", BEAM_CODEC_PROTOBUF},
+    };
+    uint64_t number;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (strcmp(text, known[i].name) == 0) {
+            *ret_codec = known[i].number;
+            return 0;
+        }
+    if (read_count(text, &number) < 0 || number > UINT32_MAX)
+        return complain("%s: --codec %s: please write kv, json, msgpack, xml, protobuf, or the "
+                        "number of another, such as %d",
+                        verb, text, BEAM_CODEC_APPLICATION);
+    *ret_codec = (uint32_t)number;
+    return 0;
+}

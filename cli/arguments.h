@@ -45,6 +45,9 @@ int arguments_put(beam_message *message, char **words, int count);
 /* Whether the scheme of a URL is one that this program speaks. */
 int argument_url(const char *verb, const char *url);
 
+/* A codec by its name or number, as it travels in messages (enum beam_codec_number). */
+int argument_codec(const char *verb, const char *text, uint32_t *ret_codec);
+
 int argument_duration(const char *text, uint64_t *ret_ns);
 int argument_size(const char *text, uint64_t *ret_len);
 

@@ -26,6 +26,9 @@ const char call_help[] =
     "    KEY=TEXT             a text\n"
     "    KEY:=VALUE           a number, true, false or null\n"
     "    --body FILE          send FILE as the body; - is standard input\n"
+    "    --codec FORMAT       what the body is: kv (if not given), json, msgpack, xml, protobuf, "
+    "or\n"
+    "                         the number of another; a service that knows several answers in it\n"
     "    --send-fd FILE       open FILE and send the descriptor; - is standard input; repeatable\n"
     "    --save-fd FILE       what the first descriptor of the answer holds goes to FILE; - is\n"
     "                         standard output. FILE appears when it is complete\n"
@@ -40,11 +43,13 @@ const char call_help[] =
     "examples:\n"
     "    beam call unix:/tmp/b.sock echo text=hi count:=3\n"
     "    beam call unix:/tmp/b.sock echo --body photo.jpg > copy.jpg\n"
+    "    echo '{\"key\":\"a\"}' | beam call unix:/tmp/kv.sock kv.get --body - --codec json\n"
     "    beam call unix:@photos photos path=2024/a.jpg --save-fd a.jpg --timeout 2s\n"
     "    beam call unix:/tmp/b.sock reverse service=echo text=hi --serve echo\n";
 
 struct call {
-    const char *url, *service, *body, *save_fd;
+    const char *url, *service, *body, *codec, *save_fd;
+    uint32_t codec_number;
     struct texts send_fd, serve;
     uint64_t timeout_ns;
     bool json;
@@ -54,6 +59,7 @@ static int read_arguments(int argc, char **argv, struct call *call, char ***ret_
 {
     const struct option options[] = {
         {"--body", OPTION_TEXT, &call->body, 0, 0},
+        {"--codec", OPTION_TEXT, &call->codec, 0, 0},
         {"--send-fd", OPTION_TEXTS, &call->send_fd, 0, 0},
         {"--save-fd", OPTION_TEXT, &call->save_fd, 0, 0},
         {"--timeout", OPTION_DURATION, &call->timeout_ns, 1, INT64_MAX},
@@ -70,6 +76,8 @@ static int read_arguments(int argc, char **argv, struct call *call, char ***ret_
                         "    beam call unix:/tmp/b.sock echo text=hi\n");
         return -EINVAL;
     }
+    if (call->codec && argument_codec("call", call->codec, &call->codec_number) < 0)
+        return -EINVAL;
     call->url = words[0];
     call->service = words[1];
     *ret_pairs = words + 2;
@@ -190,6 +198,7 @@ int call_main(int argc, char **argv)
         return count == -ECANCELED ? EXIT_OK : EXIT_USAGE;
     if (arguments_put(message, pairs, count) < 0)
         return EXIT_USAGE;
+    beam_message_set_codec(message, call.codec_number);
     int r = call.body ? put_body(message, call.body) : 0;
     if (r >= 0)
         r = put_fds(message, &call.send_fd);

@@ -239,6 +239,24 @@ def test_values():
                 kv("del", target, "--", "-x")
 
 
+def test_codecs():
+    url, serve = server()
+    with serve:
+        def ask(service, codec, body, **options):
+            return beam("call", url, service, "--codec", codec, "--body", "-", stdin=body, **options)
+
+        with case("beam call speaks to a store in another codec, and is answered in it"):
+            answer = json.loads(ask("kv.put", "json", b'{"key":"a","value":[1,"x"]}').text)
+            equal(answer["rev"], 1)
+            answer = json.loads(ask("kv.get", "json", b'{"key":"a"}').text)
+            equal((answer["rev"], answer["value"]), (1, [1, "x"]))
+            packed = ask("kv.get", "msgpack", b"\x81\xa3key\xa1a").out
+            contains(packed, b"\xa5value\x92\x01\xa1x")
+            ask("kv.get", "json", b'{"key":', code=ANSWERED)
+            ask("kv.get", "70000", b"x", code=ANSWERED)
+            ask("kv.get", "kv", b'{"key":"a"}', code=ANSWERED)
+
+
 def test_scan():
     keys = {f"k/{i:04}": i for i in range(2500)} | {"a=b": "c=d", "z": [1, None], "text": "two words"}
     file = fresh(".kv")
@@ -780,6 +798,7 @@ try:
     test_shown()
     test_words()
     test_values()
+    test_codecs()
     test_scan()
     test_in_use()
     test_watch()

@@ -121,6 +121,9 @@ def test_words():
         ("call", url, "echo", "--json=yes"): "takes no value",
         ("call", url, "echo", "text"): "key=text",
         ("call", url, "echo", "=text"): "key in front",
+        ("call", url, "echo", "--codec", "yaml"): "json, msgpack, xml",
+        ("call", url, "echo", "--codec", "4294967296"): "json, msgpack, xml",
+        ("call", url, "echo", "--codec", ""): "json, msgpack, xml",
         ("call", url, "echo", "n:=ten"): "write n=ten",
         ("call", url, "echo", "n:=1x"): "write n=1x",
         ("call", url, "echo", "n:=99999999999999999999"): "n=9999",
@@ -243,6 +246,13 @@ def test_echo():
 
     with case("--body FILE"):
         equal(call("echo", "--body", files / "a.txt").out, b"content of a\n")
+
+    with case("--codec says what a body is, by name or number"):
+        for word, number in (("json", 1), ("msgpack", 2), ("xml", 3), ("protobuf", 4), ("1", 1),
+                             ("65536", 65536), ("4294967295", 4294967295)):
+            equal(json.loads(call("echo", "--codec", word, "--body", "-", "--json", stdin=b"x").text),
+                  {"body": "x", "codec": number})
+        equal(json.loads(call("echo", "--codec", "kv", "t=1", "--json").text), {"metadata": {"t": "1"}})
 
     with case("a file that cannot be read is no wrong command line: exit code 1, or 6 without memory"):
         for option in ("--body", "--send-fd"):
