@@ -762,6 +762,7 @@ FLOW_TEST(codec_document_on_the_way_is_on_the_account_of_the_session)
 {
     enum { ZEROS = 30000, DOCUMENT = 16 * ZEROS + 8 };
     struct seen *seen = flow_share(sizeof(*seen));
+    looks.session = NULL;
     flow_register(&looking);
     flow_serve_in(&looking, "look", on_nothing, NULL);
     flow_start(NULL);
