@@ -119,24 +119,61 @@ static int copy(int from, int to, const char *what)
     return (int)n;
 }
 
-/* Where a path leads, over symbolic links, whether or not there is something; for free(3). NULL with errno. */
-static char *follow(const char *path)
+/* The part of a path that names its directory; for free(3). */
+static char *directory_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+/* As the kernel has it for who opens a file through a link (proc_sys_fs(5), protected_symlinks), and does not
+ * see when it is followed here: in a directory where anybody may put one, only our own, or its owner's. */
+static bool may_follow(const struct stat *link, const char *path)
+{
+    struct stat dir;
+    char *name = directory_of(path);
+    bool known = name && stat(name, &dir) == 0;
+    free(name);
+    const mode_t shared = S_ISVTX | S_IWOTH;
+    return known && ((dir.st_mode & shared) != shared || link->st_uid == geteuid() ||
+                     link->st_uid == dir.st_uid);
+}
+
+/* What the symbolic link `path` says; its length, 0: it is none, or not there. -errno. */
+static ssize_t read_link(const char *path, char to[PATH_MAX])
+{
+    struct stat st;
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    ssize_t len = 0;
+    if (fstat(fd, &st) == 0 && S_ISLNK(st.st_mode))
+        len = may_follow(&st, path) ? readlinkat(fd, "", to, PATH_MAX) : -EACCES;
+    close(fd);
+    return len == PATH_MAX ? -ENAMETOOLONG : len;
+}
+
+/* Where a path leads, over symbolic links, whether or not there is something; for free(3). 0 or -errno. */
+static int follow(const char *path, char **ret_path)
 {
     char *now = strdup(path), to[PATH_MAX];
     for (int links = 0; now; links++) {
-        ssize_t len = readlink(now, to, sizeof(to));
-        if (len < 0) /* it is none, or not there */
-            return now;
+        ssize_t len = read_link(now, to);
+        if (len == 0) {
+            *ret_path = now;
+            return 0;
+        }
         char *slash = strrchr(now, '/'), *next = NULL;
         int before = to[0] == '/' || !slash ? 0 : (int)(slash + 1 - now);
-        if (links == LINKS_MAX || len == (ssize_t)sizeof(to))
-            errno = links == LINKS_MAX ? ELOOP : ENAMETOOLONG;
-        else if (asprintf(&next, "%.*s%.*s", before, now, (int)len, to) < 0)
-            next = NULL;
+        int r = links == LINKS_MAX ? -ELOOP : len < 0 ? (int)len : 0;
+        if (r == 0 && asprintf(&next, "%.*s%.*s", before, now, (int)len, to) < 0)
+            r = -ENOMEM;
         free(now);
+        if (r < 0)
+            return r;
         now = next;
     }
-    return NULL;
+    return -ENOMEM;
 }
 
 static void draw_letters(char *to)
@@ -183,14 +220,13 @@ static int sync_fd(int fd)
     return fsync(fd) < 0 && errno != EINVAL && errno != EROFS ? -errno : 0;
 }
 
-/* dir_len: of the path up to its last slash. */
-static int sync_directory(const char *path, size_t dir_len)
+static int sync_directory_of(const char *path)
 {
-    char *dir = dir_len > 0 ? strndup(path, dir_len) : strdup(".");
+    char *dir = directory_of(path);
     int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, r = dir ? 0 : -ENOMEM;
     free(dir);
     if (fd < 0)
-        return r; /* one that cannot be read cannot be synced, and it is there all the same */
+        return r; /* one that cannot be read cannot be synced, and the file is there all the same */
     r = sync_fd(fd);
     close(fd);
     return r;
@@ -217,7 +253,7 @@ static int save_by_rename(int from, const char *path, const struct stat *replace
         if (r >= 0 && rename(part, path) < 0)
             r = -errno;
         else if (r >= 0)
-            r = sync_directory(path, (size_t)(name - path));
+            r = sync_directory_of(path);
         if (r < 0)
             unlink(part);
         remove_on_signal(NULL);
@@ -230,10 +266,11 @@ static int save_by_rename(int from, const char *path, const struct stat *replace
 static int save_to_file(int from, const char *path)
 {
     struct stat st;
-    char *target = follow(path);
-    if (!target)
-        return -errno;
-    int r = save_by_rename(from, target, stat(target, &st) == 0 ? &st : NULL);
+    char *target;
+    int r = follow(path, &target);
+    if (r < 0)
+        return r;
+    r = save_by_rename(from, target, stat(target, &st) == 0 ? &st : NULL);
     free(target);
     return r;
 }

@@ -345,6 +345,24 @@ def test_file():
         equal(sorted(name.name for name in (folder / "sub").iterdir()), ["new", "second"])
         equal(leftovers(), [])
 
+    with case("--save-fd does not follow a link that somebody else put where anybody may"):
+        if os.geteuid() != 0:
+            skip("needs root, to be somebody else for a moment")
+        shared, kept = folder / "shared", folder / "kept"
+        shared.mkdir()
+        shared.chmod(0o1777)
+        kept.write_text("old")
+        (shared / "theirs").symlink_to(kept)
+        os.chown(shared / "theirs", 65534, 65534, follow_symlinks=False)
+        contains(call("file", "path=a.txt", "--save-fd", shared / "theirs", code=PERMISSION).errors,
+                 "Permission denied")
+        equal(kept.read_text(), "old")
+        (shared / "ours").symlink_to(kept)
+        call("file", "path=a.txt", "--save-fd", shared / "ours")
+        equal(kept.read_text(), "content of a\n")
+        kept.unlink()
+        equal([name.name for name in shared.iterdir() if ".part" in name.name], [])
+
     with case("--save-fd waits for the disk before the file takes its name"):
         if os.uname().machine not in ("x86_64", "aarch64"):
             skip("the number of fsync(2) is not known here")
