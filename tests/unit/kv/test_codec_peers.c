@@ -185,6 +185,11 @@ TEST(jansson_and_this_reader_agree_on_changed_text)
         if (len == 0 || memchr(changed, '$', len) || memmem(changed, len, "\\u0024", 6))
             continue;
         test_note("%.*s", (int)len, (const char *)changed);
+        if (memchr(changed, '\0',
+                   len)) { /* jansson passes over one behind a number; JSON has none */
+            CHECK(reads(&beam_json, changed, len) < 0);
+            continue;
+        }
         json_t *json =
             json_loadb((const char *)changed, len,
                        JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
