@@ -571,6 +571,7 @@ def test_copies():
         check("no JSON" not in errors, errors)
 
     with case("a file for put that cannot be read is no wrong command line: exit code 1"):
+        name = fresh(".kv")
         for words in (("--file", "/nonexistent"), ("--file", folder), ("--file", "/nonexistent", "--kv")):
             check(kv("put", name, "a", *words, code=OTHER).errors, words)
         check(not name.exists(), f"{name} was made")
