@@ -60,8 +60,8 @@ const struct bm_service *bm_services_find(struct bm_services *services, const ch
     return find(services, name, len);
 }
 
-/* One that was served just so and is no more. Under the lock. */
-static struct bm_service *find_dead(struct bm_services *services, const struct bm_service *like)
+/* One that is, or was, served just so. Under the lock. */
+static struct bm_service *find_like(struct bm_services *services, const struct bm_service *like)
 {
     struct bm_service *s = atomic_load_explicit(
         &services->buckets[bucket_of(like->name, like->name_len)], memory_order_relaxed);
@@ -73,51 +73,127 @@ static struct bm_service *find_dead(struct bm_services *services, const struct b
     return NULL;
 }
 
-static int add(beam_runtime *runtime, unsigned core, const char *name, beam_handler *handler,
-               void *arg, const struct beam_codec *codec)
+static int fill(struct bm_service *s, const struct bm_offer *offer)
 {
-    struct bm_services *services = bm_runtime_services(runtime);
-    size_t len = name ? strlen(name) : 0;
-    if (len == 0 || len > BM_NAME_LEN_MAX || !handler || !bm_utf8_valid(name, len))
+    size_t len = offer->name ? strlen(offer->name) : 0;
+    if (len == 0 || len > BM_NAME_LEN_MAX || !offer->handler || !bm_utf8_valid(offer->name, len))
         return -EINVAL;
-    if (bm_runtime_forked(runtime)) /* a thread of the parent's may have held the lock */
-        return -BEAM_EFORKED;
-
-    struct bm_service *s = bm_alloc_zero(NULL, sizeof(*s));
-    if (!s)
-        return -ENOMEM;
-    s->handler = handler;
-    s->arg = arg;
-    s->core = core;
-    s->codec = codec;
-    s->name_len = (uint8_t)len;
-    memcpy(s->name, name, len);
+    *s = (struct bm_service){
+        .handler = offer->handler,
+        .arg = offer->arg,
+        .core = offer->core,
+        .codec = offer->codec,
+        .name_len = (uint8_t)len,
+    };
+    memcpy(s->name, offer->name, len);
     atomic_init(&s->live, true);
+    return 0;
+}
 
+static void drop(struct bm_service *set)
+{
+    while (set) {
+        struct bm_service *next = set->next;
+        bm_free(NULL, set, sizeof(*set));
+        set = next;
+    }
+}
+
+/* An entry for each, not published. */
+static int make(const struct bm_offer *offers, size_t count, struct bm_service **ret_set)
+{
+    struct bm_service *set = NULL;
     int r = 0;
-    struct bm_service *dead = NULL;
-    pthread_mutex_lock(&services->lock);
-    if (find(services, name, len)) {
-        r = -EEXIST;
-    } else if ((dead = find_dead(services, s))) {
-        atomic_store_explicit(&dead->live, true, memory_order_release);
-    } else if (services->count >= BM_SERVICES_MAX) {
-        r = -ENOSPC;
-    } else {
-        _Atomic(struct bm_service *) *bucket = &services->buckets[bucket_of(name, len)];
+    for (size_t i = 0; i < count && r == 0; i++) {
+        struct bm_service *s = bm_alloc_zero(NULL, sizeof(*s));
+        r = s ? fill(s, &offers[i]) : -ENOMEM;
+        if (s) {
+            s->next = set;
+            set = s;
+        }
+    }
+    if (r < 0)
+        drop(set);
+    else
+        *ret_set = set;
+    return r;
+}
+
+/* Under the lock. */
+static int may_publish(struct bm_services *services, const struct bm_service *set)
+{
+    unsigned fresh = 0;
+    for (const struct bm_service *s = set; s; s = s->next) {
+        if (find(services, s->name, s->name_len))
+            return -EEXIST;
+        fresh += !find_like(services, s);
+    }
+    return fresh > BM_SERVICES_MAX - services->count ? -ENOSPC : 0;
+}
+
+/* Consumes them. Under the lock. */
+static void publish(struct bm_services *services, struct bm_service *set)
+{
+    while (set) {
+        struct bm_service *s = set, *dead = find_like(services, s);
+        set = s->next;
+        if (dead) {
+            atomic_store_explicit(&dead->live, true, memory_order_release);
+            bm_free(NULL, s, sizeof(*s));
+            continue;
+        }
+        _Atomic(struct bm_service *) *bucket = &services->buckets[bucket_of(s->name, s->name_len)];
         s->next = atomic_load_explicit(bucket, memory_order_relaxed);
         atomic_store_explicit(bucket, s, memory_order_release);
         services->count++;
     }
+}
+
+int bm_services_offer(beam_runtime *runtime, const struct bm_offer *offers, size_t count)
+{
+    struct bm_services *services = bm_runtime_services(runtime);
+    struct bm_service *set;
+    if (bm_runtime_forked(runtime)) /* a thread of the parent's may have held the lock */
+        return -BEAM_EFORKED;
+    int r = make(offers, count, &set);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&services->lock);
+    r = may_publish(services, set);
+    if (r == 0)
+        publish(services, set);
     pthread_mutex_unlock(&services->lock);
-    if (r < 0 || dead)
-        bm_free(NULL, s, sizeof(*s));
+    if (r < 0)
+        drop(set);
     return r;
+}
+
+void bm_services_withdraw(beam_runtime *runtime, const struct bm_offer *offers, size_t count)
+{
+    struct bm_services *services = bm_runtime_services(runtime);
+    if (bm_runtime_forked(runtime))
+        return;
+    pthread_mutex_lock(&services->lock);
+    for (size_t i = 0; i < count; i++) {
+        struct bm_service like,
+            *s = fill(&like, &offers[i]) == 0 ? find_like(services, &like) : NULL;
+        if (s)
+            atomic_store_explicit(&s->live, false, memory_order_release);
+    }
+    pthread_mutex_unlock(&services->lock);
+}
+
+/* One of the application's. */
+static int serve(beam_runtime *runtime, unsigned core, const char *name, beam_handler *handler,
+                 void *arg, const struct beam_codec *codec)
+{
+    struct bm_offer offer = {name, handler, arg, core, codec};
+    return bm_services_offer(runtime, &offer, 1);
 }
 
 int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg)
 {
-    return add(runtime, BM_ANY_CORE, name, handler, arg, NULL);
+    return serve(runtime, BM_ANY_CORE, name, handler, arg, NULL);
 }
 
 int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name, beam_handler *handler,
@@ -125,7 +201,7 @@ int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name, bea
 {
     if (reactor >= beam_reactor_count(runtime))
         return -EINVAL;
-    return add(runtime, reactor, name, handler, arg, NULL);
+    return serve(runtime, reactor, name, handler, arg, NULL);
 }
 
 int beam_serve_with(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg,
@@ -139,8 +215,8 @@ int beam_serve_with(beam_runtime *runtime, const char *name, beam_handler *handl
         return -EINVAL;
     if (wanted.codec && !bm_codecs_has(&runtime->codecs, wanted.codec))
         return -BEAM_ECODEC_UNKNOWN;
-    return add(runtime, wanted.on_reactor ? wanted.reactor : BM_ANY_CORE, name, handler, arg,
-               wanted.codec);
+    return serve(runtime, wanted.on_reactor ? wanted.reactor : BM_ANY_CORE, name, handler, arg,
+                 wanted.codec);
 }
 
 int beam_unserve(beam_runtime *runtime, const char *name)

@@ -31,6 +31,21 @@ struct bm_services {
 
 void bm_services_init(struct bm_services *services);
 void bm_services_deinit(struct bm_services *services);
+/* What is to be served under one name. */
+struct bm_offer {
+    const char *name;
+    beam_handler *handler;
+    void *arg;
+    unsigned core;                  /* or BM_ANY_CORE */
+    const struct beam_codec *codec; /* or NULL */
+};
+
+/* Serves all of them, or none: whoever looks finds no name of a set that is refused. No name comes twice.
+ * Errors as beam_serve. */
+int bm_services_offer(beam_runtime *runtime, const struct bm_offer *offers, size_t count);
+/* Ends what was served just so; a name that somebody else serves by now stays his. */
+void bm_services_withdraw(beam_runtime *runtime, const struct bm_offer *offers, size_t count);
+
 /* A name that is served now, or NULL. Any thread, no lock; valid as long as the runtime. */
 const struct bm_service *bm_services_find(struct bm_services *services, const char *name,
                                           size_t len);

@@ -21,6 +21,7 @@
 #include "runtime/core.h"
 #include "runtime/feed.h"
 #include "runtime/runtime.h"
+#include "runtime/service.h"
 
 #define SCAN_LIMIT_DEFAULT 1000u
 #define SCAN_LEN_MAX (48u << 10) /* Y5: with what is around it, one frame */
@@ -591,37 +592,33 @@ static const struct {
     {"scan", on_scan}, {"info", on_info}, {"watch", on_watch},   {"compact", on_compact},
 };
 
-static const char *service_name(const beam_store *store, size_t i, char *room, size_t size)
-{
-    snprintf(room, size, "%s.%s", store->prefix, services[i].name);
-    return room;
-}
+#define SERVICES BM_ARRAY_LEN(services)
+#define NAME_ROOM (BM_STORE_PREFIX_MAX + 16)
 
-static void remove_services(beam_store *store, size_t count)
+static void write_offers(beam_store *store, char names[SERVICES][NAME_ROOM],
+                         struct bm_offer offers[SERVICES])
 {
-    char room[BM_STORE_PREFIX_MAX + 16];
-    while (count-- > 0)
-        (void)beam_unserve(store->core->runtime, service_name(store, count, room, sizeof(room)));
+    for (size_t i = 0; i < SERVICES; i++) {
+        snprintf(names[i], NAME_ROOM, "%s.%s", store->prefix, services[i].name);
+        offers[i] = (struct bm_offer){names[i], services[i].handler, store, store->core->index,
+                                      &beam_kv_codec};
+    }
 }
 
 int bm_store_services_add(beam_store *store)
 {
-    char room[BM_STORE_PREFIX_MAX + 16];
-    struct beam_serve_options options =
-        BEAM_SERVE_OPTIONS(.codec = &beam_kv_codec, .on_reactor = true,
-                           .reactor = store->core->index);
-    for (size_t i = 0; i < BM_ARRAY_LEN(services); i++) {
-        int r = beam_serve_with(store->core->runtime, service_name(store, i, room, sizeof(room)),
-                                services[i].handler, store, &options);
-        if (r < 0) {
-            remove_services(store, i);
-            return r;
-        }
-    }
-    return 0;
+    char names[SERVICES][NAME_ROOM];
+    struct bm_offer offers[SERVICES];
+    write_offers(store, names, offers);
+    /* All at once: a store that is not served is freed when it is closed, and nobody may be on his way
+     * to it. */
+    return bm_services_offer(store->core->runtime, offers, SERVICES);
 }
 
 void bm_store_services_remove(beam_store *store)
 {
-    remove_services(store, BM_ARRAY_LEN(services));
+    char names[SERVICES][NAME_ROOM];
+    struct bm_offer offers[SERVICES];
+    write_offers(store, names, offers);
+    bm_services_withdraw(store->core->runtime, offers, SERVICES);
 }

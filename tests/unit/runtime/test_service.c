@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "runtime/runtime.h"
 #include "tests/support/test.h"
+#include "tests/unit/runtime/scarce.h"
 
 static void handle_a(beam_request *request, const beam_message *message, void *arg)
 {
@@ -238,6 +239,79 @@ TEST(service_readers_see_whole_entries_while_a_writer_changes_them)
     CHECK_UINT(bm_runtime_services(runtime)->count, 3); /* "changing" twice: as a and as b */
     close_runtime();
 }
+
+/* --- several names at once ------------------------------------------------------------------- */
+
+static void make_offers(struct bm_offer offers[3], void *arg)
+{
+    static const char *const names[] = {"set.a", "set.b", "set.c"};
+    for (unsigned i = 0; i < 3; i++)
+        offers[i] = (struct bm_offer){names[i], handle_a, arg, BM_ANY_CORE, NULL};
+}
+
+TEST(service_sets_are_served_whole_or_not_at_all)
+{
+    struct bm_offer offers[3];
+    open_runtime(1);
+    make_offers(offers, &arg_a);
+    CHECK_INT(beam_serve(runtime, "set.c", handle_b, &arg_b), 0);
+    CHECK_INT(bm_services_offer(runtime, offers, 3), -EEXIST);
+    CHECK_PTR(find("set.a"), NULL);
+    CHECK_PTR(find("set.b"), NULL);
+    CHECK_UINT(bm_runtime_services(runtime)->count, 1);
+    CHECK_INT(beam_unserve(runtime, "set.c"), 0);
+    /* Nor for want of room in the table, or with a name that is none. */
+    bm_runtime_services(runtime)->count = BM_SERVICES_MAX - 2;
+    CHECK_INT(bm_services_offer(runtime, offers, 3), -ENOSPC);
+    CHECK_PTR(find("set.a"), NULL);
+    bm_runtime_services(runtime)->count = 1;
+    offers[1].name = "";
+    CHECK_INT(bm_services_offer(runtime, offers, 3), -EINVAL);
+    CHECK_PTR(find("set.a"), NULL);
+    CHECK_PTR(find("set.c"), NULL);
+
+    make_offers(offers, &arg_a);
+    CHECK_INT(bm_services_offer(runtime, offers, 3), 0);
+    CHECK(find("set.a") && find("set.b") && find("set.c"));
+    CHECK_UINT(bm_runtime_services(runtime)->count, 4);
+    bm_services_withdraw(runtime, offers, 3);
+    CHECK_PTR(find("set.b"), NULL);
+    CHECK_INT(bm_services_offer(runtime, offers, 3), 0); /* revived */
+    CHECK_UINT(bm_runtime_services(runtime)->count, 4);
+    close_runtime();
+}
+
+TEST(service_sets_leave_a_name_that_is_another_ones_by_now)
+{
+    struct bm_offer offers[3];
+    open_runtime(1);
+    make_offers(offers, &arg_a);
+    CHECK_INT(bm_services_offer(runtime, offers, 3), 0);
+    CHECK_INT(beam_unserve(runtime, "set.b"), 0);
+    CHECK_INT(beam_serve(runtime, "set.b", handle_b, &arg_b), 0);
+    bm_services_withdraw(runtime, offers, 3);
+    CHECK_PTR(find("set.a"), NULL);
+    CHECK(find("set.b") != NULL);
+    close_runtime();
+}
+
+TEST(service_sets_without_memory_are_not_served)
+{
+    struct bm_offer offers[3];
+    open_runtime(1);
+    make_offers(offers, &arg_a);
+    for (int left = 0; left < 3; left++) {
+        scarce_begin(left);
+        int r = bm_services_offer(runtime, offers, 3);
+        scarce_end();
+        CHECK_INT(r, -ENOMEM);
+        CHECK_PTR(find("set.a"), NULL);
+    }
+    CHECK_INT(bm_services_offer(runtime, offers, 3), 0);
+    close_runtime();
+}
+
+/* --- several threads ------------------------------------------------------------------------- */
 
 static void *serve_all(void *arg)
 {

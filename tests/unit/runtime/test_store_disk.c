@@ -2,6 +2,7 @@
  * case has it write (disk.h). */
 #include <beam/beam.h>
 
+#include "runtime/runtime.h"
 #include "runtime/store.h"
 #include "tests/unit/runtime/disk.h"
 #include "tests/unit/runtime/on_core.h"
@@ -199,6 +200,45 @@ TEST(events_change_a_store_each_for_itself)
     CHECK_UINT(info.rev, 3);
     CHECK_UINT(info.keys, 3);
     end();
+}
+
+static void other_handler(beam_request *request, const beam_message *message, void *arg)
+{
+    beam_reply(request, NULL);
+}
+
+/* One of its names is taken: none of the others was ever there, as the table of services keeps each for good. */
+TEST(a_serve_that_is_refused_leaves_nothing)
+{
+    core_begin();
+    disk_new(BM_LOG_EACH, 5);
+    REQUIRE_INT(beam_store_open(on_core_runtime, NULL, &own.store), 0);
+    CHECK_INT(beam_serve(on_core_runtime, "kv.delete", other_handler, NULL), 0);
+    unsigned served = bm_runtime_services(on_core_runtime)->count;
+    CHECK_INT(beam_store_serve(own.store, NULL), -EEXIST);
+    CHECK_UINT(bm_runtime_services(on_core_runtime)->count, served);
+    CHECK_INT(beam_unserve(on_core_runtime, "kv.delete"), 0);
+    CHECK_INT(beam_store_serve(own.store, NULL), 0);
+    beam_store_close(own.store, NULL, NULL);
+    turns();
+    core_end();
+    disk_clear();
+}
+
+TEST(a_store_that_is_closed_ends_its_own_services_alone)
+{
+    core_begin();
+    disk_new(BM_LOG_EACH, 5);
+    REQUIRE_INT(beam_store_open(on_core_runtime, NULL, &own.store), 0);
+    CHECK_INT(beam_store_serve(own.store, NULL), 0);
+    CHECK_INT(beam_unserve(on_core_runtime, "kv.info"), 0);
+    CHECK_INT(beam_serve(on_core_runtime, "kv.info", other_handler, NULL), 0);
+    beam_store_close(own.store, NULL, NULL);
+    turns();
+    CHECK_INT(beam_unserve(on_core_runtime, "kv.get"), -ENOENT);
+    CHECK_INT(beam_unserve(on_core_runtime, "kv.info"), 0);
+    core_end();
+    disk_clear();
 }
 
 TEST(a_failed_disk_undoes_what_was_pending)
