@@ -71,6 +71,7 @@ static void give_back(beam_store *store)
     bm_task_cancel(&store->watch_task);
     bm_timer_cancel(store->core->reactor, &store->heartbeat);
     bm_history_clear(&store->history);
+    bm_commit_index_deinit(&store->index);
     bm_state_clear(&store->state);
     bm_tree_cursor_reset(&store->compact_at, &store->account);
     beam_buffer_deinit(&store->compact_part);
@@ -129,7 +130,8 @@ int beam_store_open(beam_runtime *runtime, const struct beam_store_options *opti
     }
     store->options.path = NULL; /* the caller's */
     store->told = store->rev;
-    store->gone_forgotten = store->rev;
+    bm_commit_index_init(&store->index, &store->account, store->rev);
+    bm_gone_init(&store->gone, store->rev);
     bm_list_push_back(&core->stores, &store->node);
     *ret_store = store;
     return 0;
@@ -268,29 +270,10 @@ void bm_txn_drop(struct bm_txn *txn)
     bm_changes_clear(&txn->changes);
 }
 
-/* When a key that is not there was deleted, or later. */
-static uint64_t gone_rev(const beam_store *store, beam_str key)
-{
-    uint64_t digest = beam_xxh3(key.ptr, key.len);
-    uint64_t rev = store->gone_forgotten;
-    for (uint32_t i = 0; i < BM_STORE_GONE; i++)
-        if (store->gone[i].digest == digest && store->gone[i].rev > rev)
-            rev = store->gone[i].rev;
-    return rev;
-}
-
-static void remember_gone(beam_store *store, beam_str key, uint64_t rev)
-{
-    struct bm_gone *gone = &store->gone[store->gone_next++ % BM_STORE_GONE];
-    if (gone->rev > store->gone_forgotten)
-        store->gone_forgotten = gone->rev;
-    *gone = (struct bm_gone){.digest = beam_xxh3(key.ptr, key.len), .rev = rev};
-}
-
 /* What is common to both kinds of changes. */
 static int look(struct bm_txn *txn, beam_str key)
 {
-    const beam_store *store = txn->store;
+    beam_store *store = txn->store;
     if (key.len == 0 || key.len > BEAM_STORE_KEY_LEN_MAX)
         return -ENAMETOOLONG;
     const struct bm_tree_entry *entry = bm_tree_find(&store->state.tree, key.ptr, key.len);
@@ -298,7 +281,7 @@ static int look(struct bm_txn *txn, beam_str key)
         return 0;
     if (txn->seen == 0 && (!entry || bm_state_is_del(entry)))
         return 0;
-    uint64_t rev = entry ? entry->rev : gone_rev(store, key);
+    uint64_t rev = entry ? entry->rev : bm_gone_find(&store->gone, key);
     if (txn->seen > 0 && rev <= txn->seen)
         return 0;
     txn->conflict = key;
@@ -330,6 +313,13 @@ int bm_txn_delete(struct bm_txn *txn, beam_str key)
                  : bm_changes_add(&txn->changes, txn->store->rev + 1, key, BM_ENTRY_DEL, NULL, 0);
 }
 
+/* What it counts for while it is pending. One that changes nothing does as well: who deletes what is not
+ * there, in events that nobody hears of, must come to an end. */
+static size_t commit_len(const struct bm_commit *commit)
+{
+    return sizeof(*commit) + commit->delta.len;
+}
+
 static void commit_free(struct bm_commit *commit)
 {
     struct bm_account *account = &commit->store->account;
@@ -357,7 +347,8 @@ static int commit_new(struct bm_txn *txn, beam_store_fn *fn, void *arg,
         commit->delta.len = bm_feed_delta_len(&txn->changes);
         commit->delta.document = bm_alloc(&store->account, commit->delta.len);
         if (!commit->delta.document ||
-            bm_history_reserve(&store->history, store->pending_count + 1) < 0) {
+            bm_history_reserve(&store->history, store->index.count + 1) < 0 ||
+            bm_commit_index_reserve(&store->index) < 0) {
             commit_free(commit);
             return -ENOMEM;
         }
@@ -383,8 +374,7 @@ static int commit_apply(struct bm_commit *commit)
         return r;
     }
     store->rev = commit->rev;
-    store->pending_count++;
-    store->pending_len += commit->delta.len;
+    bm_commit_index_push(&store->index, commit);
     return 0;
 }
 
@@ -415,21 +405,10 @@ int bm_txn_commit(struct bm_txn *txn, beam_store_fn *fn, void *arg)
     }
     bool first = bm_list_empty(&store->pending);
     bm_list_push_back(&store->pending, &commit->node);
+    store->pending_len += commit_len(commit);
     if (!store->log || (commit->changes.count == 0 && first))
         bm_task_queue(store->core->reactor, &store->settle_task);
     return 0;
-}
-
-struct bm_commit *bm_store_pending(const beam_store *store, uint64_t rev)
-{
-    if (rev <= store->told)
-        return NULL;
-    for (struct bm_list *n = store->pending.prev; n != &store->pending; n = n->prev) {
-        struct bm_commit *commit = bm_list_entry(n, struct bm_commit, node);
-        if (commit->rev == rev && commit->delta.document)
-            return commit;
-    }
-    return NULL;
 }
 
 void bm_commit_finish(struct bm_commit *commit, int error)
@@ -446,14 +425,14 @@ void bm_commit_finish(struct bm_commit *commit, int error)
 
 static void settle_one(beam_store *store, struct bm_commit *commit)
 {
+    store->pending_len -= commit_len(commit);
     if (commit->delta.document) {
         for (uint32_t i = 0; i < commit->changes.count; i++) {
             const struct bm_tree_entry *entry = commit->changes.items[i].entry;
             if (bm_state_is_del(entry))
-                remember_gone(store, bm_state_key(entry), commit->rev);
+                bm_gone_add(&store->gone, bm_state_key(entry), commit->rev);
         }
-        store->pending_count--;
-        store->pending_len -= commit->delta.len;
+        bm_commit_index_pop(&store->index);
         store->told = commit->rev;
         bm_changes_done(&commit->changes, &store->state);
         bm_history_push(&store->history, commit->delta);
@@ -502,7 +481,7 @@ void bm_store_fail(beam_store *store, int error)
             bm_changes_undo(&commit->changes, &store->state, store->told);
     }
     store->rev = store->told;
-    store->pending_count = 0;
+    bm_commit_index_clear(&store->index);
     store->pending_len = 0;
     bm_watchers_begin_anew(store);
     /* The log still holds the others, and tells each. */

@@ -10,7 +10,8 @@
  * begins anew if that is undone.
  *
  * store.c has the state and its transactions, store_log.c the file, store_service.c what is asked,
- * store_watch.c who follows, store_history.c what was told last. */
+ * store_watch.c who follows, store_history.c what was told last, commit_index.c what is pending,
+ * store_gone.c what was deleted last. */
 #ifndef BM_STORE_H
 #define BM_STORE_H
 
@@ -19,6 +20,8 @@
 
 #include "base/list.h"
 #include "kv/log.h"
+#include "runtime/commit_index.h"
+#include "runtime/store_gone.h"
 #include "runtime/store_history.h"
 #include "runtime/store_state.h"
 #include "uring/reactor.h"
@@ -28,8 +31,7 @@ struct bm_core;
 
 #define BM_STORE_PREFIX_MAX 240u /* of its services: a name has 255 bytes */
 #define BM_STORE_BUFFER_MAX                                                                        \
-    ((size_t)64 << 20)      /* above any transaction with what is around it; Y8 */
-#define BM_STORE_GONE 1024u /* ours: keys deleted last, whose revisions are known */
+    ((size_t)64 << 20) /* above any transaction with what is around it; Y8 */
 
 /* A transaction that is pending. */
 struct bm_commit {
@@ -56,11 +58,6 @@ struct bm_txn {
     uint64_t conflict_rev; /* and when it changed */
 };
 
-struct bm_gone {
-    uint64_t digest; /* of the key */
-    uint64_t rev;
-};
-
 enum bm_store_life {
     BM_STORE_OPEN,
     BM_STORE_CLOSING, /* the log is being closed, or the last pending are told */
@@ -79,14 +76,12 @@ struct beam_store {
 
     struct bm_state state;
     uint64_t epoch, rev, told;
-    struct bm_list pending; /* bm_commit */
-    uint32_t pending_count; /* those that change something */
-    size_t pending_len;     /* of their deltas */
+    struct bm_list pending;       /* bm_commit */
+    struct bm_commit_index index; /* those of them that change something */
+    size_t pending_len;           /* of them and their deltas */
     struct bm_task settle_task;
     struct bm_history history;
-    struct bm_gone gone[BM_STORE_GONE]; /* a ring; deletions are forgotten in their order, */
-    uint32_t gone_next;
-    uint64_t gone_forgotten; /* ... and this is the latest that was */
+    struct bm_gone gone;
 
     /* The file: store_log.c. */
     struct bm_log *log; /* NULL: none, or closed */
@@ -140,7 +135,10 @@ void bm_store_fail(beam_store *store, int error);
 /* That of a commit is over: it is told if it was undone, and freed. */
 void bm_commit_finish(struct bm_commit *commit, int error);
 /* The pending commit of a revision; NULL: it has been told. */
-struct bm_commit *bm_store_pending(const beam_store *store, uint64_t rev);
+static inline struct bm_commit *bm_store_pending(const beam_store *store, uint64_t rev)
+{
+    return bm_commit_index_find(&store->index, rev);
+}
 /* It holds nothing any more: the last step of closing. */
 void bm_store_closed(beam_store *store, int error);
 

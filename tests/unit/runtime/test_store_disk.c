@@ -31,15 +31,19 @@ static void turns(void)
         CHECK_INT(beam_runtime_turn(on_core_runtime), 0);
 }
 
-static void begin(enum bm_log_policy policy)
+static void begin_with(enum bm_log_policy policy, const struct beam_store_options *options)
 {
     core_begin();
     disk_new(policy, 5);
-    REQUIRE_INT(beam_store_open(on_core_runtime, &BEAM_STORE_OPTIONS(.path = "disk"), &own.store),
-                0);
+    REQUIRE_INT(beam_store_open(on_core_runtime, options, &own.store), 0);
     REQUIRE_INT(beam_store_serve(own.store, NULL), 0);
     REQUIRE_INT(beam_connect(on_core_runtime, "ring:0", NULL, &own.session), 0);
     turns();
+}
+
+static void begin(enum bm_log_policy policy)
+{
+    begin_with(policy, &BEAM_STORE_OPTIONS(.path = "disk"));
 }
 
 static void on_closed(int error, uint64_t rev, void *arg)
@@ -274,6 +278,36 @@ TEST(a_failed_disk_undoes_what_was_pending)
     CHECK_INT(info.error, -EIO);
     CHECK_UINT(info.rev, 2);
     CHECK_INT(beam_store_compact(own.store, NULL, NULL), -EROFS);
+    end();
+}
+
+/* --- what may wait --------------------------------------------------------------------------- */
+
+static uint64_t memory_len(void)
+{
+    struct beam_store_info info = BEAM_STORE_INFO();
+    CHECK_INT(beam_store_info(own.store, &info), 0);
+    return info.memory_len;
+}
+
+/* A change of nothing waits for those before it, and counts as they do. */
+TEST(changes_of_nothing_have_the_limit_of_changes)
+{
+    enum { LIMIT = 64 << 10 };
+    struct answer put, gone;
+    begin_with(BM_LOG_EACH, &BEAM_STORE_OPTIONS(.path = "disk", .pending_len_max = LIMIT));
+    ask("kv.put", "k/01", 1, &put);
+    uint64_t before = memory_len();
+    for (unsigned i = 0; i < 2000; i++)
+        send_event("kv.delete", "k/02", 0);
+    CHECK(memory_len() - before <= 2 * LIMIT);
+    ask("kv.delete", "k/02", 0, &gone);
+    CHECK_INT(gone.code, BEAM_RESOURCE_EXHAUSTED);
+    CHECK_UINT(put.count, 0);
+    write_all();
+    CHECK_INT(put.code, BEAM_OK);
+    ask("kv.delete", "k/02", 0, &gone);
+    CHECK_INT(gone.code, BEAM_OK);
     end();
 }
 
