@@ -320,6 +320,11 @@ void bm_request_run_handler(beam_channel *channel, beam_message *message);
 void bm_request_peer_end(beam_channel *channel, const struct beam_status *status);
 /* The sender of events has aborted their channel, or is lost: those that are kept hear of it. */
 void bm_request_events_lost(beam_channel *channel);
+/* The answer of a kept request has to wait for something here, and takes so many bytes meanwhile: they count
+ * among those of the answers that wait in its session, until the wait is over, however. -ENOBUFS: too many
+ * wait. -EPIPE: nobody does for this one. */
+int bm_request_wait(beam_request *request, uint64_t len);
+void bm_request_wait_over(beam_request *request, uint64_t len);
 
 /* --- deadline and name --- */
 /* Absolute, on bm_reactor_now_ns(); UINT64_MAX: none. When it passes, the channel is aborted with

@@ -23,7 +23,8 @@
 #include "runtime/session.h"
 #include "runtime/transcode.h"
 
-#define WAITING_ANSWERS_MAX (64u << 20) /* ours: beyond it large answers become errors */
+#define WAITING_ANSWERS_MAX                                                                        \
+    (64u << 20) /* ours, bytes: beyond it large answers become errors, and none begins to wait */
 
 /* What an event has set is over with the last that was kept. */
 static void forget_cancel_of_events(beam_request *request)
@@ -150,6 +151,33 @@ static void release(beam_request *request)
     bm_channel_unref(channel);
 }
 
+/* What the answers of a session take that cannot go: for want of credit, or for another reason. */
+static uint64_t waiting_len(const beam_session *session)
+{
+    return session->queue_len + session->answers_held;
+}
+
+int bm_request_wait(beam_request *request, uint64_t len)
+{
+    beam_channel *channel = bm_request_channel(request);
+    beam_session *session = channel->session;
+    if (!session)
+        return -EPIPE;
+    if (len > WAITING_ANSWERS_MAX || waiting_len(session) > WAITING_ANSWERS_MAX - len)
+        return -ENOBUFS;
+    session->answers_held += len;
+    bm_channel_hold(channel, session);
+    return 0;
+}
+
+void bm_request_wait_over(beam_request *request, uint64_t len)
+{
+    beam_channel *channel = bm_request_channel(request);
+    if (channel->holds_of)
+        channel->holds_of->answers_held -= len;
+    bm_channel_let_go(channel);
+}
+
 /* 0, or why this answer cannot go; text for the peer. */
 static int judge_answer(beam_channel *channel, beam_message *message, const char **ret_text,
                         enum beam_code *ret_code)
@@ -168,7 +196,7 @@ static int judge_answer(beam_channel *channel, beam_message *message, const char
         *ret_text = "the answer is over the caller's limit for messages";
         return -EMSGSIZE;
     }
-    if (session->queue_len > WAITING_ANSWERS_MAX && len > BM_FRAME_LEN_MAX) {
+    if (waiting_len(session) > WAITING_ANSWERS_MAX && len > BM_FRAME_LEN_MAX) {
         *ret_text = "too many answers wait for the caller to read them";
         return -ENOBUFS;
     }

@@ -587,7 +587,8 @@ void beam_session_stats(const beam_session *session, struct beam_session_stats *
                                    (int64_t)session->fds_owed),
     };
     ret_stats->memory_len = session->account.used + session->queue_len + session->large_held +
-                            session->early_held + (uint64_t)channels * sizeof(struct beam_request) +
+                            session->early_held + session->answers_held +
+                            (uint64_t)channels * sizeof(struct beam_request) +
                             session->carrier->memory(session);
 }
 

@@ -156,6 +156,7 @@ struct beam_session {
     struct bm_list held;      /* requests that wait for their handler, as the queue out is full */
     struct bm_list holders;   /* channels of messages that hold fd credit or a large body */
     uint64_t large_held;      /* bytes of large messages the application is not done with */
+    uint64_t answers_held;    /* memory of answers that wait for something, as a disk: request.c */
     uint64_t early_held;      /* memory of messages that wait for somebody to take their channel */
     double abort_tokens;      /* C6: a bucket, filled with limits.aborts_per_s */
     uint64_t abort_refill_ns; /* when that was last done */

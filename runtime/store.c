@@ -130,6 +130,8 @@ int beam_store_open(beam_runtime *runtime, const struct beam_store_options *opti
     }
     store->options.path = NULL; /* the caller's */
     store->told = store->rev;
+    store->told_keys = bm_state_keys(&store->state);
+    store->told_len = store->state.tree.data_len;
     bm_commit_index_init(&store->index, &store->account, store->rev);
     bm_gone_init(&store->gone, store->rev);
     bm_list_push_back(&core->stores, &store->node);
@@ -433,6 +435,10 @@ static void settle_one(beam_store *store, struct bm_commit *commit)
                 bm_gone_add(&store->gone, bm_state_key(entry), commit->rev);
         }
         bm_commit_index_pop(&store->index);
+        int64_t keys, len;
+        bm_changes_growth(&commit->changes, &keys, &len);
+        store->told_keys += (uint64_t)keys;
+        store->told_len += (uint64_t)len;
         store->told = commit->rev;
         bm_changes_done(&commit->changes, &store->state);
         bm_history_push(&store->history, commit->delta);

@@ -76,6 +76,7 @@ struct beam_store {
 
     struct bm_state state;
     uint64_t epoch, rev, told;
+    uint64_t told_keys, told_len; /* of the state as of told: keys, and bytes of their entries */
     struct bm_list pending;       /* bm_commit */
     struct bm_commit_index index; /* those of them that change something */
     size_t pending_len;           /* of them and their deltas */

@@ -1,9 +1,13 @@
 /* The services of a store (docs/spec/kv.md, Y4 to Y8): what is asked is read and checked here, done by
  * store.c and store_watch.c, and answered here.
  *
- * An answer that tells of a change which is pending waits for its commit, as a reader of it, and is
- * then what it was when it was asked for; if the change is undone it ends with UNAVAILABLE, and may be
- * asked again.
+ * An answer that tells of a change which is pending, a refusal that names one as well, waits for its
+ * commit, as a reader of it, and is then what it was when it was asked for; if the change is undone it
+ * ends with UNAVAILABLE, and may be asked again. It is made when its time has come, out of the entries
+ * that it tells of: what is not of a later change stays until the commit is over, and so a thousand who
+ * wait for one large value hold nothing but its address.
+ *
+ * What waits counts in its session, and has the limit of waiting answers there (request.c).
  *
  * Every request is kept as soon as it is looked at, for events share theirs: ending one that was not kept would
  * be the end of another that was, and still waits.
@@ -25,6 +29,8 @@
 
 #define SCAN_LIMIT_DEFAULT 1000u
 #define SCAN_LEN_MAX (48u << 10) /* Y5: with what is around it, one frame */
+#define ENTRY_LEN_MIN 16u        /* with a key of one byte, and no value; docs/spec/kv.md K1 */
+#define SCAN_ENTRIES_MAX (SCAN_LEN_MAX / ENTRY_LEN_MIN)
 
 /* What was asked. */
 struct question {
@@ -33,11 +39,31 @@ struct question {
     beam_kv_value map;
 };
 
-/* An answer that waits for a commit. */
+enum answer_kind {
+    ANSWER_VALUE,    /* of one entry */
+    ANSWER_ENTRIES,  /* some, and whether there are more */
+    ANSWER_ABSENT,   /* there is no such key */
+    ANSWER_CONFLICT, /* a key has changed since it was seen: which, and when */
+};
+
+/* What is to be told, of the revision `told` at that time. Entries and key are borrowed. */
+struct answer {
+    enum answer_kind kind;
+    bool more;
+    uint32_t count;
+    const struct bm_tree_entry *const *entries;
+    beam_str key;
+    uint64_t rev;
+};
+
+/* One that waits for a commit. */
 struct reader {
     struct bm_list node; /* bm_commit.readers */
+    beam_store *store;
     beam_request *request;
-    beam_message *answer; /* NULL: NOT_FOUND */
+    struct answer answer;
+    size_t len;                            /* of this block */
+    const struct bm_tree_entry *entries[]; /* of the answer, and behind them the bytes of its key */
 };
 
 static beam_str text_of(const char *text)
@@ -95,7 +121,7 @@ static void fail_with(beam_request *request, enum beam_code code, beam_kv_writer
     beam_fail_with(request, code, document, len, "%s", text);
 }
 
-static void fail_not_found(beam_store *store, beam_request *request)
+static void fail_absent(beam_store *store, beam_request *request)
 {
     beam_kv_writer w;
     uint8_t room[DETAILS_ROOM];
@@ -103,6 +129,18 @@ static void fail_not_found(beam_store *store, beam_request *request)
     beam_kv_begin_map(&w, NULL);
     beam_kv_put_uint(&w, "now", store->told);
     fail_with(request, BEAM_NOT_FOUND, &w, "no such key");
+}
+
+static void fail_conflict(beam_store *store, beam_request *request, const struct answer *answer)
+{
+    beam_kv_writer w;
+    uint8_t room[DETAILS_ROOM];
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    beam_kv_put_strn(&w, "key", answer->key.ptr, answer->key.len);
+    beam_kv_put_uint(&w, "now", store->told);
+    beam_kv_put_uint(&w, "rev", answer->rev);
+    fail_with(request, BEAM_ABORTED, &w, "a key has changed since it was seen");
 }
 
 static void fail_error(beam_request *request, enum beam_code code, int error, const char *format)
@@ -147,6 +185,18 @@ static bool ask(struct question *q, beam_store *store, beam_request *request,
     return true;
 }
 
+/* The same where there is nothing but the answer: it is not made for who sends an event. */
+static bool ask_to_hear(struct question *q, beam_store *store, beam_request *request,
+                        const beam_message *message)
+{
+    if (!ask(q, store, request, message))
+        return false;
+    if (!beam_request_is_event(request))
+        return true;
+    fail_invalid(q, "who sends an event hears nothing");
+    return false;
+}
+
 /* An argument that may be missing: ret is left alone then. */
 static bool ask_str(const struct question *q, const char *key, beam_str *ret)
 {
@@ -176,46 +226,128 @@ static bool ask_key(const struct question *q, beam_str *ret_key)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-void bm_store_readers_told(struct bm_commit *commit, bool undone)
+static beam_message *value_message(beam_store *store, const struct bm_tree_entry *entry)
 {
-    beam_store *store = commit->store;
-    struct bm_list *node;
-    while ((node = bm_list_pop_front(&commit->readers))) {
-        struct reader *reader = bm_list_entry(node, struct reader, node);
-        beam_request *request = reader->request;
-        beam_message *answer = reader->answer;
-        bm_free(&store->account, reader, sizeof(*reader));
-        if (undone) {
-            beam_message_free(answer);
-            beam_fail(request, BEAM_UNAVAILABLE, "the change that it would tell of was undone");
-        } else if (answer) {
-            beam_reply(request, &answer);
-        } else {
-            fail_not_found(store, request);
-        }
+    beam_kv_writer w;
+    beam_kv_value value = bm_state_value(entry);
+    begin_answer(store, &w);
+    beam_kv_put_uint(&w, "now", store->told);
+    beam_kv_put_uint(&w, "rev", entry->rev);
+    beam_kv_put(&w, text_of("value"), &value);
+    return end_answer(&w);
+}
+
+static beam_message *entries_message(beam_store *store, const struct answer *answer)
+{
+    beam_kv_writer w;
+    begin_answer(store, &w);
+    beam_kv_begin_map(&w, "entries");
+    for (uint32_t i = 0; i < answer->count; i++) {
+        beam_kv_value value = bm_state_value(answer->entries[i]);
+        beam_kv_put(&w, bm_state_key(answer->entries[i]), &value);
+    }
+    beam_kv_end(&w);
+    beam_kv_put_bool(&w, "more", answer->more);
+    beam_kv_put_uint(&w, "now", store->told);
+    return end_answer(&w);
+}
+
+/* All that it tells of has been told. */
+static void tell(beam_store *store, beam_request *request, const struct answer *answer)
+{
+    switch (answer->kind) {
+    case ANSWER_VALUE:
+        reply(request, value_message(store, answer->entries[0]));
+        break;
+    case ANSWER_ENTRIES:
+        reply(request, entries_message(store, answer));
+        break;
+    case ANSWER_ABSENT:
+        fail_absent(store, request);
+        break;
+    case ANSWER_CONFLICT:
+        fail_conflict(store, request, answer);
+        break;
     }
 }
 
-/* Answers once what it tells of, up to rev, has been told. answer NULL: NOT_FOUND. */
-static void answer_at(beam_store *store, beam_request *request, uint64_t rev, beam_message *answer)
+static void reader_free(struct reader *reader)
+{
+    bm_list_unlink(&reader->node);
+    bm_free(&reader->store->account, reader, reader->len);
+}
+
+void bm_store_readers_told(struct bm_commit *commit, bool undone)
+{
+    struct bm_list *node;
+    while ((node = bm_list_pop_front(&commit->readers))) {
+        struct reader *reader = bm_list_entry(node, struct reader, node);
+        bm_request_wait_over(reader->request, reader->len);
+        if (undone)
+            beam_fail(reader->request, BEAM_UNAVAILABLE,
+                      "the change that it would tell of was undone");
+        else
+            tell(reader->store, reader->request, &reader->answer);
+        reader_free(reader);
+    }
+}
+
+static void on_reader_cancel(beam_request *request, void *arg)
+{
+    struct reader *reader = arg;
+    bm_request_wait_over(request, reader->len);
+    reader_free(reader);
+    beam_fail(request, BEAM_CANCELLED, "nobody waits for the answer any more");
+}
+
+/* An answer of this length; 0, or why it may not wait. */
+static int reader_new(beam_store *store, beam_request *request, const struct answer *answer,
+                      struct reader **ret_reader)
+{
+    size_t entries_len = answer->count * sizeof(answer->entries[0]);
+    size_t len = sizeof(struct reader) + entries_len + answer->key.len;
+    int r = bm_request_wait(request, len);
+    if (r < 0)
+        return r;
+    struct reader *reader = bm_alloc(&store->account, len);
+    if (!reader) {
+        bm_request_wait_over(request, len);
+        return -ENOMEM;
+    }
+    uint8_t *key = (uint8_t *)&reader->entries[answer->count];
+    *reader = (struct reader){.store = store, .request = request, .answer = *answer, .len = len};
+    if (entries_len > 0)
+        memcpy(reader->entries, answer->entries, entries_len);
+    if (answer->key.len > 0)
+        memcpy(key, answer->key.ptr, answer->key.len);
+    reader->answer.entries = reader->entries;
+    reader->answer.key.ptr = (const char *)key;
+    *ret_reader = reader;
+    return 0;
+}
+
+/* Answers once what it tells of, up to rev, has been told. */
+static void answer_at(beam_store *store, beam_request *request, uint64_t rev,
+                      const struct answer *answer)
 {
     struct bm_commit *commit = bm_store_pending(store, rev);
-    if (!commit && answer) {
-        beam_reply(request, &answer);
-        return;
-    }
+    struct reader *reader;
     if (!commit) {
-        fail_not_found(store, request);
+        tell(store, request, answer);
         return;
     }
-    struct reader *reader = bm_alloc_zero(&store->account, sizeof(*reader));
-    if (!reader) {
-        beam_message_free(answer);
-        reply(request, NULL);
+    if (beam_request_is_event(request)) {
+        beam_fail(request, BEAM_INVALID_ARGUMENT, NULL); /* it ends: nobody hears */
         return;
     }
-    reader->request = request;
-    reader->answer = answer;
+    int r = reader_new(store, request, answer, &reader);
+    if (r < 0) {
+        beam_fail(request, BEAM_RESOURCE_EXHAUSTED,
+                  r == -ENOBUFS ? "too many answers wait for the disk"
+                                : "no memory for the answer");
+        return;
+    }
+    beam_request_on_cancel(request, on_reader_cancel, reader);
     bm_list_push_back(&commit->readers, &reader->node);
 }
 
@@ -228,77 +360,61 @@ static void on_get(beam_request *request, const beam_message *message, void *arg
 {
     beam_store *store = arg;
     struct question q;
+    struct answer answer = {.kind = ANSWER_ABSENT};
     beam_str key;
-    if (!ask(&q, store, request, message) || !ask_key(&q, &key))
+    if (!ask_to_hear(&q, store, request, message) || !ask_key(&q, &key))
         return;
     const struct bm_tree_entry *entry = bm_tree_find(&store->state.tree, key.ptr, key.len);
-    if (!entry || bm_state_is_del(entry)) {
-        answer_at(store, request, entry ? entry->rev : 0, NULL);
-        return;
+    if (entry && !bm_state_is_del(entry))
+        answer = (struct answer){.kind = ANSWER_VALUE, .count = 1, .entries = &entry};
+    answer_at(store, request, entry ? entry->rev : 0, &answer);
+}
+
+/* What the answer tells, in `found`, and up to which revision. */
+static uint64_t scan(const beam_store *store, beam_str prefix, beam_str after, uint64_t limit,
+                     const struct bm_tree_entry *found[SCAN_ENTRIES_MAX], struct answer *ret_answer)
+{
+    struct bm_tree_iter iter = bm_tree_seek(&store->state.tree, prefix.ptr, prefix.len, false);
+    if (after.ptr && bm_key_compare(after.ptr, after.len, prefix.ptr, prefix.len) >= 0)
+        iter = bm_tree_seek(&store->state.tree, after.ptr, after.len, true);
+    const struct bm_tree_entry *entry;
+    uint64_t len = 0, rev = 0;
+    *ret_answer = (struct answer){.kind = ANSWER_ENTRIES, .entries = found};
+    while (!ret_answer->more && (entry = bm_tree_next(&iter))) {
+        beam_str key = bm_state_key(entry);
+        if (key.len < prefix.len || memcmp(key.ptr, prefix.ptr, prefix.len) != 0)
+            break;
+        /* What is deleted and pending is passed over, and so is told of as well; that there are more
+         * tells of the one which is. */
+        rev = later(rev, entry->rev);
+        if (bm_state_is_del(entry))
+            continue;
+        len += bm_state_entry_len(entry);
+        ret_answer->more =
+            ret_answer->count == limit || (ret_answer->count > 0 && len > SCAN_LEN_MAX);
+        if (!ret_answer->more)
+            found[ret_answer->count++] = entry;
     }
-    beam_kv_writer w;
-    beam_kv_value value = bm_state_value(entry);
-    begin_answer(store, &w);
-    beam_kv_put_uint(&w, "now", later(store->told, entry->rev));
-    beam_kv_put_uint(&w, "rev", entry->rev);
-    beam_kv_put(&w, text_of("value"), &value);
-    beam_message *answer = end_answer(&w);
-    if (answer)
-        answer_at(store, request, entry->rev, answer);
-    else
-        reply(request, NULL);
+    return rev;
 }
 
 static void on_scan(beam_request *request, const beam_message *message, void *arg)
 {
     beam_store *store = arg;
+    const struct bm_tree_entry *found[SCAN_ENTRIES_MAX];
     struct question q;
-    beam_str prefix = {"", 0}, after = {NULL, 0}, key;
-    uint64_t limit = SCAN_LIMIT_DEFAULT, rev = 0;
-    if (!ask(&q, store, request, message))
+    struct answer answer;
+    beam_str prefix = {"", 0}, after = {NULL, 0};
+    uint64_t limit = SCAN_LIMIT_DEFAULT;
+    if (!ask_to_hear(&q, store, request, message))
         return;
     if (!ask_str(&q, "prefix", &prefix) || !ask_str(&q, "after", &after) ||
         !ask_uint(&q, "limit", &limit, NULL) || limit == 0) {
         fail_invalid(&q, "prefix and after are strings, limit is a number from 1");
         return;
     }
-    beam_kv_writer w;
-    beam_kv_value value;
-    size_t len = 0;
-    uint64_t count = 0;
-    bool more = false;
-    begin_answer(store, &w);
-    beam_kv_begin_map(&w, "entries");
-    /* What is deleted and pending is passed over, and so is told of as well. */
-    struct bm_tree_iter iter = bm_tree_seek(&store->state.tree, prefix.ptr, prefix.len, false);
-    if (after.ptr && bm_key_compare(after.ptr, after.len, prefix.ptr, prefix.len) >= 0)
-        iter = bm_tree_seek(&store->state.tree, after.ptr, after.len, true);
-    const struct bm_tree_entry *entry;
-    while ((entry = bm_tree_next(&iter))) {
-        key = bm_state_key(entry);
-        if (key.len < prefix.len || memcmp(key.ptr, prefix.ptr, prefix.len) != 0)
-            break;
-        bool del = bm_state_is_del(entry);
-        more = !del &&
-               (count == limit || (count > 0 && len + bm_state_entry_len(entry) > SCAN_LEN_MAX));
-        if (more)
-            break;
-        rev = later(rev, entry->rev);
-        if (del)
-            continue;
-        value = bm_state_value(entry);
-        beam_kv_put(&w, key, &value);
-        len += bm_state_entry_len(entry);
-        count++;
-    }
-    beam_kv_end(&w);
-    beam_kv_put_bool(&w, "more", more);
-    beam_kv_put_uint(&w, "now", later(store->told, rev));
-    beam_message *answer = end_answer(&w);
-    if (answer)
-        answer_at(store, request, rev, answer);
-    else
-        reply(request, NULL);
+    uint64_t rev = scan(store, prefix, after, limit, found, &answer);
+    answer_at(store, request, rev, &answer);
 }
 
 static void on_info(beam_request *request, const beam_message *message, void *arg)
@@ -306,12 +422,13 @@ static void on_info(beam_request *request, const beam_message *message, void *ar
     beam_store *store = arg;
     struct question q;
     beam_kv_writer w;
-    if (!ask(&q, store, request, message))
+    if (!ask_to_hear(&q, store, request, message))
         return;
+    /* As of `now`: the numbers that the state has are those of what is pending too. */
     begin_answer(store, &w);
-    beam_kv_put_uint(&w, "bytes", store->state.tree.data_len);
+    beam_kv_put_uint(&w, "bytes", store->told_len);
     beam_kv_put_uint(&w, "horizon", bm_history_horizon(&store->history));
-    beam_kv_put_uint(&w, "keys", bm_state_keys(&store->state));
+    beam_kv_put_uint(&w, "keys", store->told_keys);
     beam_kv_put_uint(&w, "now", store->told);
     beam_kv_put_uint(&w, "watchers", store->watcher_count);
     if (store->error)
@@ -336,23 +453,13 @@ static void on_written(int error, uint64_t rev, void *arg)
     reply(request, end_answer(&w));
 }
 
-static void fail_conflict(const struct question *q, const struct bm_txn *txn)
-{
-    beam_kv_writer w;
-    uint8_t room[DETAILS_ROOM];
-    beam_kv_writer_init(&w, room, sizeof(room));
-    beam_kv_begin_map(&w, NULL);
-    beam_kv_put_strn(&w, "key", txn->conflict.ptr, txn->conflict.len);
-    beam_kv_put_uint(&w, "now", q->store->told);
-    beam_kv_put_uint(&w, "rev", txn->conflict_rev);
-    fail_with(q->request, BEAM_ABORTED, &w, "a key has changed since it was seen");
-}
-
 static void fail_txn(const struct question *q, const struct bm_txn *txn, int error)
 {
     switch (error) {
     case -ESTALE:
-        fail_conflict(q, txn);
+        answer_at(q->store, q->request, txn->conflict_rev,
+                  &(struct answer){
+                      .kind = ANSWER_CONFLICT, .key = txn->conflict, .rev = txn->conflict_rev});
         return;
     case -EINVAL:
         fail_invalid(q, "a key is in it twice");
@@ -566,12 +673,8 @@ static void on_watch(beam_request *request, const beam_message *message, void *a
     beam_str prefix = {"", 0}, text = {NULL, 0};
     uint64_t rev = 0, epoch = 0;
     bool given;
-    if (!ask(&q, store, request, message))
+    if (!ask_to_hear(&q, store, request, message))
         return;
-    if (beam_request_is_event(request)) {
-        fail_invalid(&q, "who sends an event hears nothing");
-        return;
-    }
     if (!ask_str(&q, "prefix", &prefix) || !ask_str(&q, "epoch", &text) ||
         !ask_uint(&q, "rev", &rev, &given) || prefix.len > BEAM_STORE_KEY_LEN_MAX ||
         (text.ptr && bm_epoch_read(text, &epoch) < 0)) {

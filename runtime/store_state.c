@@ -233,6 +233,23 @@ int bm_changes_apply(struct bm_changes *changes, struct bm_state *state)
     return 0;
 }
 
+void bm_changes_growth(const struct bm_changes *changes, int64_t *ret_keys, int64_t *ret_len)
+{
+    bm_assert(changes->applied);
+    *ret_keys = *ret_len = 0;
+    for (uint32_t i = 0; i < changes->count; i++) {
+        const struct bm_change *change = &changes->items[i];
+        if (!bm_state_is_del(change->entry)) {
+            *ret_keys += 1;
+            *ret_len += (int64_t)bm_state_entry_len(change->entry);
+        }
+        if (change->old && !bm_state_is_del(change->old)) {
+            *ret_keys -= 1;
+            *ret_len -= (int64_t)bm_state_entry_len(change->old);
+        }
+    }
+}
+
 void bm_changes_done(struct bm_changes *changes, struct bm_state *state)
 {
     bm_assert(changes->applied);

@@ -78,6 +78,9 @@ void bm_changes_clear(struct bm_changes *changes);
 
 /* 0: the state has them; -ENOMEM: it is as it was. */
 int bm_changes_apply(struct bm_changes *changes, struct bm_state *state);
+/* By how much the keys, and the bytes of their entries, became more when it was applied, deletions taken for
+ * done. */
+void bm_changes_growth(const struct bm_changes *changes, int64_t *ret_keys, int64_t *ret_len);
 /* There is no way back: what was before is freed. */
 void bm_changes_done(struct bm_changes *changes, struct bm_state *state);
 /* The state is what it was before; never fails. Deletions of up to told, which were done meanwhile, are

@@ -64,7 +64,8 @@ struct beam_store_options {
                                   at most 16 MiB. One value cannot be longer either */
     size_t history_len;     /* changes kept for those who watch, bytes; 4 MiB. Who is further behind
                                   gets the state anew */
-    size_t pending_len_max; /* changes that wait for the disk, bytes; 64 MiB. More are refused */
+    size_t pending_len_max; /* changes that wait for the disk, bytes; 64 MiB. More are refused. Each
+                                  counts for some more, one that changes nothing too */
     uint32_t watchers_max;  /* 65 536 */
     uint64_t heartbeat_ns;  /* who watches hears something at least this often; 5 s */
     uint64_t compact_len_min; /* the file is rewritten when it is longer than this, 1 MiB, and */

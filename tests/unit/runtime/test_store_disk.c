@@ -3,6 +3,7 @@
 #include <beam/beam.h>
 
 #include "runtime/runtime.h"
+#include "runtime/session.h"
 #include "runtime/store.h"
 #include "tests/unit/runtime/disk.h"
 #include "tests/unit/runtime/on_core.h"
@@ -11,7 +12,7 @@
 struct answer {
     unsigned count;
     enum beam_code code;
-    char text[512];
+    char text[512]; /* the body, or the details of an error, as JSON */
 };
 
 static struct {
@@ -76,33 +77,62 @@ static void on_answer(const struct beam_status *status, const beam_message *mess
 {
     struct answer *answer = arg;
     size_t len = 0;
-    const void *body = message ? beam_message_body(message, &len) : NULL;
+    const void *body = message ? beam_message_body(message, &len) : status->details;
+    if (!message)
+        len = status->details_len;
     answer->count++;
     answer->code = status->code;
-    if (body)
+    answer->text[0] = '\0';
+    if (body && len > 0)
         (void)beam_kv_to_json(body, len, answer->text, sizeof(answer->text), &len);
+}
+
+/* What is asked, where each may be missing. */
+struct question {
+    const char *key, *value;
+    int64_t number; /* of a value; 0: none */
+    int64_t seen;   /* -1: none */
+    int64_t limit;  /* 0: none */
+};
+
+static beam_message *message_of(const struct question *question)
+{
+    static uint8_t room[200 << 10];
+    beam_kv_writer w;
+    const void *document;
+    size_t len;
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    if (question->key)
+        beam_kv_put_str(&w, "key", question->key);
+    if (question->limit > 0)
+        beam_kv_put_int(&w, "limit", question->limit);
+    if (question->seen >= 0)
+        beam_kv_put_int(&w, "seen", question->seen);
+    if (question->value)
+        beam_kv_put_str(&w, "value", question->value);
+    if (question->number > 0)
+        beam_kv_put_int(&w, "value", question->number);
+    beam_kv_end(&w);
+    int r = beam_kv_writer_finish(&w, &document, &len);
+    beam_message *message = beam_message_new();
+    CHECK_INT(r, 0);
+    beam_message_set_body(message, document, len);
+    return message;
+}
+
+static void ask_with(const char *service, const struct question *question, struct answer *answer)
+{
+    *answer = (struct answer){0};
+    beam_message *message = message_of(question);
+    REQUIRE_INT(beam_call(own.session, service, &message, on_answer, answer, NULL), 0);
+    turns();
 }
 
 /* A request with a key, and a value if it is above 0. */
 static void ask(const char *service, const char *key, int64_t value, struct answer *answer)
 {
-    uint8_t room[256];
-    beam_kv_writer w;
-    const void *document;
-    size_t len;
-    *answer = (struct answer){0};
-    beam_kv_writer_init(&w, room, sizeof(room));
-    beam_kv_begin_map(&w, NULL);
-    if (key)
-        beam_kv_put_str(&w, "key", key);
-    if (value > 0)
-        beam_kv_put_int(&w, "value", value);
-    beam_kv_end(&w);
-    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
-    beam_message *message = beam_message_new();
-    beam_message_set_body(message, document, len);
-    REQUIRE_INT(beam_call(own.session, service, &message, on_answer, answer, NULL), 0);
-    turns();
+    ask_with(service, &(struct question){.key = key, .number = value, .seen = -1}, answer);
 }
 
 TEST(each_answers_once_durable)
@@ -157,21 +187,152 @@ TEST(each_answers_once_durable)
 
 static void send_event(const char *service, const char *key, int64_t value)
 {
-    uint8_t room[256];
-    beam_kv_writer w;
-    const void *document;
-    size_t len;
-    beam_kv_writer_init(&w, room, sizeof(room));
-    beam_kv_begin_map(&w, NULL);
-    beam_kv_put_str(&w, "key", key);
-    if (value > 0)
-        beam_kv_put_int(&w, "value", value);
-    beam_kv_end(&w);
-    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
-    beam_message *message = beam_message_new();
-    beam_message_set_body(message, document, len);
+    beam_message *message = message_of(&(struct question){.key = key, .number = value, .seen = -1});
     REQUIRE_INT(beam_send_event(own.session, service, &message), 0);
     turns();
+}
+
+/* A revision is written, and no later one. */
+static void write_up_to(uint64_t rev)
+{
+    disk.written = disk.durable = rev;
+    disk_tell(disk.log, rev, 0);
+    turns();
+}
+
+TEST(a_refusal_waits_for_the_change_that_it_names)
+{
+    struct test_random random = random_of();
+    struct answer put, refused, absent, undone;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &put);
+    ask_with("kv.put", &(struct question){.key = "k/01", .number = 2, .seen = 0}, &refused);
+    ask_with("kv.delete", &(struct question){.key = "k/01", .seen = 0}, &absent);
+    CHECK_UINT(refused.count, 0);
+    CHECK_UINT(absent.count, 0);
+    write_all();
+    CHECK_INT(refused.code, BEAM_ABORTED);
+    CHECK(strstr(refused.text, "\"key\":\"k/01\"") != NULL);
+    CHECK(strstr(refused.text, "\"now\":1,\"rev\":1") != NULL);
+    CHECK_INT(absent.code, BEAM_ABORTED);
+
+    /* Of what has been told it is said at once, */
+    ask("kv.put", "k/02", 1, &put);
+    ask_with("kv.put", &(struct question){.key = "k/01", .number = 2, .seen = 0}, &refused);
+    CHECK_INT(refused.code, BEAM_ABORTED);
+    write_all();
+    /* and of a deletion that waits not before it is told. */
+    ask("kv.delete", "k/02", 0, &put);
+    ask_with("kv.put", &(struct question){.key = "k/02", .number = 2, .seen = 2}, &refused);
+    CHECK_UINT(refused.count, 0);
+    write_all();
+    CHECK_INT(refused.code, BEAM_ABORTED);
+    CHECK(strstr(refused.text, "\"now\":3,\"rev\":3") != NULL);
+    /* One that is undone was no reason. */
+    ask("kv.put", "k/03", 1, &put);
+    ask_with("kv.put", &(struct question){.key = "k/03", .number = 2, .seen = 0}, &undone);
+    CHECK_UINT(undone.count, 0);
+    disk_fail(&random);
+    turns();
+    CHECK_INT(put.code, BEAM_UNKNOWN);
+    CHECK_INT(undone.code, BEAM_UNAVAILABLE);
+    CHECK_UINT(undone.count, 1);
+    end();
+}
+
+TEST(info_is_of_what_has_been_told)
+{
+    struct test_random random = random_of();
+    struct answer put, before, info, after;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &put);
+    ask("kv.put", "k/02", 1, &put);
+    write_all();
+    ask("kv.info", NULL, 0, &before);
+    CHECK(strstr(before.text, "\"bytes\":48,") != NULL);
+    CHECK(strstr(before.text, "\"keys\":2,") != NULL);
+    ask("kv.put", "k/03", 1, &put);
+    ask("kv.delete", "k/01", 0, &put);
+    ask("kv.delete", "k/02", 0, &put);
+    ask_with("kv.put",
+             &(struct question){.key = "k/02", .value = "twenty bytes of text", .seen = -1}, &put);
+    ask("kv.info", NULL, 0, &info);
+    CHECK_STR(info.text, before.text);
+    write_up_to(4);
+    ask("kv.info", NULL, 0, &info);
+    CHECK(strstr(info.text, "\"bytes\":48,") != NULL); /* k/02, k/03 */
+    CHECK(strstr(info.text, "\"keys\":2,\"now\":4") != NULL);
+    write_all();
+    ask("kv.info", NULL, 0, &info);
+    CHECK(strstr(info.text, "\"bytes\":56,") != NULL);
+    CHECK(strstr(info.text, "\"keys\":2,\"now\":6") != NULL);
+    CHECK_UINT(own.store->told_keys, bm_state_keys(&own.store->state));
+    CHECK_UINT(own.store->told_len, own.store->state.tree.data_len);
+    ask("kv.delete", "k/03", 0, &put);
+    disk_fail(&random);
+    turns();
+    ask("kv.info", NULL, 0, &after);
+    CHECK(strstr(after.text, "\"keys\":2,\"now\":6") != NULL);
+    CHECK_UINT(own.store->told_keys, bm_state_keys(&own.store->state));
+    CHECK_UINT(own.store->told_len, own.store->state.tree.data_len);
+    end();
+}
+
+/* That there are more keys tells of the next one. */
+TEST(a_scan_waits_for_what_is_behind_its_end)
+{
+    struct test_random random = random_of();
+    struct answer put, scan;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &put);
+    write_all();
+    ask("kv.put", "k/02", 1, &put);
+    ask_with("kv.scan", &(struct question){.limit = 1, .seen = -1}, &scan);
+    CHECK_UINT(scan.count, 0);
+    write_all();
+    CHECK(strstr(scan.text, "\"more\":true,\"now\":2") != NULL);
+    ask("kv.put", "k/03", 1, &put);
+    ask_with("kv.scan", &(struct question){.limit = 1, .seen = -1}, &scan);
+    CHECK(strstr(scan.text, "\"more\":true,\"now\":2") != NULL); /* for k/02 is there */
+    ask_with("kv.scan", &(struct question){.limit = 2, .seen = -1}, &scan);
+    CHECK_UINT(scan.count, 0);
+    disk_fail(&random);
+    turns();
+    CHECK_INT(scan.code, BEAM_UNAVAILABLE);
+    end();
+}
+
+TEST(an_answer_tells_what_was_so_when_it_was_asked)
+{
+    struct answer put, get, scan, second, gone, late;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &put);
+    ask("kv.put", "k/02", 1, &put);
+    ask("kv.get", "k/01", 0, &get);
+    ask("kv.scan", NULL, 0, &scan);
+    ask("kv.put", "k/01", 2, &put);
+    ask("kv.get", "k/01", 0, &second);
+    ask("kv.delete", "k/01", 0, &put);
+    ask("kv.get", "k/01", 0, &gone);
+    ask("kv.put", "k/01", 3, &put);
+    ask("kv.delete", "k/02", 0, &put);
+    ask("kv.scan", NULL, 0, &late);
+    write_up_to(1);
+    CHECK_STR(get.text, "{\"epoch\":\"0000000000000005\",\"now\":1,\"rev\":1,\"value\":1}");
+    CHECK_UINT(scan.count, 0);
+    write_up_to(2);
+    CHECK_STR(scan.text, "{\"entries\":{\"k/01\":1,\"k/02\":1},\"epoch\":\"0000000000000005\","
+                         "\"more\":false,\"now\":2}");
+    CHECK_UINT(second.count, 0);
+    write_up_to(3);
+    CHECK_STR(second.text, "{\"epoch\":\"0000000000000005\",\"now\":3,\"rev\":3,\"value\":2}");
+    CHECK_UINT(gone.count, 0);
+    write_up_to(6);
+    CHECK_INT(gone.code, BEAM_NOT_FOUND);
+    CHECK_STR(gone.text, "{\"message\":\"no such key\",\"now\":4}");
+    CHECK_STR(late.text, "{\"entries\":{\"k/01\":3},\"epoch\":\"0000000000000005\","
+                         "\"more\":false,\"now\":6}");
+    end();
 }
 
 /* Events of one name share a request: the end of one is not that of another, which still waits, also
@@ -288,6 +449,157 @@ static uint64_t memory_len(void)
     struct beam_store_info info = BEAM_STORE_INFO();
     CHECK_INT(beam_store_info(own.store, &info), 0);
     return info.memory_len;
+}
+
+/* The end of our session at which the store is. */
+static beam_session *serving(void)
+{
+    struct bm_core *core = bm_core_current();
+    for (struct bm_list *n = core->sessions.next; n != &core->sessions; n = n->next) {
+        beam_session *session = bm_list_entry(n, beam_session, node);
+        if (session != own.session && session->state == BM_SESSION_OPEN)
+            return session;
+    }
+    return NULL;
+}
+
+#define LARGE (100u << 10)
+
+static const char *large_text(void)
+{
+    static char text[LARGE + 1];
+    memset(text, 'x', LARGE);
+    return text;
+}
+
+static void put_large(struct answer *answer)
+{
+    ask_with("kv.put", &(struct question){.key = "k/01", .value = large_text(), .seen = -1},
+             answer);
+}
+
+/* A hundred who wait for a large value have its address, and are told it all the same. */
+TEST(answers_that_wait_hold_no_values)
+{
+    static struct answer gets[100], scans[100];
+    struct answer put;
+    unsigned told = 0;
+    begin(BM_LOG_EACH);
+    put_large(&put);
+    size_t before = bm_alloc_totals().live_bytes;
+    for (unsigned i = 0; i < 100; i++) {
+        ask("kv.get", "k/01", 0, &gets[i]);
+        ask("kv.scan", NULL, 0, &scans[i]);
+    }
+    CHECK(bm_alloc_totals().live_bytes - before < 10 * LARGE);
+    CHECK(serving()->answers_held >= 200 * sizeof(void *));
+    write_all();
+    for (unsigned i = 0; i < 100; i++)
+        told += gets[i].code == BEAM_OK && gets[i].count + scans[i].count == 2 &&
+                scans[i].code == BEAM_OK;
+    CHECK_UINT(told, 100);
+    CHECK_UINT(serving()->answers_held, 0);
+    end();
+}
+
+/* For who sends an event no answer is made. */
+TEST(events_that_ask_hold_nothing)
+{
+    struct answer put;
+    begin(BM_LOG_EACH);
+    put_large(&put);
+    send_event("kv.get", "k/01", 0);
+    send_event("kv.scan", NULL, 0);
+    send_event("kv.info", NULL, 0);
+    uint64_t before = memory_len();
+    size_t bytes = bm_alloc_totals().live_bytes;
+    for (unsigned i = 0; i < 100; i++) {
+        send_event("kv.get", "k/01", 0);
+        send_event("kv.scan", NULL, 0);
+        send_event("kv.get", "k/02", 0);
+        beam_message *refused =
+            message_of(&(struct question){.key = "k/01", .number = 2, .seen = 0});
+        REQUIRE_INT(beam_send_event(own.session, "kv.put", &refused), 0);
+        turns();
+    }
+    CHECK_UINT(memory_len(), before);
+    CHECK(bm_alloc_totals().live_bytes - bytes < LARGE);
+    write_all();
+    CHECK_INT(put.code, BEAM_OK);
+    end();
+}
+
+TEST(answers_that_wait_have_the_limit_of_their_session)
+{
+    enum { LIMIT = 64 << 20 };
+    struct answer put, get, refused, scan, other;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/02", 1, &put);
+    write_all();
+    ask("kv.put", "k/01", 1, &put);
+    ask("kv.get", "k/01", 0, &get);
+    uint64_t held = serving()->answers_held;
+    CHECK(held > 0);
+    serving()->answers_held = LIMIT - held / 2; /* as if so many did */
+    uint64_t before = memory_len();
+    ask("kv.get", "k/01", 0, &refused);
+    ask("kv.scan", NULL, 0, &scan);
+    CHECK_INT(refused.code, BEAM_RESOURCE_EXHAUSTED);
+    CHECK_INT(scan.code, BEAM_RESOURCE_EXHAUSTED);
+    ask_with("kv.put", &(struct question){.key = "k/01", .number = 2, .seen = 0}, &refused);
+    CHECK_INT(refused.code, BEAM_RESOURCE_EXHAUSTED);
+    CHECK_UINT(memory_len(), before);
+    ask("kv.get", "k/02", 0, &other); /* which has nothing to wait for */
+    CHECK_INT(other.code, BEAM_OK);
+    serving()->answers_held = held;
+    ask("kv.scan", NULL, 0, &scan);
+    CHECK_UINT(scan.count, 0);
+    write_all();
+    CHECK_INT(get.code, BEAM_OK);
+    CHECK_INT(scan.code, BEAM_OK);
+    CHECK_UINT(serving()->answers_held, 0);
+    end();
+}
+
+static void on_nothing(beam_channel *channel, const struct beam_status *status, void *arg)
+{
+    *(unsigned *)arg += 1;
+}
+
+/* Who waits no longer holds nothing either, whether he says so or is lost. */
+TEST(answers_that_nobody_waits_for_are_given_up)
+{
+    static const struct beam_channel_handlers handlers = {.on_end = on_nothing};
+    struct answer put, get;
+    beam_channel *channel;
+    unsigned ends = 0;
+    begin(BM_LOG_EACH);
+    ask("kv.put", "k/01", 1, &put);
+    uint64_t before = memory_len();
+    for (unsigned i = 0; i < 10; i++) {
+        beam_message *message = message_of(&(struct question){.key = "k/01", .seen = -1});
+        REQUIRE_INT(beam_open(own.session, "kv.get", &message, &handlers, &ends, NULL, &channel),
+                    0);
+        turns();
+        CHECK(memory_len() > before);
+        CHECK(serving()->answers_held > 0);
+        beam_channel_reset(channel, BEAM_CANCELLED, "of no interest any more");
+        beam_channel_free(channel);
+        turns();
+        CHECK_UINT(memory_len(), before);
+        CHECK_UINT(serving()->answers_held, 0);
+    }
+    ask("kv.get", "k/01", 0, &get);
+    CHECK(memory_len() > before);
+    own.session = beam_session_free(own.session);
+    turns();
+    CHECK_UINT(memory_len(), before);
+    CHECK_UINT(get.count, 1);
+    write_all();
+    REQUIRE_INT(beam_connect(on_core_runtime, "ring:0", NULL, &own.session), 0);
+    ask("kv.get", "k/01", 0, &get);
+    CHECK_INT(get.code, BEAM_OK);
+    end();
 }
 
 /* A change of nothing waits for those before it, and counts as they do. */
