@@ -115,6 +115,13 @@ static int place(struct bm_compaction *c, uint64_t rev)
 
 /* --- its end -------------------------------------------------------------------------------------- */
 
+void bm_compaction_leave(struct bm_compaction *c)
+{
+    int fd = bm_take_fd(&c->fd);
+    if (fd >= 0)
+        close(fd);
+}
+
 struct bm_log_wait *bm_compaction_free(struct bm_compaction *c)
 {
     struct bm_log *log = c->log;

@@ -30,4 +30,7 @@ void bm_compaction_give_up(struct bm_compaction *c, int error);
 /* Without an operation under way. Returns who waits for it. */
 struct bm_log_wait *bm_compaction_free(struct bm_compaction *c);
 
+/* As bm_log_leave(). */
+void bm_compaction_leave(struct bm_compaction *c);
+
 #endif

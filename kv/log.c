@@ -217,6 +217,19 @@ struct bm_log *bm_log_free(struct bm_log *log)
     return NULL;
 }
 
+/* Plain closes: the lock belongs to what parent and child have open together, and to take it back would
+ * take it from the parent. */
+void bm_log_leave(struct bm_log *log)
+{
+    int fd = bm_take_fd(&log->fd), dir_fd = bm_take_fd(&log->place.dir_fd);
+    if (log->compaction)
+        bm_compaction_leave(log->compaction);
+    if (fd >= 0)
+        close(fd);
+    if (dir_fd >= 0)
+        close(dir_fd);
+}
+
 /* --- opening -------------------------------------------------------------------------------------- */
 
 static int read_options(const struct bm_log_options *given, struct bm_log_options *ret)

@@ -158,6 +158,10 @@ void bm_log_close(struct bm_log *log, struct bm_log_wait *done);
  * -ECANCELED from inside. Accepts NULL, returns NULL. */
 struct bm_log *bm_log_free(struct bm_log *log);
 
+/* In a forked child, whose parent goes on with the log: closes the child's copies of its descriptors, which
+ * share the lock and would keep it when the parent has died. Nothing else may be called then. */
+void bm_log_leave(struct bm_log *log);
+
 struct bm_log_state {
     uint64_t epoch;
     uint64_t rev;          /* of the last append */

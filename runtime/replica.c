@@ -20,6 +20,7 @@
 #include "runtime/core.h"
 #include "runtime/feed.h"
 #include "runtime/options.h"
+#include "runtime/runtime.h"
 #include "runtime/store_state.h"
 
 #define SERVICE_MAX 249u /* of a prefix: with ".watch" a name of 255 bytes */
@@ -35,6 +36,7 @@ struct beam_replica {
     const struct beam_replica_handlers *handlers;
     void *arg;
     struct bm_account account; /* pays for all but the struct */
+    uint64_t fork_epoch;       /* of the process that made it */
     beam_channel *channel;     /* of the watch; NULL: none */
     uint64_t watch;            /* goes up with each, so that a handler's doings are noticed */
     unsigned calls;            /* handlers that are running: it is freed behind the last */
@@ -70,6 +72,8 @@ int beam_replica_new(const struct beam_replica_options *wanted, beam_replica **r
     struct beam_replica_options options;
     if (!bm_core_current())
         return -EPERM;
+    if (bm_runtime_forked(bm_core_current()->runtime))
+        return -BEAM_EFORKED;
     int r = bm_options_read(&options, sizeof(options), wanted);
     if (r < 0)
         return r;
@@ -82,6 +86,7 @@ int beam_replica_new(const struct beam_replica_options *wanted, beam_replica **r
     beam_replica *replica = bm_alloc_zero(NULL, sizeof(*replica));
     if (!replica)
         return -ENOMEM;
+    replica->fork_epoch = bm_fork_epoch_seen();
     replica->handlers = options.handlers;
     replica->arg = options.arg;
     replica->account.limit = options.memory_len_max;
@@ -428,6 +433,11 @@ static const struct beam_channel_handlers watch_handlers = {
 
 /* --- public ---------------------------------------------------------------------------------- */
 
+static bool is_forked(const beam_replica *replica)
+{
+    return replica->fork_epoch != bm_fork_epoch_seen();
+}
+
 int beam_replica_attach(beam_replica *replica, beam_session *session)
 {
     uint8_t room[BEAM_STORE_KEY_LEN_MAX + 256];
@@ -435,6 +445,8 @@ int beam_replica_attach(beam_replica *replica, beam_session *session)
     beam_kv_writer w;
     const void *document;
     size_t len;
+    if (is_forked(replica))
+        return -BEAM_EFORKED;
     end_watch(replica);
     if (replica->is == BEAM_REPLICA_LIVE)
         replica->is = BEAM_REPLICA_STALE;
@@ -461,12 +473,16 @@ int beam_replica_attach(beam_replica *replica, beam_session *session)
 int beam_replica_get(const beam_replica *replica, beam_str key, beam_kv_value *ret_value,
                      uint64_t *ret_rev)
 {
+    if (is_forked(replica))
+        return -BEAM_EFORKED;
     return bm_state_get(&replica->state, key, ret_value, ret_rev);
 }
 
 int beam_replica_next(const beam_replica *replica, beam_str prefix, beam_str after,
                       beam_str *ret_key, beam_kv_value *ret_value, uint64_t *ret_rev)
 {
+    if (is_forked(replica))
+        return -BEAM_EFORKED;
     return bm_state_next(&replica->state, prefix, after, ret_key, ret_value, ret_rev);
 }
 
@@ -484,5 +500,7 @@ int beam_replica_info(const beam_replica *replica, struct beam_replica_info *ret
         .skipped = replica->skipped,
         .snapshots = replica->snapshots,
     };
+    if (is_forked(replica))
+        return -BEAM_EFORKED;
     return bm_options_write(ret_info, &info, sizeof(info));
 }

@@ -22,6 +22,7 @@
 #include "runtime/post.h"
 #include "runtime/path.h"
 #include "runtime/session.h"
+#include "runtime/store.h"
 #include "runtime/transport.h"
 
 #define FINISH_POLL_MS 100 /* a bound on one wait, should the stop time-out be far off */
@@ -274,8 +275,10 @@ static void leave_to_parent(beam_runtime *runtime)
 {
     bm_listeners_free(runtime);
     for (unsigned i = 0; i < runtime->core_count; i++)
-        if (runtime->cores[i].reactor)
+        if (runtime->cores[i].reactor) {
+            bm_stores_leave(&runtime->cores[i]);
             bm_reactor_close(runtime->cores[i].reactor);
+        }
 }
 
 static void free_left_behind(beam_runtime *runtime)

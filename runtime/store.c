@@ -142,6 +142,8 @@ int beam_store_open(beam_runtime *runtime, const struct beam_store_options *opti
 int beam_store_serve(beam_store *store, const char *prefix)
 {
     size_t len = prefix ? strlen(prefix) : 2;
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     if (store->served)
         return -EALREADY;
     if (!bm_store_is_open(store) || store->stopping)
@@ -173,10 +175,22 @@ void bm_store_closed(beam_store *store, int error)
     bm_core_check_quiet(core);
 }
 
+/* One that is being closed is left alone: its log may have been about to go when the child was made. Its
+ * lock is given back by the close, unless the parent dies before. */
+static void leave(beam_store *store)
+{
+    if (bm_store_is_open(store) && store->log)
+        bm_log_leave(store->log);
+}
+
 void beam_store_close(beam_store *store, beam_store_fn *fn, void *arg)
 {
     if (!store || !bm_store_is_open(store))
         return;
+    if (bm_store_forked(store)) {
+        leave(store);
+        return;
+    }
     store->life = BM_STORE_CLOSING;
     store->on_closed = fn;
     store->on_closed_arg = arg;
@@ -188,6 +202,14 @@ void beam_store_close(beam_store *store, beam_store_fn *fn, void *arg)
         bm_store_log_close(store);
     else
         bm_task_queue(store->core->reactor, &store->settle_task);
+}
+
+/* Another thread may have been at work on the list when it was copied: it is walked in the one direction
+ * in which it is whole at any time, or ends. */
+void bm_stores_leave(struct bm_core *core)
+{
+    for (struct bm_list *n = core->stores.next; n && n != &core->stores; n = n->next)
+        leave(bm_list_entry(n, beam_store, node));
 }
 
 void bm_stores_stop(struct bm_core *core)
@@ -232,17 +254,23 @@ void bm_stores_free(struct bm_core *core)
 int beam_store_get(const beam_store *store, beam_str key, beam_kv_value *ret_value,
                    uint64_t *ret_rev)
 {
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     return bm_state_get(&store->state, key, ret_value, ret_rev);
 }
 
 int beam_store_next(const beam_store *store, beam_str prefix, beam_str after, beam_str *ret_key,
                     beam_kv_value *ret_value, uint64_t *ret_rev)
 {
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     return bm_state_next(&store->state, prefix, after, ret_key, ret_value, ret_rev);
 }
 
 int beam_store_info(const beam_store *store, struct beam_store_info *ret_info)
 {
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     struct beam_store_info info = {
         .epoch = store->epoch,
         .rev = store->told,
@@ -569,6 +597,8 @@ int beam_store_commit(beam_store *store, const struct beam_store_txn *wanted, be
 {
     struct beam_store_txn options;
     struct bm_txn txn;
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     int r = bm_options_read(&options, sizeof(options), wanted);
     if (r < 0)
         return r;
@@ -590,6 +620,8 @@ int beam_store_put(beam_store *store, beam_str key, const beam_kv_value *value, 
                    void *arg)
 {
     struct bm_txn txn;
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     bm_txn_begin(&txn, store);
     int r = set_value(&txn, key, value);
     if (r < 0) {
@@ -602,6 +634,8 @@ int beam_store_put(beam_store *store, beam_str key, const beam_kv_value *value, 
 int beam_store_delete(beam_store *store, beam_str key, beam_store_fn *fn, void *arg)
 {
     struct bm_txn txn;
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     bm_txn_begin(&txn, store);
     int r = bm_txn_delete(&txn, key);
     if (r < 0) {

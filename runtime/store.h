@@ -21,6 +21,7 @@
 #include "base/list.h"
 #include "kv/log.h"
 #include "runtime/commit_index.h"
+#include "runtime/runtime.h"
 #include "runtime/store_gone.h"
 #include "runtime/store_history.h"
 #include "runtime/store_state.h"
@@ -118,6 +119,12 @@ static inline bool bm_store_is_open(const beam_store *store)
     return store->life == BM_STORE_OPEN;
 }
 
+/* This is a child of the process that opened it, which can do nothing with it. */
+static inline bool bm_store_forked(const beam_store *store)
+{
+    return bm_runtime_forked(store->core->runtime);
+}
+
 /* A transaction: begin, what it changes, then commit or drop. Errors as of beam_store_commit. */
 void bm_txn_begin(struct bm_txn *txn, beam_store *store);
 /* A value as it lies in a document that was checked, of a depth that fits. */
@@ -149,6 +156,8 @@ void bm_stores_stop(struct bm_core *core);
 bool bm_stores_close(struct bm_core *core);
 /* What is left of them goes; the reactor does not run any more. */
 void bm_stores_free(struct bm_core *core);
+/* A forked child gives back its copies of their descriptors, and so lets go of the locks. */
+void bm_stores_leave(struct bm_core *core);
 
 /* --- store_log.c --- */
 

@@ -202,6 +202,8 @@ static void on_compacted(struct bm_log_wait *wait, int res)
 
 int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg)
 {
+    if (bm_store_forked(store))
+        return -BEAM_EFORKED;
     if (!bm_store_is_open(store))
         return -ESHUTDOWN;
     if (!store->log)

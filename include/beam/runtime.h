@@ -43,7 +43,8 @@
  *
  * fork(2): a child cannot use a runtime of its parent. Calls answer -BEAM_EFORKED there, what is sent on
  * a channel or answered goes nowhere, and beam_runtime_free closes the child's copies of its descriptors
- * and leaves the memory alone. The parent notices nothing.
+ * and leaves the memory alone. The parent notices nothing. What that means for the lock of a store's file:
+ * <beam/store.h>.
  *
  * Options. Structs of options begin with their size and are made by a macro that sets it: a later
  * version of the library can tell by it which fields a program knows. A field that is 0 or NULL

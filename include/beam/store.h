@@ -26,7 +26,14 @@
  *
  * Everything here is called on the reactor that owns the store or the replica, and callbacks run
  * there, from its loop. Keys and values that are looked at are views, which end when the store or
- * replica next changes: at the latest when the caller returns to the loop. */
+ * replica next changes: at the latest when the caller returns to the loop.
+ *
+ * fork(2): in a child all calls on stores and replicas of its parent answer -BEAM_EFORKED. The lock of a
+ * file belongs to what parent and child have open together (fcntl_locking(2), open file description locks):
+ * closing the store gives it back whoever has copies, but if the parent dies without that the file stays
+ * locked for as long as a child has its copies of the descriptors. It gives them back by beam_store_close
+ * or beam_runtime_free, which leave the parent's lock alone, by execve(2), or by its end; a child that does
+ * none of these should not outlive its parent. */
 #ifndef BEAM_STORE_H
 #define BEAM_STORE_H
 
@@ -98,7 +105,7 @@ typedef void beam_store_fn(int error, uint64_t rev, void *arg);
  * is finished, the file is closed so that the next open finds all in order; then fn runs (it may be
  * NULL). store may not be used any more from now on. Stores that are open when the runtime stops are
  * closed likewise, behind the last session; a stop waits for that. Accepts NULL, and then fn does not
- * run. */
+ * run. In a forked child it closes the child's copies of the descriptors alone, and fn does not run. */
 BEAM_EXPORT void beam_store_close(beam_store *store, beam_store_fn *fn, void *arg);
 
 /* --- reading --- */
@@ -132,7 +139,7 @@ struct beam_store_info {
 };
 #define BEAM_STORE_INFO() ((struct beam_store_info){.size = sizeof(struct beam_store_info)})
 
-/* -EINVAL: no size. */
+/* -EINVAL: no size. -BEAM_EFORKED. */
 BEAM_EXPORT int beam_store_info(const beam_store *store, struct beam_store_info *ret_info);
 
 /* --- changing --- */
@@ -251,7 +258,7 @@ struct beam_replica_info {
 };
 #define BEAM_REPLICA_INFO() ((struct beam_replica_info){.size = sizeof(struct beam_replica_info)})
 
-/* -EINVAL: no size. */
+/* -EINVAL: no size. -BEAM_EFORKED. */
 BEAM_EXPORT int beam_replica_info(const beam_replica *replica, struct beam_replica_info *ret_info);
 
 /* --- files, without being their store ---

@@ -1,7 +1,10 @@
 /* A fork with everything under way: the child may use and free what it has inherited, on the thread of a
  * reactor as well as on others, and the parent notices nothing: what it had asked for is answered, and
- * what it sends goes on where it was. */
+ * what it sends goes on where it was. Its stores are the parent's, and so are the locks of their files, until
+ * that has died. */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -417,4 +420,230 @@ TEST(a_child_of_an_embedded_runtimes_host_does_not_wake_its_parent)
     beam_channel_free(channel);
     beam_session_free(session);
     beam_runtime_free(runtime);
+}
+
+/* --- stores -------------------------------------------------------------------------------------- */
+
+static struct {
+    beam_runtime *runtime;
+    beam_store *store;
+    beam_session *session;
+    beam_replica *replica;
+    char path[300];
+    unsigned done, failed;
+} kept;
+
+static void on_done(int error, uint64_t rev, void *arg)
+{
+    (void)rev;
+    (void)arg;
+    kept.done++;
+    kept.failed += error != 0;
+}
+
+static const beam_str key = {"key", 3};
+
+static int put(void)
+{
+    beam_kv_value value = {.type = BEAM_KV_INT, .i = 7};
+    return beam_store_put(kept.store, key, &value, on_done, NULL);
+}
+
+static int turn_until(unsigned done)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && kept.done < done && i < RAW_TIMEOUT_MS; i++) {
+        r = beam_runtime_turn(kept.runtime);
+        if (kept.done < done)
+            served_nap();
+    }
+    return r < 0 ? r : kept.done < done || kept.failed > 0 ? -ETIMEDOUT : 0;
+}
+
+/* A store with a file, on this thread, and a key in it. */
+static int keep(const char *directory)
+{
+    memset(&kept, 0, sizeof(kept));
+    snprintf(kept.path, sizeof(kept.path), "%s/kept.kv", directory);
+    int r = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.embedded = true), &kept.runtime);
+    if (r == 0)
+        r = beam_store_open(kept.runtime, &BEAM_STORE_OPTIONS(.path = kept.path), &kept.store);
+    if (r == 0)
+        r = put();
+    return r < 0 ? r : turn_until(1);
+}
+
+static bool is_locked(void)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(kept.path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    CHECK_INT(fcntl(fd, F_OFD_GETLK, &lock), 0);
+    close(fd);
+    return lock.l_type != F_UNLCK;
+}
+
+/* How many of the calls are not refused. */
+static unsigned use_stores(void)
+{
+    unsigned wrong = 0;
+    struct beam_store_info info = BEAM_STORE_INFO();
+    struct beam_replica_info replica_info = BEAM_REPLICA_INFO();
+    const beam_str none = {NULL, 0};
+    beam_kv_value value;
+    beam_str next;
+    uint64_t rev;
+    beam_store *store = NULL;
+    beam_replica *replica = NULL;
+    wrong += beam_store_open(kept.runtime, NULL, &store) != -BEAM_EFORKED;
+    wrong += beam_store_serve(kept.store, "other") != -BEAM_EFORKED;
+    wrong += beam_store_get(kept.store, key, &value, &rev) != -BEAM_EFORKED;
+    wrong += beam_store_next(kept.store, none, none, &next, NULL, NULL) != -BEAM_EFORKED;
+    wrong += beam_store_info(kept.store, &info) != -BEAM_EFORKED;
+    wrong += put() != -BEAM_EFORKED;
+    wrong += beam_store_delete(kept.store, key, on_done, NULL) != -BEAM_EFORKED;
+    wrong +=
+        beam_store_commit(kept.store, &BEAM_STORE_TXN(.set = NULL), on_done, NULL) != -BEAM_EFORKED;
+    wrong += beam_store_compact(kept.store, on_done, NULL) != -BEAM_EFORKED;
+    wrong += beam_replica_new(NULL, &replica) != -BEAM_EFORKED;
+    wrong += beam_replica_attach(kept.replica, kept.session) != -BEAM_EFORKED;
+    wrong += beam_replica_get(kept.replica, key, &value, &rev) != -BEAM_EFORKED;
+    wrong += beam_replica_next(kept.replica, none, none, &next, NULL, NULL) != -BEAM_EFORKED;
+    wrong += beam_replica_info(kept.replica, &replica_info) != -BEAM_EFORKED;
+    return wrong;
+}
+
+TEST(a_child_is_refused_the_stores_of_its_parent_who_keeps_them_locked)
+{
+    beam_kv_value value;
+    served_need_io_uring();
+    REQUIRE_INT(keep(test_tmpdir()), 0);
+    REQUIRE_INT(beam_store_serve(kept.store, NULL), 0);
+    REQUIRE_INT(beam_connect(kept.runtime, "ring:0", NULL, &kept.session), 0);
+    REQUIRE_INT(beam_replica_new(NULL, &kept.replica), 0);
+    REQUIRE_INT(beam_replica_attach(kept.replica, kept.session), 0);
+    while (beam_replica_get(kept.replica, key, &value, NULL) < 0)
+        REQUIRE_INT(beam_runtime_turn(kept.runtime), 0);
+
+    for (unsigned way = 0; way < 2; way++) {
+        fflush(NULL);
+        pid_t pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+            alarm(20);
+            unsigned wrong = use_stores();
+            if (way == 0)
+                beam_store_close(kept.store, on_done, NULL);
+            wrong += use_stores() + (kept.done != 1);
+            beam_replica_free(kept.replica);
+            beam_session_free(kept.session);
+            beam_runtime_free(kept.runtime);
+            _exit((int)wrong);
+        }
+        int status = -1;
+        CHECK_INT(waitpid(pid, &status, 0), pid);
+        CHECK_INT(status, 0);
+        CHECK(is_locked());
+    }
+    CHECK_INT(put(), 0);
+    CHECK_INT(turn_until(2), 0);
+    while (beam_replica_get(kept.replica, key, &value, NULL) < 0)
+        REQUIRE_INT(beam_runtime_turn(kept.runtime), 0);
+    beam_replica_free(kept.replica);
+    beam_session_free(kept.session);
+    beam_store_close(kept.store, on_done, NULL);
+    CHECK_INT(turn_until(3), 0);
+    CHECK(!is_locked());
+    beam_runtime_free(kept.runtime);
+}
+
+enum way_to_leave { BY_CLOSE, BY_FREE, BY_FREE_DURING_A_COMPACTION, WAYS_TO_LEAVE };
+
+static bool says(int fd, char what)
+{
+    return write(fd, &what, 1) == 1;
+}
+
+static bool hears(int fd, char what)
+{
+    char heard = '\0';
+    return read(fd, &heard, 1) == 1 && heard == what;
+}
+
+/* Until it is told to, the child of the owner calls nothing. */
+static int outlive(enum way_to_leave way, int to_test, int from_test)
+{
+    alarm(30);
+    if (!says(to_test, 'b') || !hears(from_test, 'g'))
+        return 1;
+    if (way == BY_CLOSE)
+        beam_store_close(kept.store, NULL, NULL);
+    else
+        beam_runtime_free(kept.runtime);
+    return says(to_test, 'l') && hears(from_test, 'e') ? 0 : 1;
+}
+
+/* Dies with its store open and a child left. */
+static int own(enum way_to_leave way, const char *directory, int to_test, int from_test)
+{
+    char new_path[310];
+    alarm(20);
+    if (keep(directory) < 0)
+        return 2;
+    snprintf(new_path, sizeof(new_path), "%s.new", kept.path);
+    if (way == BY_FREE_DURING_A_COMPACTION) {
+        if (beam_store_compact(kept.store, on_done, NULL) < 0)
+            return 3;
+        while (access(new_path, F_OK) < 0 && kept.done == 1)
+            if (beam_runtime_turn(kept.runtime) < 0)
+                return 4;
+        if (kept.done != 1)
+            return 5;
+    }
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(outlive(way, to_test, from_test));
+    if (pid < 0 || (way == BY_FREE_DURING_A_COMPACTION && turn_until(2) < 0))
+        return 6;
+    return 0;
+}
+
+TEST(a_child_lets_go_of_the_lock_of_a_parent_that_has_died)
+{
+    char directory[200];
+    served_need_io_uring();
+    for (enum way_to_leave way = 0; way < WAYS_TO_LEAVE; way++) {
+        int from_child[2], to_child[2], status = -1;
+        test_note("way %u", (unsigned)way);
+        snprintf(directory, sizeof(directory), "%s", test_tmpdir());
+        REQUIRE_INT(pipe(from_child), 0);
+        REQUIRE_INT(pipe(to_child), 0);
+        fflush(NULL);
+        pid_t pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+            close(from_child[0]);
+            close(to_child[1]);
+            _exit(own(way, directory, from_child[1], to_child[0]));
+        }
+        close(from_child[1]);
+        close(to_child[0]);
+        memset(&kept, 0, sizeof(kept));
+        snprintf(kept.path, sizeof(kept.path), "%s/kept.kv", directory);
+        CHECK_INT(waitpid(pid, &status, 0), pid);
+        CHECK_INT(status, 0);
+        CHECK(hears(from_child[0], 'b'));
+        CHECK(is_locked()); /* which cannot be helped */
+        CHECK(says(to_child[1], 'g'));
+        CHECK(hears(from_child[0], 'l'));
+        WAIT_UNTIL(!is_locked());
+        REQUIRE_INT(keep(directory), 0);
+        beam_store_close(kept.store, on_done, NULL);
+        CHECK_INT(turn_until(2), 0);
+        beam_runtime_free(kept.runtime);
+        CHECK(says(to_child[1], 'e'));
+        CHECK(!hears(from_child[0], 'e')); /* it has ended */
+        close(from_child[0]);
+        close(to_child[1]);
+    }
 }
