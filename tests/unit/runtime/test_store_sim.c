@@ -5,7 +5,8 @@
  * What must hold, at every moment:
  *   - a replica has the state of the owner at its epoch and revision, whole transactions alone;
  *   - its revisions do not go back within an epoch;
- *   - what was told under EACH, as an answer or to a replica, is durable, and is never lost;
+ *   - what was told under EACH, as an answer, a refusal, or to a replica, is durable, and is never lost;
+ *   - a scan has the state of its revision, and so has `info`;
  *   - in the end all have the same;
  *   - the memory of the owner is bounded.
  *
@@ -38,7 +39,7 @@ struct world {
     struct follower followers[REPLICAS];
     uint64_t acked; /* the latest revision that a writer was told */
     uint64_t acked_epoch;
-    unsigned answers, refusals, undone, reads, crashes, ends, failures, skips;
+    unsigned answers, refusals, undone, reads, scans, crashes, ends, failures, skips;
     unsigned violations;
     char first[256];
 };
@@ -159,6 +160,10 @@ static void on_answer(const struct beam_status *status, const beam_message *mess
     uint64_t rev;
     world->answers++;
     world->refusals += status->code == BEAM_ABORTED;
+    if (disk.policy == BM_LOG_EACH && status->code == BEAM_ABORTED &&
+        beam_kv_root(status->details, status->details_len, &map) == 0 &&
+        beam_kv_get_uint(&map, "rev", &rev) == 0 && rev > disk.durable)
+        violated(world, "a refusal told of %llu", (unsigned long long)rev);
     world->undone += status->code == BEAM_UNKNOWN;
     if (status->code == BEAM_INVALID_ARGUMENT || status->code == BEAM_INTERNAL)
         violated(world, "a change ended with %s", beam_code_name(status->code));
@@ -267,6 +272,115 @@ static void read_one(struct world *world)
     call(world, "kv.get", &w, on_got);
 }
 
+/* What a scan asked for. */
+struct range {
+    struct world *world;
+    unsigned first; /* key */
+    unsigned limit; /* 0: it is `info` */
+};
+
+static const struct truth *truth_of(struct world *world, const beam_kv_value *map,
+                                    uint64_t *ret_now)
+{
+    beam_str text;
+    char hex[17] = "";
+    if (beam_kv_get_str(map, "epoch", &text) < 0 || beam_kv_get_uint(map, "now", ret_now) < 0)
+        return NULL;
+    memcpy(hex, text.ptr, 16);
+    uint64_t epoch = strtoull(hex, NULL, 16);
+    if (disk.policy == BM_LOG_EACH && epoch == disk_epoch() && *ret_now > disk.durable)
+        violated(world, "an answer is of %llu", (unsigned long long)*ret_now);
+    return disk_truth(epoch, *ret_now);
+}
+
+static void check_scan(const struct range *range, const beam_kv_value *map,
+                       const struct truth *truth, uint64_t now)
+{
+    beam_kv_value entries, value;
+    beam_kv_iter iter;
+    beam_str name;
+    bool more = false, is_more = false;
+    unsigned count = 0;
+    REQUIRE_INT(beam_kv_get(map, "entries", &entries), 0);
+    REQUIRE_INT(beam_kv_get_bool(map, "more", &more), 0);
+    beam_kv_iter_init(&iter, &entries);
+    for (unsigned i = range->first; i < DISK_KEYS; i++) {
+        if (truth->values[i] == INT64_MIN)
+            continue;
+        is_more = count == range->limit;
+        if (is_more)
+            break;
+        count++;
+        if (beam_kv_iter_next(&iter, &name, &value) <= 0 || disk_key(name) != (int)i ||
+            value.i != truth->values[i])
+            violated(range->world, "a scan of %llu differs at key %u", (unsigned long long)now, i);
+    }
+    if (beam_kv_iter_next(&iter, &name, &value) > 0 || more != is_more)
+        violated(range->world, "a scan of %llu ends elsewhere", (unsigned long long)now);
+}
+
+static void check_info(const struct range *range, const beam_kv_value *map,
+                       const struct truth *truth, uint64_t now)
+{
+    uint64_t keys = 0, expected = 0;
+    for (unsigned i = 0; i < DISK_KEYS; i++)
+        expected += truth->values[i] != INT64_MIN;
+    if (beam_kv_get_uint(map, "keys", &keys) < 0 || keys != expected)
+        violated(range->world, "info has %llu keys at %llu", (unsigned long long)keys,
+                 (unsigned long long)now);
+}
+
+static void on_range(const struct beam_status *status, const beam_message *message, void *arg)
+{
+    struct range *range = arg;
+    size_t len;
+    const void *body = message ? beam_message_body(message, &len) : NULL;
+    const struct truth *truth = NULL;
+    beam_kv_value map;
+    uint64_t now;
+    if (body && beam_kv_root(body, len, &map) == 0)
+        truth = truth_of(range->world, &map, &now);
+    if (truth) {
+        range->world->scans++;
+        if (range->limit > 0)
+            check_scan(range, &map, truth, now);
+        else
+            check_info(range, &map, truth, now);
+    } else if (status->code == BEAM_OK) {
+        violated(range->world, "an answer of a state that never was");
+    }
+    free(range);
+}
+
+static void read_range(struct world *world)
+{
+    struct range *range = malloc(sizeof(*range));
+    uint8_t room[256];
+    char name[8];
+    beam_kv_writer w;
+    const void *document;
+    size_t len;
+    REQUIRE(range != NULL);
+    *range = (struct range){world, (unsigned)below(world, DISK_KEYS), (unsigned)below(world, 8)};
+    beam_kv_writer_init(&w, room, sizeof(room));
+    beam_kv_begin_map(&w, NULL);
+    if (range->first > 0 && range->limit > 0) {
+        disk_key_name(range->first - 1, name);
+        beam_kv_put_str(&w, "after", name);
+    }
+    if (range->limit > 0)
+        beam_kv_put_uint(&w, "limit", range->limit);
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
+    beam_message *message = beam_message_new();
+    beam_message_set_body(message, document, len);
+    const char *service = range->limit > 0 ? "kv.scan" : "kv.info";
+    if (beam_call(world->session, service, &message, on_range, range, NULL) < 0) {
+        beam_message_free(message);
+        free(range);
+    }
+}
+
 /* From inside, many in one turn: more than the history has room for. */
 static void burst(struct world *world)
 {
@@ -361,7 +475,10 @@ static void step(struct world *world)
         write_some(world);
         break;
     case 10 ... 11:
-        read_one(world);
+        if (below(world, 2) == 0)
+            read_one(world);
+        else
+            read_range(world);
         break;
     case 12:
         if (world->store && disk.rev + 500 < DISK_REVS)
@@ -490,7 +607,7 @@ static void run_many(enum bm_log_policy policy, unsigned many)
     static struct world world;
     struct test_random seeds = test_random(0);
     unsigned crashes = 0, skips = 0, refusals = 0, undone = 0, lives = 0, commits = 0, reads = 0;
-    unsigned failures = 0, compactions = 0;
+    unsigned scans = 0, failures = 0, compactions = 0;
     for (unsigned i = 0; i < many; i++) {
         uint64_t seed = test_random_next(&seeds);
         run(&world, seed, policy, STEPS);
@@ -502,6 +619,7 @@ static void run_many(enum bm_log_policy policy, unsigned many)
         refusals += world.refusals;
         undone += world.undone;
         reads += world.reads;
+        scans += world.scans;
         failures += world.failures;
         compactions += disk.compactions;
         for (unsigned k = 0; k < REPLICAS; k++) {
@@ -520,6 +638,7 @@ static void run_many(enum bm_log_policy policy, unsigned many)
     CHECK(failures > many / 8);
     CHECK(compactions > many / 2);
     CHECK(reads > many * 5);
+    CHECK(scans > many * 5);
     CHECK(lives > many * 10);
     CHECK(commits > many * 200);
 }
