@@ -557,7 +557,32 @@ TEST(a_child_is_refused_the_stores_of_its_parent_who_keeps_them_locked)
     beam_runtime_free(kept.runtime);
 }
 
-enum way_to_leave { BY_CLOSE, BY_FREE, BY_FREE_DURING_A_COMPACTION, WAYS_TO_LEAVE };
+enum way_to_leave {
+    BY_CLOSE,
+    BY_FREE,
+    BY_FREE_DURING_A_COMPACTION,
+    BY_FREE_ON_ANOTHER_THREAD,
+    WAYS_TO_LEAVE
+};
+
+static void open_there(void *arg)
+{
+    *(int *)arg =
+        beam_store_open(kept.runtime, &BEAM_STORE_OPTIONS(.path = kept.path), &kept.store);
+}
+
+/* The same on a reactor of its own. */
+static int keep_there(const char *directory)
+{
+    memset(&kept, 0, sizeof(kept));
+    snprintf(kept.path, sizeof(kept.path), "%s/kept.kv", directory);
+    int r = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.reactors = 2), &kept.runtime);
+    if (r == 0)
+        r = beam_start(kept.runtime);
+    if (r == 0)
+        served_run(kept.runtime, 1, open_there, &r);
+    return r;
+}
 
 static bool says(int fd, char what)
 {
@@ -588,7 +613,7 @@ static int own(enum way_to_leave way, const char *directory, int to_test, int fr
 {
     char new_path[310];
     alarm(20);
-    if (keep(directory) < 0)
+    if ((way == BY_FREE_ON_ANOTHER_THREAD ? keep_there : keep)(directory) < 0)
         return 2;
     snprintf(new_path, sizeof(new_path), "%s.new", kept.path);
     if (way == BY_FREE_DURING_A_COMPACTION) {
