@@ -160,9 +160,8 @@ int beam_store_serve(beam_store *store, const char *prefix)
 
 /* --- closing --------------------------------------------------------------------------------- */
 
-void bm_store_closed(beam_store *store, int error)
+static void end(beam_store *store, int error)
 {
-    struct bm_core *core = store->core;
     beam_store_fn *fn = store->on_closed;
     void *arg = store->on_closed_arg;
     uint64_t rev = store->told;
@@ -172,6 +171,12 @@ void bm_store_closed(beam_store *store, int error)
         store_free(store);
     if (fn)
         fn(error, rev, arg);
+}
+
+void bm_store_closed(beam_store *store, int error)
+{
+    struct bm_core *core = store->core;
+    end(store, error);
     bm_core_check_quiet(core);
 }
 
@@ -238,14 +243,15 @@ void bm_stores_free(struct bm_core *core)
     struct bm_list *node;
     while ((node = bm_list_front(&core->stores))) {
         beam_store *store = bm_list_entry(node, beam_store, node);
-        if (store->life != BM_STORE_CLOSED) {
-            store->life = BM_STORE_CLOSING;
-            bm_watchers_end(store, BEAM_UNAVAILABLE, "the owner of the store has ended");
-            bm_store_log_free(store);
-            bm_store_fail(store, -ECANCELED);
-            give_back(store);
+        if (store->life == BM_STORE_CLOSED) {
+            store_free(store);
+            continue;
         }
-        store_free(store);
+        store->life = BM_STORE_CLOSING;
+        bm_watchers_end(store, BEAM_UNAVAILABLE, "the owner of the store has ended");
+        bm_store_fail(store, -ECANCELED); /* first: those that the log tells are undone then */
+        bm_store_log_free(store);
+        end(store, store->error);
     }
 }
 

@@ -166,6 +166,7 @@ int bm_store_log_open(beam_store *store);
 /* Appends a commit, which gets its revision told; -ENOBUFS and what else the log says. */
 int bm_store_log_append(struct bm_commit *commit);
 void bm_store_log_close(beam_store *store);
+/* Who waits for the log is told -ECANCELED, from inside; the store was failed before. */
 void bm_store_log_free(beam_store *store);
 uint64_t bm_store_log_len(const beam_store *store);
 /* Rewrites the file if it is time to. */

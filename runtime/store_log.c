@@ -243,8 +243,10 @@ void bm_store_log_look(beam_store *store)
 static void on_closed(struct bm_log_wait *wait, int res)
 {
     beam_store *store = bm_list_entry(wait, beam_store, closed);
-    bm_store_settle(store, store->told); /* those that change nothing, if there are any */
+    if (!store->log) /* told by bm_store_log_free(), whose caller ends the store */
+        return;
     store->log = NULL;
+    bm_store_settle(store, store->told); /* those that change nothing, if there are any */
     bm_store_closed(store, res);
 }
 
@@ -256,5 +258,7 @@ void bm_store_log_close(beam_store *store)
 
 void bm_store_log_free(beam_store *store)
 {
-    store->log = bm_log_free(store->log);
+    struct bm_log *log = store->log;
+    store->log = NULL; /* whoever is told on the way finds none */
+    bm_log_free(log);
 }
