@@ -12,6 +12,9 @@
 #include "runtime/core.h"
 #include "runtime/feed.h"
 
+#define COMPACT_SAVED_MIN 4096u /* ours: a block; less frees nothing on most disks */
+#define COMPACT_SAVED_PART 4u /* ours: a quarter of what is kept, as if compact_percent were 125 */
+
 /* --- loading --------------------------------------------------------------------------------- */
 
 /* A part of a state: keys ascend. */
@@ -227,12 +230,23 @@ int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg)
     return 0;
 }
 
+/* What a rewrite leaves is what is in the store and little more. It has to save a part of that which is
+ * worth the writing, whatever the options say; so all that is rewritten is at most so many times what was
+ * appended, and one that has just taken place is no reason for another. */
+static bool is_worth_while(const beam_store *store, uint64_t len)
+{
+    uint64_t kept = store->state.tree.data_len;
+    uint64_t saved = len > kept ? len - kept : 0;
+    return saved >= COMPACT_SAVED_MIN && saved >= kept / COMPACT_SAVED_PART;
+}
+
 void bm_store_log_look(beam_store *store)
 {
     uint64_t len = bm_store_log_len(store);
     if (!bm_store_is_open(store) || store->compacting || store->error ||
         len < store->options.compact_len_min || len < store->compact_from ||
-        len / store->options.compact_percent < store->state.tree.data_len / 100)
+        len / store->options.compact_percent < store->state.tree.data_len / 100 ||
+        !is_worth_while(store, len))
         return;
     if (beam_store_compact(store, NULL, NULL) < 0)
         store->compact_from = len * 2;

@@ -76,7 +76,8 @@ struct beam_store_options {
     uint32_t watchers_max;  /* 65 536 */
     uint64_t heartbeat_ns;  /* who watches hears something at least this often; 5 s */
     uint64_t compact_len_min; /* the file is rewritten when it is longer than this, 1 MiB, and */
-    uint32_t compact_percent; /* ... than so many hundredths of what is in the store; 200 */
+    uint32_t compact_percent; /* ... than so many hundredths of what is in the store; 200. Never to
+                                  save less than 4 KiB, or than a quarter of what is in the store */
 };
 #define BEAM_STORE_OPTIONS(...)                                                                    \
     ((struct beam_store_options){.size = sizeof(struct beam_store_options), __VA_ARGS__})

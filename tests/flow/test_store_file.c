@@ -222,3 +222,26 @@ FLOW_TEST(a_file_does_not_grow_without_end)
     CHECK_UINT(kept->info.keys, 40);
     CHECK_UINT(kept->info.rev, 40 * rounds);
 }
+
+/* However soon it is asked for: a rewrite has to save something, and is paid for by what was appended. */
+FLOW_TEST(a_file_is_not_rewritten_for_nothing)
+{
+    kept_share();
+    flow_start(NULL);
+    kept_open(&BEAM_STORE_OPTIONS(.sync = BEAM_STORE_SYNC_NONE, .compact_len_min = 1,
+                                  .compact_percent = 101),
+              "store.kv");
+    for (unsigned i = 0; i < 5; i++) {
+        kept_fill("k", i, 1, 8);
+        flow_settle();
+    }
+    CHECK_UINT(kept_info()->compactions, 0);
+    CHECK(kept->info.file_len < 1000);
+    unsigned rounds = flow_many(20, 6);
+    for (unsigned i = 0; i < rounds; i++)
+        kept_fill("l", 0, 40, 500);
+    FLOW_WAIT(kept_info()->compactions > 0 && kept->info.file_len < kept->info.data_len * 13 / 10);
+    flow_settle();
+    /* Each round appends what the state is long, and each rewrite saves a quarter of that at least. */
+    CHECK(kept_info()->compactions <= rounds * 4);
+}
