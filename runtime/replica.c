@@ -6,9 +6,10 @@
  * told between applying and being done with it: a key that goes can still be named then.
  *
  * Invariants: epoch and rev are those of the state that is read; a watch is asked to go on only from
- * there. A handler may free the replica, or attach it anew: after each call of one it is looked at
- * whether it is still the same watch. Nothing a peer says is trusted: what breaks the order of
- * messages, or finds no memory, ends the watch, and the state stays as it was. */
+ * there. A handler may free the replica, or attach it anew. The state is what it was then, so that what
+ * is being told is told to its end, unless it was freed; but nothing is told of the watch that was.
+ * Nothing a peer says is trusted: what breaks the order of messages, is about keys that are none of
+ * ours, or finds no memory, ends the watch, and the state stays as it was. */
 #include <errno.h>
 #include <string.h>
 
@@ -38,8 +39,8 @@ struct beam_replica {
     struct bm_account account; /* pays for all but the struct */
     uint64_t fork_epoch;       /* of the process that made it */
     beam_channel *channel;     /* of the watch; NULL: none */
-    uint64_t watch;            /* goes up with each, so that a handler's doings are noticed */
-    unsigned calls;            /* handlers that are running: it is freed behind the last */
+    uint64_t watch; /* goes up with each that ends, so that a handler's doings are noticed */
+    unsigned calls; /* from its channel that are running: it is freed behind the last */
     bool freed;
 
     enum beam_replica_state is;
@@ -51,6 +52,7 @@ struct beam_replica {
     bool asked;  /* it was asked to go on */
 
     uint64_t owner_rev, heard_ns, skipped, snapshots;
+    uint64_t untold; /* of those that were skipped: for the next on_live */
     uint16_t prefix_len, service_len;
     char *prefix; /* a block of prefix_len */
     char service[SERVICE_MAX + 7];
@@ -126,69 +128,45 @@ beam_replica *beam_replica_free(beam_replica *replica)
 
 /* --- telling --------------------------------------------------------------------------------- */
 
-/* Around a call of a handler. The latter returns true if the watch is not what it was; the replica may
- * be gone once `left` has been called for the outermost. */
-static uint64_t enter(beam_replica *replica)
+/* All of these are called from a call of the channel's, behind which one that a handler has freed is
+ * released. */
+static void leave(beam_replica *replica)
 {
-    replica->calls++;
-    return replica->watch;
+    if (--replica->calls == 0 && replica->freed)
+        release(replica);
 }
 
-static bool leave(beam_replica *replica, uint64_t watch)
-{
-    replica->calls--;
-    return replica->watch != watch;
-}
-
-/* For who was told something: true, and it is freed, when a handler wanted that. */
-static bool release_freed(beam_replica *replica)
-{
-    if (!replica->freed || replica->calls > 0)
-        return replica->freed;
-    release(replica);
-    return true;
-}
-
-static bool tell_change(beam_replica *replica, const struct bm_tree_entry *entry, bool gone,
+static void tell_change(beam_replica *replica, const struct bm_tree_entry *entry, bool gone,
                         uint64_t rev)
 {
     if (!replica->handlers || !replica->handlers->on_change)
-        return false;
+        return;
     beam_kv_value value = gone ? (beam_kv_value){.type = BEAM_KV_NIL} : bm_state_value(entry);
-    uint64_t watch = enter(replica);
     replica->handlers->on_change(replica, bm_state_key(entry), gone ? NULL : &value, rev,
                                  replica->arg);
-    return leave(replica, watch);
 }
 
-static bool tell_stale(beam_replica *replica, const struct beam_status *status)
+static void tell_stale(beam_replica *replica, const struct beam_status *status)
 {
     if (replica->is == BEAM_REPLICA_LIVE)
         replica->is = BEAM_REPLICA_STALE;
-    if (!replica->handlers || !replica->handlers->on_stale)
-        return false;
-    uint64_t watch = enter(replica);
-    replica->handlers->on_stale(replica, status, replica->arg);
-    return leave(replica, watch);
+    if (replica->handlers && replica->handlers->on_stale)
+        replica->handlers->on_stale(replica, status, replica->arg);
 }
 
-static bool tell_live(beam_replica *replica, uint64_t skipped)
+static void tell_live(beam_replica *replica)
 {
+    uint64_t skipped = replica->untold;
     replica->is = BEAM_REPLICA_LIVE;
-    if (!replica->handlers || !replica->handlers->on_live)
-        return false;
-    uint64_t watch = enter(replica);
-    replica->handlers->on_live(replica, skipped, replica->arg);
-    return leave(replica, watch);
+    replica->untold = 0;
+    if (replica->handlers && replica->handlers->on_live)
+        replica->handlers->on_live(replica, skipped, replica->arg);
 }
 
-static bool tell_commit(beam_replica *replica, uint64_t rev)
+static void tell_commit(beam_replica *replica, uint64_t rev)
 {
-    if (!replica->handlers || !replica->handlers->on_commit)
-        return false;
-    uint64_t watch = enter(replica);
-    replica->handlers->on_commit(replica, rev, replica->arg);
-    return leave(replica, watch);
+    if (replica->handlers && replica->handlers->on_commit)
+        replica->handlers->on_commit(replica, rev, replica->arg);
 }
 
 /* The watch is given up, because of something here or something wrong from there. */
@@ -205,16 +183,60 @@ static void give_up_order(beam_replica *replica)
     give_up(replica, BEAM_DATA_LOSS, "the messages of the watch break their order");
 }
 
+static void give_up_key(beam_replica *replica)
+{
+    give_up(replica, BEAM_DATA_LOSS,
+            "the owner tells of a key that is empty, too long, or outside the prefix");
+}
+
 /* --- what comes ------------------------------------------------------------------------------ */
+
+/* A revision, which ends below 2^63 (Y1). */
+static int get_rev(const beam_kv_value *map, const char *key, uint64_t *ret_rev)
+{
+    uint64_t rev;
+    if (beam_kv_get_uint(map, key, &rev) < 0 || rev > INT64_MAX)
+        return -EINVAL;
+    *ret_rev = rev;
+    return 0;
+}
+
+/* That of the state which the messages are about. */
+static uint64_t *own_rev(beam_replica *replica)
+{
+    return replica->building ? &replica->next.rev : &replica->rev;
+}
+
+/* Of a message that tells of no change: without a prefix nothing may be missing before it (Y12). */
+static bool is_in_place(beam_replica *replica, uint64_t rev)
+{
+    uint64_t own = *own_rev(replica);
+    return replica->prefix_len > 0 ? rev >= own : rev == own;
+}
+
+static void advance(beam_replica *replica, uint64_t rev)
+{
+    *own_rev(replica) = rev;
+    if (rev > replica->owner_rev)
+        replica->owner_rev = rev;
+}
+
+/* A key that a store can have (Y2), and that was asked for. */
+static bool is_ours(const beam_replica *replica, const void *key, size_t len)
+{
+    return len > 0 && len <= BEAM_STORE_KEY_LEN_MAX && len >= replica->prefix_len &&
+           (replica->prefix_len == 0 || memcmp(key, replica->prefix, replica->prefix_len) == 0);
+}
 
 static void on_head(beam_replica *replica, const beam_kv_value *map)
 {
     bool resume;
     uint64_t rev, epoch, skipped = 0;
     beam_str text;
-    if (beam_kv_get_bool(map, "resume", &resume) < 0 || beam_kv_get_uint(map, "rev", &rev) < 0 ||
+    if (beam_kv_get_bool(map, "resume", &resume) < 0 || get_rev(map, "rev", &rev) < 0 ||
         beam_kv_get_str(map, "epoch", &text) < 0 || bm_epoch_read(text, &epoch) < 0 ||
-        (resume && (replica->headed || !replica->asked || epoch != replica->epoch))) {
+        (resume &&
+         (replica->headed || !replica->asked || epoch != replica->epoch || rev < replica->rev))) {
         give_up_order(replica);
         return;
     }
@@ -222,7 +244,7 @@ static void on_head(beam_replica *replica, const beam_kv_value *map)
     replica->headed = true;
     replica->owner_rev = rev;
     if (resume) {
-        tell_live(replica, 0);
+        tell_live(replica);
         return;
     }
     /* One that comes before `live` takes the place of what was being built. */
@@ -239,13 +261,19 @@ static void on_snap(beam_replica *replica, const beam_kv_value *map)
 {
     uint64_t rev;
     beam_kv_value set;
-    if (!replica->building || beam_kv_get_uint(map, "rev", &rev) < 0 ||
+    if (!replica->building || get_rev(map, "rev", &rev) < 0 || !is_in_place(replica, rev) ||
         beam_kv_get(map, "set", &set) < 0 || set.type != BEAM_KV_MAP) {
         give_up_order(replica);
         return;
     }
+    advance(replica, rev);
     const uint8_t *pos = set.bytes.ptr, *end = pos + set.bytes.len;
     for (; pos < end; pos += bm_entry_at(pos).len) {
+        struct bm_entry e = bm_entry_at(pos);
+        if (!is_ours(replica, bm_entry_key(&e), e.key_len)) {
+            give_up_key(replica);
+            return;
+        }
         struct bm_tree_entry *entry = bm_tree_entry_copy(&replica->account, rev, pos);
         if (!entry || bm_state_load(&replica->next.state, entry) < 0) {
             give_up(replica, BEAM_RESOURCE_EXHAUSTED, "no memory for the state");
@@ -254,52 +282,71 @@ static void on_snap(beam_replica *replica, const beam_kv_value *map)
     }
 }
 
-/* The changes of a delta in the order of their keys. */
+static int read_set(beam_replica *replica, const beam_kv_value *set, uint64_t rev,
+                    struct bm_changes *changes)
+{
+    int r = set->type == BEAM_KV_MAP ? 0 : -EINVAL;
+    const uint8_t *pos = set->bytes.ptr, *end = r == 0 ? pos + set->bytes.len : pos;
+    for (; r == 0 && pos < end; pos += bm_entry_at(pos).len) {
+        struct bm_entry e = bm_entry_at(pos);
+        r = is_ours(replica, bm_entry_key(&e), e.key_len) ? bm_changes_copy(changes, rev, pos)
+                                                          : -ENAMETOOLONG;
+    }
+    return r;
+}
+
+static int read_delete(beam_replica *replica, const beam_kv_value *list, uint64_t rev,
+                       struct bm_changes *changes)
+{
+    beam_kv_value key;
+    beam_kv_iter iter;
+    beam_str last = {NULL, 0};
+    int r = list->type == BEAM_KV_LIST ? 0 : -EINVAL;
+    beam_kv_iter_init(&iter, list);
+    while (r == 0 && beam_kv_iter_next(&iter, NULL, &key) > 0) {
+        if (key.type != BEAM_KV_STR ||
+            (last.ptr && bm_key_compare(last.ptr, last.len, key.str.ptr, key.str.len) >= 0))
+            return -EINVAL;
+        r = is_ours(replica, key.str.ptr, key.str.len)
+                ? bm_changes_add(changes, rev, key.str, BM_ENTRY_DEL, NULL, 0)
+                : -ENAMETOOLONG;
+        last = key.str;
+    }
+    return r;
+}
+
+/* The changes of a delta in the order of their keys. -ENAMETOOLONG: a key is not ours. */
 static int read_delta(beam_replica *replica, const beam_kv_value *map, uint64_t rev,
                       struct bm_changes *changes)
 {
-    beam_kv_value part, key;
-    beam_kv_iter iter;
+    beam_kv_value part;
     int r = 0;
     bm_changes_init(changes, &replica->account);
-    if (beam_kv_get(map, "set", &part) == 0) {
-        if (part.type != BEAM_KV_MAP)
-            return -EINVAL;
-        const uint8_t *pos = part.bytes.ptr, *end = pos + part.bytes.len;
-        for (; r == 0 && pos < end; pos += bm_entry_at(pos).len)
-            r = bm_changes_copy(changes, rev, pos);
-    }
-    if (r == 0 && beam_kv_get(map, "delete", &part) == 0) {
-        beam_kv_iter_init(&iter, &part);
-        while (r == 0 && beam_kv_iter_next(&iter, NULL, &key) > 0)
-            r = key.type == BEAM_KV_STR && key.str.len <= BEAM_STORE_KEY_LEN_MAX
-                    ? bm_changes_add(changes, rev, key.str, BM_ENTRY_DEL, NULL, 0)
-                    : -EINVAL;
-    }
+    if (beam_kv_get(map, "set", &part) == 0)
+        r = read_set(replica, &part, rev, changes);
+    if (r == 0 && beam_kv_get(map, "delete", &part) == 0)
+        r = read_delete(replica, &part, rev, changes);
     return r == 0 ? bm_changes_sort(changes) : r;
 }
 
 static void tell_delta(beam_replica *replica, struct bm_changes *changes, uint64_t rev)
 {
-    uint64_t watch = enter(replica);
-    bool changed = false;
-    for (uint32_t i = 0; i < changes->count && !changed; i++) {
+    for (uint32_t i = 0; i < changes->count && !replica->freed; i++) {
         const struct bm_tree_entry *entry = changes->items[i].entry;
-        changed = tell_change(replica, entry, bm_state_is_del(entry), rev);
+        tell_change(replica, entry, bm_state_is_del(entry), rev);
     }
-    (void)leave(replica, watch);
     bm_changes_done(changes, &replica->state);
-    if (!changed)
+    if (!replica->freed)
         tell_commit(replica, rev);
 }
 
 static void on_delta(beam_replica *replica, const beam_kv_value *map)
 {
-    uint64_t rev, *own = replica->building ? &replica->next.rev : &replica->rev;
+    uint64_t rev, own = *own_rev(replica);
     struct bm_state *state = replica->building ? &replica->next.state : &replica->state;
     struct bm_changes changes;
-    if (!replica->headed || beam_kv_get_uint(map, "rev", &rev) < 0 || rev <= *own ||
-        (replica->prefix_len == 0 && rev != *own + 1)) {
+    if (!replica->headed || get_rev(map, "rev", &rev) < 0 || rev <= own ||
+        (replica->prefix_len == 0 && rev != own + 1)) {
         give_up_order(replica);
         return;
     }
@@ -310,13 +357,13 @@ static void on_delta(beam_replica *replica, const beam_kv_value *map)
         bm_changes_clear(&changes);
         if (r == -ENOMEM)
             give_up(replica, BEAM_RESOURCE_EXHAUSTED, "no memory for a change");
+        else if (r == -ENAMETOOLONG)
+            give_up_key(replica);
         else
             give_up_order(replica);
         return;
     }
-    *own = rev;
-    if (rev > replica->owner_rev)
-        replica->owner_rev = rev;
+    advance(replica, rev);
     if (replica->building)
         bm_changes_done(&changes, state);
     else
@@ -325,24 +372,22 @@ static void on_delta(beam_replica *replica, const beam_kv_value *map)
 
 static void on_mark(beam_replica *replica, const beam_kv_value *map)
 {
-    uint64_t rev, now, *own = replica->building ? &replica->next.rev : &replica->rev;
-    if (!replica->headed || beam_kv_get_uint(map, "rev", &rev) < 0 || rev < *own ||
-        (replica->prefix_len == 0 && rev != *own)) {
+    uint64_t rev, now;
+    if (!replica->headed || get_rev(map, "rev", &rev) < 0 || !is_in_place(replica, rev)) {
         give_up_order(replica);
         return;
     }
-    *own = rev;
-    replica->owner_rev = beam_kv_get_uint(map, "now", &now) == 0 && now > rev ? now : rev;
+    advance(replica, rev);
+    replica->owner_rev = get_rev(map, "now", &now) == 0 && now > rev ? now : rev;
 }
 
-/* What is different between two states, in the order of the keys. true: the watch is not what it
- * was. */
-static bool tell_difference(beam_replica *replica, const struct bm_state *before)
+/* What is different between two states, in the order of the keys. */
+static void tell_difference(beam_replica *replica, const struct bm_state *before)
 {
     struct bm_tree_iter old_at = bm_tree_seek(&before->tree, NULL, 0, false);
     struct bm_tree_iter new_at = bm_tree_seek(&replica->state.tree, NULL, 0, false);
     const struct bm_tree_entry *old = bm_tree_next(&old_at), *new = bm_tree_next(&new_at);
-    while (old || new) {
+    while ((old || new) && !replica->freed) {
         beam_str old_key = old ? bm_state_key(old) : (beam_str){NULL, 0};
         beam_str new_key = new ? bm_state_key(new) : (beam_str){NULL, 0};
         int order = !old   ? 1
@@ -350,39 +395,38 @@ static bool tell_difference(beam_replica *replica, const struct bm_state *before
                            : bm_key_compare(old_key.ptr, old_key.len, new_key.ptr, new_key.len);
         bool same = order == 0 && bm_state_entry_len(old) == bm_state_entry_len(new) &&
                     memcmp(old->bytes, new->bytes, bm_state_entry_len(new)) == 0;
-        if (!same && tell_change(replica, order < 0 ? old : new, order < 0, replica->rev))
-            return true;
+        if (!same)
+            tell_change(replica, order < 0 ? old : new, order < 0, replica->rev);
         if (order <= 0)
             old = bm_tree_next(&old_at);
         if (order >= 0)
             new = bm_tree_next(&new_at);
     }
-    return false;
 }
 
 static void on_live(beam_replica *replica, const beam_kv_value *map)
 {
     uint64_t rev;
-    if (!replica->building || beam_kv_get_uint(map, "rev", &rev) < 0 || rev < replica->next.rev) {
+    if (!replica->building || get_rev(map, "rev", &rev) < 0 || !is_in_place(replica, rev)) {
         give_up_order(replica);
         return;
     }
+    advance(replica, rev);
     struct bm_state before = replica->state;
-    uint64_t skipped = replica->next.skipped;
+    uint64_t watch = replica->watch;
     replica->state = replica->next.state;
     bm_state_init(&replica->next.state, &replica->account);
     replica->building = false;
     replica->epoch = replica->next.epoch;
     replica->rev = rev;
     replica->is = BEAM_REPLICA_STALE; /* not live before all is told, and not empty any more */
-    replica->skipped += skipped;
+    replica->skipped += replica->next.skipped;
+    replica->untold += replica->next.skipped;
     replica->snapshots++;
-    uint64_t watch = enter(replica);
-    bool changed = tell_difference(replica, &before);
-    (void)leave(replica, watch);
+    tell_difference(replica, &before);
     bm_state_clear(&before);
-    if (!changed)
-        tell_live(replica, skipped);
+    if (replica->watch == watch)
+        tell_live(replica);
 }
 
 static const struct {
@@ -409,8 +453,7 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
             if (kind.len == strlen(kinds[i].kind) && memcmp(kind.ptr, kinds[i].kind, kind.len) == 0)
                 kinds[i].fn(replica, &map);
     }
-    replica->calls--;
-    (void)release_freed(replica);
+    leave(replica);
 }
 
 static void on_end(beam_channel *channel, const struct beam_status *status, void *arg)
@@ -422,8 +465,7 @@ static void on_end(beam_channel *channel, const struct beam_status *status, void
     end_watch(replica);
     replica->calls++;
     tell_stale(replica, &ended);
-    replica->calls--;
-    (void)release_freed(replica);
+    leave(replica);
 }
 
 static const struct beam_channel_handlers watch_handlers = {

@@ -189,7 +189,9 @@ enum beam_replica_state {
     BEAM_REPLICA_STALE, /* it has what was so when its watch ended, or before it had to begin anew */
 };
 
-/* What a replica tells. Each slot may be NULL. A handler may free the replica. */
+/* What a replica tells. Each slot may be NULL. A handler may free the replica, and is told nothing more;
+ * or attach it anew: then the transaction, or the difference, that is being told is told to its end
+ * first. */
 struct beam_replica_handlers {
     /* A key has another value, or with value NULL none any more; once for each change of a
      * transaction, in the order of the keys. When the replica had to begin anew: once for each key

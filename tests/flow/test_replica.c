@@ -13,6 +13,7 @@ struct told {
     enum beam_code code;
     char why[256];
     bool free_in_change, free_in_live, free_in_stale, free_in_commit, attach_in_stale;
+    unsigned attach_in_change; /* in the n-th from now on; 0: none */
     bool was_stale_in_change;
     unsigned keys_in_change;
 };
@@ -25,6 +26,13 @@ __attribute__((__format__(__printf__, 2, 3))) static void note(struct told *told
     va_start(args, format);
     vsnprintf(told->text + n, sizeof(told->text) - n, format, args);
     va_end(args);
+}
+
+static void attach_again(beam_replica *replica)
+{
+    /* Else a fault has ended the case. */
+    if (flow.session && beam_session_is_open(flow.session))
+        CHECK_INT(beam_replica_attach(replica, flow.session), 0);
 }
 
 static void free_replica(struct told *told, bool wanted)
@@ -52,12 +60,23 @@ static void on_change(beam_replica *replica, beam_str key, const beam_kv_value *
     CHECK_UINT(info.rev, rev);
     told->keys_in_change = (unsigned)info.keys;
     told->was_stale_in_change = info.state == BEAM_REPLICA_STALE;
+    if (told->attach_in_change > 0 && --told->attach_in_change == 0)
+        attach_again(replica);
     free_replica(told, told->free_in_change);
+}
+
+/* The owner is where the replica is, or further. */
+static void check_owner(const beam_replica *replica)
+{
+    struct beam_replica_info info = BEAM_REPLICA_INFO();
+    CHECK_INT(beam_replica_info(replica, &info), 0);
+    CHECK(info.owner_rev >= info.rev);
 }
 
 static void on_commit(beam_replica *replica, uint64_t rev, void *arg)
 {
     struct told *told = arg;
+    check_owner(replica);
     told->commits++;
     note(told, "|%llu ", (unsigned long long)rev);
     free_replica(told, told->free_in_commit);
@@ -67,6 +86,7 @@ static void on_commit(beam_replica *replica, uint64_t rev, void *arg)
 static void on_live(beam_replica *replica, uint64_t skipped, void *arg)
 {
     struct told *told = arg;
+    check_owner(replica);
     told->lives++;
     told->skipped = skipped;
     free_replica(told, told->free_in_live);
@@ -81,9 +101,7 @@ static void on_stale(beam_replica *replica, const struct beam_status *status, vo
     flow_copy_text(told->why, sizeof(told->why), status->message);
     if (told->attach_in_stale) {
         told->attach_in_stale = false;
-        if (flow.session &&
-            beam_session_is_open(flow.session)) /* else a fault has ended the case */
-            CHECK_INT(beam_replica_attach(replica, flow.session), 0);
+        attach_again(replica);
     }
     free_replica(told, told->free_in_stale);
     flow_tick();
@@ -330,6 +348,59 @@ FLOW_TEST(a_replica_is_attached_by_its_handler)
     told.replica = beam_replica_free(told.replica);
 }
 
+/* Whatever is attached meanwhile, a transaction is told whole, and so is what a snapshot has changed. */
+FLOW_TEST(a_replica_attached_in_a_change_is_told_the_rest)
+{
+    static struct told told;
+    kept_start(NULL);
+    CHECK_ASK("kv.txn", "{'set':{'a':1,'b':2,'c':3}}", "{'epoch':'EPOCH','rev':1}");
+    for (unsigned nth = 1; nth <= 3; nth++) {
+        make_replica(&told, NULL);
+        told.attach_in_change = nth; /* of the snapshot */
+        attach(&told, flow.session);
+        FLOW_WAIT(told.lives == 1);
+        CHECK_STR(told.text, "a=4@1 b=4@1 c=4@1 ");
+        CHECK_UINT(info_of(&told).snapshots, 1);
+        CHECK_UINT(told.stales, 0);
+        told.replica = beam_replica_free(told.replica);
+    }
+    make_replica(&told, NULL);
+    attach(&told, flow.session);
+    FLOW_WAIT(told.lives == 1);
+    for (unsigned nth = 1; nth <= 3; nth++) {
+        char expected[64];
+        told.text[0] = '\0';
+        told.attach_in_change = nth; /* of a delta */
+        unsigned rev = nth + 1;
+        (void)kept_ask("kv.txn", "{'set':{'a':1,'b':2,'c':3}}");
+        FLOW_WAIT(told.lives == 1 + nth && told.commits == nth);
+        snprintf(expected, sizeof(expected), "a=4@%u b=4@%u c=4@%u |%u ", rev, rev, rev, rev);
+        CHECK_STR(told.text, expected);
+        CHECK_INT(info_of(&told).state, BEAM_REPLICA_LIVE);
+        CHECK_UINT(info_of(&told).rev, rev);
+    }
+    CHECK_UINT(told.stales, 0);
+    told.replica = beam_replica_free(told.replica);
+}
+
+/* What was passed over is told, though the first of the changes begins another watch. */
+FLOW_TEST(a_replica_attached_in_a_change_hears_what_it_skipped)
+{
+    static struct told told;
+    kept_start(&BEAM_STORE_OPTIONS(.history_len = 4096));
+    make_replica(&told, NULL);
+    attach(&told, flow.session);
+    FLOW_WAIT(told.lives == 1);
+    told.attach_in_change = 1;
+    kept_fill("k", 0, 100, 200);
+    FLOW_WAIT(told.lives == 2);
+    CHECK_UINT(told.skipped, 100);
+    CHECK_UINT(told.changes, 100);
+    CHECK_UINT(info_of(&told).skipped, 100);
+    CHECK_UINT(info_of(&told).snapshots, 2);
+    told.replica = beam_replica_free(told.replica);
+}
+
 FLOW_TEST(a_replica_without_memory_is_stale)
 {
     static struct told told;
@@ -377,10 +448,12 @@ FLOW_TEST_UNIX(a_replica_outlives_its_owner)
 
 /* --- an owner that says what it likes -------------------------------------------------------- */
 
-static const struct {
+struct story {
     const char *lines[5];
     enum beam_code code; /* OK: nothing is wrong with it, but that it ends */
-} stories[] = {
+};
+
+static const struct story stories[] = {
     {{"{'kind':'head','epoch':'0000000000000001','rev':1,'resume':false}",
       "{'kind':'live','rev':1}", "{'kind':'other','rev':'x'}", "{'kind':'mark','rev':1}"},
      BEAM_OK},
@@ -411,16 +484,65 @@ static const struct {
     {{HEAD, LIVE, "{'kind':'mark','rev':0}"}, BEAM_DATA_LOSS},
     {{HEAD, LIVE, "{'kind':'head','epoch':'0000000000000001','rev':1,'resume':true}"},
      BEAM_DATA_LOSS},
+/* Keys that no store has, in each place where one can be. */
+#define KEY64 "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
+#define KEY256 KEY64 KEY64 KEY64 KEY64
+#define KEY1024 KEY256 KEY256 KEY256 KEY256
+    {{HEAD, "{'kind':'snap','rev':1,'set':{'" KEY1024 "':1}}"}, BEAM_OK},
+    {{HEAD, "{'kind':'snap','rev':1,'set':{'k" KEY1024 "':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'snap','rev':1,'set':{'':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'delta','rev':2,'set':{'':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'delta','rev':2,'delete':['']}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'set':{'':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'set':{'k" KEY1024 "':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':['']}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':['k" KEY1024 "']}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':['" KEY1024 "']}"}, BEAM_OK},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':'a'}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':{'a':'a'}}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':null}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':['b','a']}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':['a','a']}"}, BEAM_DATA_LOSS},
+    /* Revisions that leave a gap, or go back. */
+    {{HEAD, "{'kind':'live','rev':2}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'snap','rev':2,'set':{'a':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'snap','rev':0,'set':{'a':1}}"}, BEAM_DATA_LOSS},
+    /* And such as there are none (Y1). */
+    {{"{'kind':'head','epoch':'0000000000000001','rev':9223372036854775808,'resume':false}"},
+     BEAM_DATA_LOSS},
+};
+
+/* To one who follows "a/". */
+static const struct story stories_of_a_part[] = {
+    {{HEAD, "{'kind':'snap','rev':1,'set':{'a/1':1}}"}, BEAM_OK},
+    {{HEAD, "{'kind':'snap','rev':1,'set':{'a':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'snap','rev':1,'set':{'a/1':1,'b':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'set':{'b':1}}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':2,'delete':['b']}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':7,'delete':['a/']}"}, BEAM_OK},
+    {{HEAD, "{'kind':'live','rev':2}"}, BEAM_OK},
+    {{HEAD, "{'kind':'snap','rev':3,'set':{'a/1':1}}"}, BEAM_OK},
+    {{HEAD, "{'kind':'snap','rev':3,'set':{'a/1':1}}", "{'kind':'live','rev':2}"}, BEAM_DATA_LOSS},
+    {{HEAD, "{'kind':'snap','rev':3,'set':{'a/1':1}}", "{'kind':'delta','rev':3}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'delta','rev':9223372036854775808}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'mark','rev':18446744073709551615}"}, BEAM_DATA_LOSS},
+    {{HEAD, LIVE, "{'kind':'mark','rev':9223372036854775807}"}, BEAM_OK},
 };
 #define STORIES (sizeof(stories) / sizeof(stories[0]))
+#define STORIES_OF_A_PART (sizeof(stories_of_a_part) / sizeof(stories_of_a_part[0]))
+
+static const struct story *story_of(unsigned index)
+{
+    return index < STORIES ? &stories[index] : &stories_of_a_part[index - STORIES];
+}
 
 static void on_told(beam_request *request, const beam_message *message, void *arg)
 {
     static uint8_t room[4096];
-    unsigned story = *(_Atomic unsigned *)arg;
+    const struct story *story = story_of(*(_Atomic unsigned *)arg);
     beam_request_keep(request);
-    for (unsigned i = 0; i < 5 && stories[story].lines[i]; i++) {
-        size_t len = kept_document(stories[story].lines[i], room, sizeof(room));
+    for (unsigned i = 0; i < 5 && story->lines[i]; i++) {
+        size_t len = kept_document(story->lines[i], room, sizeof(room));
         CHECK_INT(beam_channel_send_body(beam_request_channel(request), room, len), 0);
     }
     beam_reply(request, NULL); /* which is wrong as well: a watch has no end of its own */
@@ -429,27 +551,74 @@ static void on_told(beam_request *request, const beam_message *message, void *ar
 FLOW_TEST_ONE_PROCESS(a_replica_believes_no_nonsense)
 {
     static struct told told;
-    _Atomic unsigned *story = flow_share(sizeof(*story));
-    flow_serve("wrong.watch", on_told, story);
+    _Atomic unsigned *index = flow_share(sizeof(*index));
+    flow_serve("wrong.watch", on_told, index);
     kept_share();
     flow_start(NULL);
-    for (unsigned i = 0; i < STORIES; i++) {
-        test_note("story %u: %s", i,
-                  stories[i].lines[2] ? stories[i].lines[2] : stories[i].lines[0]);
-        *story = i;
+    for (unsigned i = 0; i < STORIES + STORIES_OF_A_PART; i++) {
+        const struct story *story = story_of(i);
+        unsigned last = 0;
+        while (last < 4 && story->lines[last + 1])
+            last++;
+        test_note("story %u: %.100s", i, story->lines[last]);
+        *index = i;
         told = (struct told){0};
-        int r = beam_replica_new(
-            &BEAM_REPLICA_OPTIONS(.service = "wrong", .handlers = &handlers, .arg = &told),
-            &told.replica);
+        int r = beam_replica_new(&BEAM_REPLICA_OPTIONS(.service = "wrong",
+                                                       .prefix = i < STORIES ? NULL : "a/",
+                                                       .handlers = &handlers, .arg = &told),
+                                 &told.replica);
         REQUIRE_INT(r, 0);
         attach(&told, flow.session);
         FLOW_WAIT(told.stales == 1);
-        CHECK_INT(told.code, stories[i].code == BEAM_OK ? BEAM_UNKNOWN : stories[i].code);
+        CHECK_INT(told.code, story->code == BEAM_OK ? BEAM_UNKNOWN : story->code);
         CHECK_UINT(info_of(&told).keys, 0);
         told.replica = beam_replica_free(told.replica);
         flow_settle();
     }
     test_note("%s", "");
+}
+
+/* Asked to go on behind a revision, it says that it does, from one before. */
+static void on_gone_back(beam_request *request, const beam_message *message, void *arg)
+{
+    static const char *const lines[2][3] = {
+        {"{'kind':'head','epoch':'0000000000000001','rev':5,'resume':false}",
+         "{'kind':'snap','rev':5,'set':{'a':1}}", "{'kind':'live','rev':5}"},
+        {"{'kind':'head','epoch':'0000000000000001','rev':4,'resume':true}",
+         "{'kind':'delta','rev':6}", NULL},
+    };
+    static uint8_t room[256];
+    unsigned time = atomic_fetch_add((_Atomic unsigned *)arg, 1);
+    beam_request_keep(request);
+    for (unsigned i = 0; i < 3 && lines[time][i]; i++) {
+        size_t len = kept_document(lines[time][i], room, sizeof(room));
+        CHECK_INT(beam_channel_send_body(beam_request_channel(request), room, len), 0);
+    }
+    beam_reply(request, NULL);
+}
+
+FLOW_TEST_ONE_PROCESS(a_replica_believes_no_owner_that_has_gone_back)
+{
+    static struct told told;
+    _Atomic unsigned *times = flow_share(sizeof(*times));
+    flow_serve("wrong.watch", on_gone_back, times);
+    kept_share();
+    flow_start(NULL);
+    told = (struct told){0};
+    int r = beam_replica_new(
+        &BEAM_REPLICA_OPTIONS(.service = "wrong", .handlers = &handlers, .arg = &told),
+        &told.replica);
+    REQUIRE_INT(r, 0);
+    attach(&told, flow.session);
+    FLOW_WAIT(told.lives == 1 && told.stales == 1);
+    attach(&told, flow.session);
+    FLOW_WAIT(told.stales == 2);
+    CHECK_INT(told.code, BEAM_DATA_LOSS);
+    CHECK_UINT(told.lives, 1);
+    CHECK_INT(info_of(&told).state, BEAM_REPLICA_STALE);
+    CHECK_UINT(info_of(&told).rev, 5);
+    CHECK_UINT(info_of(&told).keys, 1);
+    told.replica = beam_replica_free(told.replica);
 }
 
 FLOW_TEST(a_replica_is_not_made_of_nonsense)

@@ -2,6 +2,7 @@
 #include "tests/support/kept.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -68,7 +69,12 @@ static void read_value(struct reader *r, beam_str key)
     } else if (isdigit((unsigned char)c) || c == '-') {
         char *end;
         value.type = BEAM_KV_INT;
+        errno = 0;
         value.i = strtoll(r->pos, &end, 10);
+        if (errno == ERANGE && c != '-') {
+            value.type = BEAM_KV_UINT;
+            value.u = strtoull(r->pos, &end, 10);
+        }
         r->pos = end;
     } else if (strncmp(r->pos, "true", 4) == 0) {
         value.type = BEAM_KV_TRUE;
