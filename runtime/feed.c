@@ -125,8 +125,15 @@ uint64_t bm_feed_rev(const uint8_t *delta, size_t len)
 
 /* --- filtering ------------------------------------------------------------------------------- */
 
+/* Whether a key is before, among or behind those with the prefix: below, at or above 0. */
+static int compare_prefix(const uint8_t *key, size_t len, beam_str prefix)
+{
+    int order = memcmp(key, prefix.ptr, len < prefix.len ? len : prefix.len);
+    return order == 0 && len < prefix.len ? -1 : order;
+}
+
 /* Of the entries of a map, or a list of strings, both in order, those with the prefix: one run. */
-static beam_bytes run_of(const beam_kv_value *container, beam_str prefix)
+static beam_bytes run_of(const beam_kv_value *container, beam_str prefix, uint64_t *looked)
 {
     const uint8_t *pos = container->bytes.ptr, *end = pos + container->bytes.len, *from = NULL;
     while (pos < end) {
@@ -134,26 +141,29 @@ static beam_bytes run_of(const beam_kv_value *container, beam_str prefix)
         bool list = container->type == BEAM_KV_LIST;
         const uint8_t *key = list ? e.value : bm_entry_key(&e);
         size_t len = list ? e.value_len : e.key_len;
-        bool is = len >= prefix.len && memcmp(key, prefix.ptr, prefix.len) == 0;
-        if (is && !from)
-            from = pos;
-        if (!is && from)
+        int order = compare_prefix(key, len, prefix);
+        ++*looked;
+        if (order > 0)
             break;
+        if (order == 0 && !from)
+            from = pos;
         pos += e.len;
     }
     return from ? (beam_bytes){from, (size_t)(pos - from)} : (beam_bytes){NULL, 0};
 }
 
-int bm_feed_filter(const uint8_t *delta, size_t len, beam_str prefix, beam_buffer *out)
+int bm_feed_filter(const uint8_t *delta, size_t len, beam_str prefix, beam_buffer *out,
+                   uint64_t *ret_looked)
 {
     beam_kv_value map, part;
     beam_bytes deleted = {NULL, 0}, set = {NULL, 0};
     int r = beam_kv_root(delta, len, &map);
     bm_assert(r == 0);
+    *ret_looked = 0;
     if (beam_kv_get(&map, "delete", &part) == 0)
-        deleted = run_of(&part, prefix);
+        deleted = run_of(&part, prefix, ret_looked);
     if (beam_kv_get(&map, "set", &part) == 0)
-        set = run_of(&part, prefix);
+        set = run_of(&part, prefix, ret_looked);
     if (deleted.len == 0 && set.len == 0)
         return 0;
 

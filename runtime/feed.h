@@ -19,8 +19,9 @@ void bm_feed_delta(uint8_t *to, const struct bm_changes *changes, uint64_t rev);
 uint64_t bm_feed_rev(const uint8_t *delta, size_t len);
 
 /* The part of a delta that is about keys with this prefix. 1: it is in out; 0: there is none; or an
- * error of the buffer. */
-int bm_feed_filter(const uint8_t *delta, size_t len, beam_str prefix, beam_buffer *out);
+ * error of the buffer. *ret_looked, whatever it returns: at how many of its keys it had to look. */
+int bm_feed_filter(const uint8_t *delta, size_t len, beam_str prefix, beam_buffer *out,
+                   uint64_t *ret_looked);
 
 /* A snap: begin, entries as long as they are wanted, end. Errors as of the buffer. */
 int bm_feed_snap_begin(beam_buffer *out, uint64_t rev);

@@ -68,8 +68,7 @@ static beam_store *store_free(beam_store *store)
 static void give_back(beam_store *store)
 {
     bm_task_cancel(&store->settle_task);
-    bm_task_cancel(&store->watch_task);
-    bm_timer_cancel(store->core->reactor, &store->heartbeat);
+    bm_watchers_deinit(store);
     bm_history_clear(&store->history);
     bm_commit_index_deinit(&store->index);
     bm_state_clear(&store->state);

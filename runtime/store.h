@@ -103,10 +103,17 @@ struct beam_store {
     uint64_t compact_from;   /* not by itself before the file is so long */
 
     /* Who follows: store_watch.c. */
-    struct bm_list watchers, ready;
+    struct bm_list watchers;    /* all */
+    struct bm_list ready, idle; /* to be served; those that have all */
     uint32_t watcher_count;
     uint64_t skips;
+    uint64_t watch_told;   /* told, when the idle ones were woken last */
+    uint64_t watch_work;   /* what has been done for them, in all: store_watch.c has the unit */
+    uint64_t watch_turn;   /* the reactor's, */
+    uint64_t watch_until;  /* ... in which it may come to this */
+    uint64_t watch_visits; /* how often one was served */
     struct bm_task watch_task;
+    struct bm_source watch_source; /* the reactor's while some are left for its next turn */
     struct bm_timer heartbeat;
 
     beam_buffer buffer; /* for one answer or part at a time */
@@ -182,6 +189,7 @@ void bm_store_readers_told(struct bm_commit *commit, bool undone);
 /* --- store_watch.c --- */
 
 void bm_watchers_init(beam_store *store);
+void bm_watchers_deinit(beam_store *store); /* when all have ended */
 /* A request for `watch`; offered: it has a state of this epoch and revision. Takes the request,
  * which is kept and no event. */
 void bm_watch_begin(beam_store *store, beam_request *request, beam_str prefix, bool offered,

@@ -1,7 +1,11 @@
 /* Those who follow a store (docs/spec/kv.md, Y9 to Y15). A watcher is a place in the history and, while
- * it gets a snapshot, one in the state; it has no queue. In each turn in which there is more to tell,
- * those that are ready are sent some messages each, in line, until they have all of it or their channel
- * has no room: then they stand aside until on_writable.
+ * it gets a snapshot, one in the state; it has no queue. When there is more to tell, those that are ready
+ * are sent some messages each, in line, until they have all of it or their channel has no room: then they
+ * stand aside until on_writable.
+ *
+ * How much is done for them in one turn of the reactor is bounded by the work it is, messages or not.
+ * The first that is served is the task's business, at the end of the turn that had something to tell;
+ * what is left then is that of a source of the reactor, once a turn, behind all others.
  *
  * The steps of a watcher:
  *
@@ -13,8 +17,9 @@
  * One that the history has left behind goes back to HEAD, wherever it was.
  *
  * Invariants: up to `cursor` it has been sent everything of its prefix; in SNAP and LIVE nothing of the
- * state beyond snap_rev. A watcher is in the list `ready` or it has all, or waits for room, or, in LIVE,
- * for told to come up to snap_rev. */
+ * state beyond snap_rev. A watcher is in the list `ready`; or in `idle`, and has all, or waits in LIVE for
+ * told to come up to snap_rev; or in neither, and waits for room. So nobody is looked at for whom there is
+ * nothing to do, and waking those who have all is one step. */
 #include "runtime/store.h"
 
 #include <errno.h>
@@ -24,15 +29,24 @@
 #include "runtime/core.h"
 #include "runtime/feed.h"
 
-#define TURN_MESSAGES 64u        /* to one watcher, before it is the turn of the next */
-#define TURN_WATCHERS 256u       /* ... and so many of them before others than the store go on */
+#define VISIT_MESSAGES 64u       /* ours: to one watcher, before it is the turn of the next */
 #define PART_LEN_MAX (48u << 10) /* of a snapshot: with what is around it, one frame */
+#define PART_KEYS_MAX 4096u      /* ours: keys that are looked at for a part, should most be gone */
+
+/* Work is counted in bytes that are copied; other things are worth so many. */
+#define WORK_VISIT 64u
+#define WORK_KEY 32u                  /* looked at, and found to be of the prefix or not */
+#define WORK_MESSAGE 512u             /* besides its length */
+#define TURN_WORK ((uint64_t)1 << 20) /* ours: half a millisecond or so */
+/* ... and this if those in line would soon be left behind by the history. It is not they who are slow,
+ * but we: each of them that falls out of it costs a snapshot, which is more work and not less. */
+#define TURN_WORK_LATE ((uint64_t)64 << 20)
 
 enum step { HEAD, SNAP, LIVE, DELTAS };
 
 struct watcher {
-    struct bm_list node;       /* store->watchers */
-    struct bm_list ready_node; /* store->ready */
+    struct bm_list node;  /* store->watchers */
+    struct bm_list place; /* store->ready, store->idle, or neither */
     beam_store *store;
     beam_request *request;
     uint64_t cursor;
@@ -42,20 +56,33 @@ struct watcher {
     bool resume; /* HEAD: deltas follow */
     bool fell;   /* HEAD: it was left behind at cursor */
     bool sent;   /* something, since the last heartbeat */
-    bool waits;  /* there was no room: on_writable is owed */
+    bool marked; /* DELTAS: a mark is owed, when it has all */
     uint16_t prefix_len;
     char prefix[];
 };
 
 static void on_wake(struct bm_task *task);
+static bool source_ready(struct bm_source *source);
+static unsigned source_drain(struct bm_source *source, unsigned budget);
 static void on_heartbeat(struct bm_timer *timer);
 
 void bm_watchers_init(beam_store *store)
 {
     bm_list_init(&store->watchers);
     bm_list_init(&store->ready);
+    bm_list_init(&store->idle);
     store->watch_task.fn = on_wake;
+    store->watch_source.ready = source_ready;
+    store->watch_source.drain = source_drain;
     bm_timer_init(&store->heartbeat, on_heartbeat);
+}
+
+void bm_watchers_deinit(beam_store *store)
+{
+    bm_assert(bm_list_empty(&store->watchers));
+    bm_task_cancel(&store->watch_task);
+    bm_source_remove(store->core->reactor, &store->watch_source);
+    bm_timer_cancel(store->core->reactor, &store->heartbeat);
 }
 
 /* --- beginning and end ----------------------------------------------------------------------- */
@@ -64,7 +91,7 @@ static void watcher_free(struct watcher *watcher)
 {
     beam_store *store = watcher->store;
     bm_list_unlink(&watcher->node);
-    bm_list_unlink(&watcher->ready_node);
+    bm_list_unlink(&watcher->place);
     bm_tree_cursor_reset(&watcher->at, &store->account);
     bm_free(&store->account, watcher, sizeof(*watcher) + watcher->prefix_len);
     store->watcher_count--;
@@ -85,16 +112,14 @@ static void on_cancel(beam_request *request, void *arg)
 static void make_ready(struct watcher *watcher)
 {
     beam_store *store = watcher->store;
-    if (!bm_list_linked(&watcher->ready_node))
-        bm_list_push_back(&store->ready, &watcher->ready_node);
+    bm_list_unlink(&watcher->place);
+    bm_list_push_back(&store->ready, &watcher->place);
     bm_task_queue(store->core->reactor, &store->watch_task);
 }
 
 static void on_writable(beam_channel *channel, void *arg)
 {
-    struct watcher *watcher = arg;
-    watcher->waits = false;
-    make_ready(watcher);
+    make_ready(arg);
 }
 
 static const struct beam_channel_handlers watch_handlers = {.on_writable = on_writable};
@@ -148,15 +173,15 @@ enum outcome { SENT, ALL, WAIT, GONE };
 
 static enum outcome send_document(struct watcher *watcher, const void *document, size_t len)
 {
+    watcher->store->watch_work += WORK_MESSAGE + len;
     int r = beam_channel_send_body(beam_request_channel(watcher->request), document, len);
     if (r == 0) {
         watcher->sent = true;
+        watcher->marked = false;
         return SENT;
     }
-    if (r == -EAGAIN || r == -EPIPE) { /* the latter: cancelled, which we are about to be told */
-        watcher->waits = true;
+    if (r == -EAGAIN || r == -EPIPE) /* the latter: cancelled, which we are about to be told */
         return WAIT;
-    }
     watcher_end(watcher, BEAM_RESOURCE_EXHAUSTED,
                 r == -EMSGSIZE ? "a change is longer than the session takes"
                                : "no memory for what is to be told");
@@ -193,54 +218,56 @@ static enum outcome send_head(struct watcher *watcher)
     return SENT;
 }
 
-/* The next delta; ALL: it has them all. */
+/* The next delta, or as much of it as is of the prefix; ALL: it has them all. */
 static enum outcome send_delta(struct watcher *watcher)
 {
     beam_store *store = watcher->store;
-    while (watcher->cursor < store->told) {
-        const struct bm_delta *delta = bm_history_find(&store->history, watcher->cursor + 1);
-        if (!delta) {
-            fall_behind(watcher);
+    if (watcher->cursor == store->told)
+        return ALL;
+    const struct bm_delta *delta = bm_history_find(&store->history, watcher->cursor + 1);
+    if (!delta) {
+        fall_behind(watcher);
+        return SENT;
+    }
+    const void *document = delta->document;
+    size_t len = delta->len;
+    if (watcher->prefix_len > 0) {
+        beam_str prefix = {watcher->prefix, watcher->prefix_len};
+        uint64_t looked;
+        int r = bm_feed_filter(delta->document, delta->len, prefix, &store->buffer, &looked);
+        store->watch_work += looked * WORK_KEY;
+        if (r == 0) {
+            watcher->cursor++;
             return SENT;
         }
-        const void *document = delta->document;
-        size_t len = delta->len;
-        if (watcher->prefix_len > 0) {
-            beam_str prefix = {watcher->prefix, watcher->prefix_len};
-            int r = bm_feed_filter(delta->document, delta->len, prefix, &store->buffer);
-            if (r == 0) {
-                watcher->cursor++;
-                continue;
-            }
-            if (r < 0) {
-                watcher_end(watcher, BEAM_RESOURCE_EXHAUSTED, "no memory for what is to be told");
-                return GONE;
-            }
-            document = store->buffer.ptr;
-            len = store->buffer.len;
+        if (r < 0) {
+            watcher_end(watcher, BEAM_RESOURCE_EXHAUSTED, "no memory for what is to be told");
+            return GONE;
         }
-        enum outcome outcome = send_document(watcher, document, len);
-        if (outcome == SENT)
-            watcher->cursor++;
-        return outcome;
+        document = store->buffer.ptr;
+        len = store->buffer.len;
     }
-    return ALL;
+    enum outcome outcome = send_document(watcher, document, len);
+    if (outcome == SENT)
+        watcher->cursor++;
+    return outcome;
 }
 
-/* The entries of the next part, into the store's buffer. *ret_last: the last one that was looked at;
- * NULL: there are no more. */
-static int build_part(struct watcher *watcher, const struct bm_tree_entry **ret_last)
+/* The entries of the next part, into the store's buffer; *ret_len bytes of them, which may be 0 where keys
+ * are about to go. *ret_last: the last one that was looked at; NULL: there are no more. */
+static int build_part(struct watcher *watcher, size_t *ret_len,
+                      const struct bm_tree_entry **ret_last)
 {
     beam_store *store = watcher->store;
     const struct bm_tree *tree = &store->state.tree;
     struct bm_tree_iter iter =
         watcher->at.begun ? bm_tree_cursor_resume(tree, &watcher->at)
                           : bm_tree_seek(tree, watcher->prefix, watcher->prefix_len, false);
-    const struct bm_tree_entry *entry;
+    const struct bm_tree_entry *entry, *last = NULL;
     size_t len = 0;
-    *ret_last = NULL;
+    unsigned keys = 0;
     int r = bm_feed_snap_begin(&store->buffer, store->told);
-    while (r == 0 && (entry = bm_tree_next(&iter))) {
+    for (; r == 0 && keys < PART_KEYS_MAX && (entry = bm_tree_next(&iter)); keys++) {
         beam_str key = bm_state_key(entry);
         if (key.len < watcher->prefix_len ||
             memcmp(key.ptr, watcher->prefix, watcher->prefix_len) != 0)
@@ -252,33 +279,38 @@ static int build_part(struct watcher *watcher, const struct bm_tree_entry **ret_
             len += entry_len;
             r = bm_feed_snap_add(&store->buffer, entry);
         }
-        *ret_last = entry;
+        last = entry;
     }
-    if (len == 0)
-        *ret_last = NULL;
-    return r < 0 ? r : bm_feed_snap_end(&store->buffer);
+    store->watch_work += keys * WORK_KEY;
+    if (r == 0)
+        r = bm_feed_snap_end(&store->buffer);
+    *ret_len = len;
+    *ret_last = last;
+    return r;
 }
 
 static enum outcome send_part(struct watcher *watcher)
 {
     beam_store *store = watcher->store;
     const struct bm_tree_entry *last;
+    size_t len;
     enum outcome outcome = send_delta(watcher);
     if (outcome != ALL)
         return outcome;
-    int r = build_part(watcher, &last);
+    int r = build_part(watcher, &len, &last);
     if (r == 0 && !last) {
         watcher->step = LIVE;
         watcher->snap_rev = store->rev;
         bm_tree_cursor_reset(&watcher->at, &store->account);
         return SENT;
     }
-    if (r == 0) {
+    if (r == 0 && len > 0) {
         outcome = send_document(watcher, store->buffer.ptr, store->buffer.len);
         if (outcome != SENT)
             return outcome;
-        r = bm_tree_cursor_save(&watcher->at, &store->account, last);
     }
+    if (r == 0)
+        r = bm_tree_cursor_save(&watcher->at, &store->account, last);
     if (r < 0) {
         watcher_end(watcher, BEAM_RESOURCE_EXHAUSTED, "no memory for what is to be told");
         return GONE;
@@ -300,8 +332,19 @@ static enum outcome send_live(struct watcher *watcher)
     return outcome;
 }
 
+static enum outcome send_mark(struct watcher *watcher)
+{
+    uint8_t room[BM_FEED_SHORT_MAX];
+    size_t len = bm_feed_mark(room, watcher->cursor, watcher->store->told);
+    enum outcome outcome = send_document(watcher, room, len);
+    if (outcome == SENT)
+        watcher->sent = false; /* a mark is owed again after the next interval */
+    return outcome;
+}
+
 static enum outcome send_next(struct watcher *watcher)
 {
+    enum outcome outcome;
     switch ((enum step)watcher->step) {
     case HEAD:
         return send_head(watcher);
@@ -312,35 +355,82 @@ static enum outcome send_next(struct watcher *watcher)
     case DELTAS:
         break;
     }
-    return send_delta(watcher);
+    outcome = send_delta(watcher);
+    return outcome == ALL && watcher->marked ? send_mark(watcher) : outcome;
+}
+
+/* --- turns ----------------------------------------------------------------------------------- */
+
+/* The first in line has waited longest. */
+static bool is_late(const beam_store *store)
+{
+    const struct bm_history *history = &store->history;
+    const struct watcher *first = bm_list_entry(store->ready.next, struct watcher, place);
+    uint64_t horizon = bm_history_horizon(history);
+    return history->len > history->len_max / 2 && first->step != HEAD && first->cursor >= horizon &&
+           first->cursor < horizon + history->count / 2;
+}
+
+static bool has_time(const beam_store *store)
+{
+    return store->watch_work < store->watch_until;
+}
+
+/* As much as this turn still has time for. true: some are left. */
+static bool serve(beam_store *store)
+{
+    uint64_t turn = bm_reactor_stats(store->core->reactor)->turns;
+    struct bm_list *node;
+    if (bm_list_empty(&store->ready))
+        return false;
+    if (store->watch_turn != turn) {
+        store->watch_turn = turn;
+        store->watch_until = store->watch_work + (is_late(store) ? TURN_WORK_LATE : TURN_WORK);
+    }
+    while (has_time(store) && (node = bm_list_pop_front(&store->ready))) {
+        struct watcher *watcher = bm_list_entry(node, struct watcher, place);
+        enum outcome outcome = SENT;
+        store->watch_visits++;
+        store->watch_work += WORK_VISIT;
+        for (unsigned n = 0; n < VISIT_MESSAGES && outcome == SENT && has_time(store); n++)
+            outcome = send_next(watcher);
+        if (outcome == SENT || outcome == ALL)
+            bm_list_push_back(outcome == SENT ? &store->ready : &store->idle, &watcher->place);
+    }
+    return !bm_list_empty(&store->ready);
 }
 
 static void on_wake(struct bm_task *task)
 {
     beam_store *store = bm_list_entry(task, beam_store, watch_task);
-    for (unsigned i = 0; i < TURN_WATCHERS && !bm_list_empty(&store->ready); i++) {
-        struct watcher *watcher =
-            bm_list_entry(bm_list_pop_front(&store->ready), struct watcher, ready_node);
-        enum outcome outcome = SENT;
-        for (unsigned n = 0; n < TURN_MESSAGES && outcome == SENT; n++)
-            outcome = send_next(watcher);
-        if (outcome == SENT)
-            bm_list_push_back(&store->ready, &watcher->ready_node);
-    }
-    if (!bm_list_empty(&store->ready))
-        bm_task_queue(store->core->reactor, &store->watch_task);
+    /* A task that queued itself would run again in this turn. */
+    if (!bm_list_linked(&store->watch_source.node) && serve(store))
+        bm_source_add(store->core->reactor, &store->watch_source);
 }
 
-/* Those who have all, or wait for told. */
+static bool source_ready(struct bm_source *source)
+{
+    (void)source; /* it is the reactor's only while there is something to do */
+    return true;
+}
+
+static unsigned source_drain(struct bm_source *source, unsigned budget)
+{
+    beam_store *store = bm_list_entry(source, beam_store, watch_source);
+    if (serve(store))
+        return budget;
+    bm_source_remove(store->core->reactor, source);
+    return 1;
+}
+
 void bm_watchers_wake(beam_store *store)
 {
-    if (bm_list_empty(&store->watchers))
+    if (store->watch_told == store->told)
         return;
-    for (struct bm_list *n = store->watchers.next; n != &store->watchers; n = n->next) {
-        struct watcher *watcher = bm_list_entry(n, struct watcher, node);
-        if (!watcher->waits && !bm_list_linked(&watcher->ready_node))
-            bm_list_push_back(&store->ready, &watcher->ready_node);
-    }
+    store->watch_told = store->told;
+    if (bm_list_empty(&store->idle))
+        return;
+    bm_list_splice_back(&store->ready, &store->idle);
     bm_task_queue(store->core->reactor, &store->watch_task);
 }
 
@@ -348,11 +438,11 @@ void bm_watchers_begin_anew(beam_store *store)
 {
     for (struct bm_list *n = store->watchers.next; n != &store->watchers; n = n->next) {
         struct watcher *watcher = bm_list_entry(n, struct watcher, node);
-        if (watcher->step == SNAP || watcher->step == LIVE) {
-            fall_behind(watcher);
-            if (!watcher->waits)
-                make_ready(watcher);
-        }
+        if (watcher->step != SNAP && watcher->step != LIVE)
+            continue;
+        fall_behind(watcher);
+        if (bm_list_linked(&watcher->place)) /* else it waits for room */
+            make_ready(watcher);
     }
 }
 
@@ -363,18 +453,15 @@ void bm_watchers_begin_anew(beam_store *store)
 static void on_heartbeat(struct bm_timer *timer)
 {
     beam_store *store = bm_list_entry(timer, beam_store, heartbeat);
-    uint8_t room[BM_FEED_SHORT_MAX];
-    struct bm_list *node = store->watchers.next;
-    while (node != &store->watchers) {
-        struct watcher *watcher = bm_list_entry(node, struct watcher, node);
-        node = node->next;
-        bool sent = watcher->sent;
+    for (struct bm_list *n = store->watchers.next; n != &store->watchers; n = n->next) {
+        struct watcher *watcher = bm_list_entry(n, struct watcher, node);
+        bool owed = !watcher->sent && watcher->step == DELTAS;
         watcher->sent = false;
-        if (sent || watcher->step != DELTAS)
+        if (!owed)
             continue;
-        size_t len = bm_feed_mark(room, watcher->cursor, store->told);
-        if (send_document(watcher, room, len) == SENT)
-            watcher->sent = false; /* a mark is owed again after the next interval */
+        watcher->marked = true;
+        if (bm_list_linked(&watcher->place))
+            make_ready(watcher);
     }
     if (!bm_list_empty(&store->watchers))
         bm_timer_arm(store->core->reactor, &store->heartbeat,
