@@ -35,9 +35,9 @@
 
 /* Work is counted in bytes that are copied; other things are worth so many. */
 #define WORK_VISIT 64u
-#define WORK_KEY 32u                  /* looked at, and found to be of the prefix or not */
-#define WORK_MESSAGE 512u             /* besides its length */
-#define TURN_WORK ((uint64_t)1 << 20) /* ours: half a millisecond or so */
+#define WORK_KEY 32u                    /* looked at, and found to be of the prefix or not */
+#define WORK_MESSAGE 512u               /* besides its length */
+#define TURN_WORK ((uint64_t)512 << 10) /* ours: a quarter of a millisecond or so */
 /* ... and this if those in line would soon be left behind by the history. It is not they who are slow,
  * but we: each of them that falls out of it costs a snapshot, which is more work and not less. */
 #define TURN_WORK_LATE ((uint64_t)64 << 20)
