@@ -36,7 +36,7 @@ void bm_history_clear(struct bm_history *history)
 int bm_history_reserve(struct bm_history *history, uint32_t more)
 {
     uint64_t need = (uint64_t)history->count + more;
-    uint32_t cap = history->cap ? history->cap : CAP_MIN;
+    uint64_t cap = history->cap ? history->cap : CAP_MIN;
     while (cap < need)
         cap *= 2;
     if (cap == history->cap)
@@ -48,7 +48,7 @@ int bm_history_reserve(struct bm_history *history, uint32_t more)
         ring[rev & (cap - 1)] = history->ring[rev & (history->cap - 1)];
     bm_free(history->account, history->ring, history->cap * sizeof(*ring));
     history->ring = ring;
-    history->cap = cap;
+    history->cap = (uint32_t)cap;
     return 0;
 }
 
