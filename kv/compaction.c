@@ -9,7 +9,12 @@
  * What was appended meanwhile has been in no file yet; the log writes it to the new one.
  *
  * Until the rename nothing has happened to the log, and whatever fails is a compaction that did not take
- * place. After it the old file has no name, and a failure is the log's. */
+ * place. After it the old file has no name, and a failure is the log's.
+ *
+ * Nobody may have moved the file away meanwhile, to put another one under its name: that one is then
+ * somebody else's, and must not be replaced. So what the names mean is looked at before ".new" is made,
+ * before the rename, and behind it. A log whose file has lost its name fails, wherever that shows: who
+ * opens the path next would not find what it acknowledged from then on. */
 #include "kv/compaction.h"
 
 #include <errno.h>
@@ -21,6 +26,7 @@
     8u /* ours: a writer that is faster than the disk is held after so many rounds */
 
 enum phase {
+    MAKING,       /* the new file */
     COPYING,      /* parts and deltas */
     SYNCING,      /* the bulk, once */
     CATCHING_UP,  /* deltas that came meanwhile */
@@ -152,21 +158,27 @@ void bm_compaction_give_up(struct bm_compaction *c, int error)
         c->error = error;
 }
 
-/* A rename that has failed has not happened, or so it says. */
+/* A rename that has failed has not happened, or so it says. A log that closes has no more to acknowledge, and
+ * ends in the file it has, wherever that is. */
 static void give_up_now(struct bm_compaction *c)
 {
     struct bm_log *log = c->log;
-    if (c->phase == RENAMING && bm_log_place_means(&log->place, log->fd) != 1) {
+    int named = bm_log_place_means(&log->place, log->fd);
+    if (c->phase == RENAMING && named != 1)
         bm_log_fail(log, c->error);
-    } else {
-        bm_log_place_remove_new(&log->place);
-    }
+    else if (named == 0 && !log->closing)
+        bm_log_fail(log, -ESTALE);
+    if (c->fd >= 0)
+        bm_log_place_remove_new(&log->place, c->fd);
     end(c, c->error);
 }
 
 static void take_over(struct bm_compaction *c)
 {
     struct bm_log *log = c->log;
+    int named = bm_log_place_means(&log->place, c->fd);
+    if (named <= 0)
+        bm_log_fail(log, named < 0 ? named : -ESTALE);
     bm_log_file_close(&log->fd);
     log->fd = bm_take_fd(&c->fd);
     log->end = c->end;
@@ -180,6 +192,20 @@ static void take_over(struct bm_compaction *c)
 }
 
 /* --- its way -------------------------------------------------------------------------------------- */
+
+static int make_file(struct bm_compaction *c)
+{
+    struct bm_log *log = c->log;
+    int r = bm_log_place_make_new(&log->place, log->fd, &c->fd);
+    if (r == 0)
+        r = make_room(c, &c->out, BM_RECORD_HEAD_LEN);
+    if (r < 0)
+        return r;
+    bm_record_write_head(c->out.ptr, (struct bm_record_head){log->epoch, c->base_rev});
+    c->out.len = BM_RECORD_HEAD_LEN;
+    c->phase = COPYING;
+    return 0;
+}
 
 static int next_part(struct bm_compaction *c)
 {
@@ -214,14 +240,18 @@ static void start_sync(struct bm_compaction *c, int fd)
     bm_op_start(c->log->reactor, &c->op);
 }
 
-static void start_rename(struct bm_compaction *c)
+static int start_rename(struct bm_compaction *c)
 {
     const struct bm_log_place *place = &c->log->place;
+    int r = bm_log_place_may_rename(place, c->log->fd, c->fd);
+    if (r < 0)
+        return r;
     c->op.kind = BM_OP_RENAME;
     c->op.fd = place->dir_fd;
     c->op.addr = place->new_name;
     c->op.offset = (uint64_t)(uintptr_t)place->name;
     bm_op_start(c->log->reactor, &c->op);
+    return 0;
 }
 
 static int start_write(struct bm_compaction *c)
@@ -262,6 +292,8 @@ static int go_on(struct bm_compaction *c)
     struct bm_log *log = c->log;
     int r = 0;
     switch (c->phase) {
+    case MAKING:
+        return make_file(c);
     case COPYING:
         return next_part(c);
     case SYNCING:
@@ -287,8 +319,7 @@ static int go_on(struct bm_compaction *c)
             start_sync(c, c->fd);
         return r;
     case RENAMING:
-        start_rename(c);
-        return 0;
+        return start_rename(c);
     case SYNCING_NAME:
         start_sync(c, log->place.dir_fd);
         return 0;
@@ -385,21 +416,13 @@ int bm_compaction_start(struct bm_log *log, struct bm_log_source *source, struct
     c->base_rev = c->placed_rev = log->written_rev;
     bm_op_init(&c->op, BM_OP_WRITE, on_op);
     log->compaction = c;
-    int r = bm_log_place_make_new(&log->place, log->fd, &c->fd);
-    if (r == 0)
-        r = make_room(c, &c->out, BM_RECORD_HEAD_LEN);
-    if (r == 0 && log->group_flies)
-        r = take_untold(c, &log->flying);
+    int r = log->group_flies ? take_untold(c, &log->flying) : 0;
     if (r == 0)
         r = take_untold(c, &log->filling);
     if (r < 0) {
-        if (c->fd >= 0)
-            bm_log_place_remove_new(&log->place);
         bm_compaction_free(c);
         return r;
     }
-    bm_record_write_head(c->out.ptr, (struct bm_record_head){log->epoch, c->base_rev});
-    c->out.len = BM_RECORD_HEAD_LEN;
     c->done = done;
     bm_log_step_soon(log);
     return 0;

@@ -278,12 +278,12 @@ static int make(struct bm_log *log, struct bm_recovery *recovery, struct bm_log_
         return r;
     r = write_first(log->fd, recovery);
     if (r == 0)
-        r = bm_log_place_rename(&log->place, true);
+        r = bm_log_place_rename(&log->place, -1, log->fd);
     if (r == 0) {
         found->created = true;
         return 0;
     }
-    bm_log_place_remove_new(&log->place);
+    bm_log_place_remove_new(&log->place, log->fd);
     bm_log_file_close(&log->fd);
     return r == -EEXIST ? 1 : r;
 }
@@ -302,7 +302,8 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
     if (r < 0)
         return r;
     found->new_epoch = recovery->scan.early;
-    bm_log_place_remove_new(&log->place);
+    /* Where there is one that somebody has, it stays; whoever needs the name later says so. */
+    (void)bm_log_place_clear_new(&log->place);
     if (found->new_epoch)
         return bm_recovery_renew(&log->place, &log->fd, recovery, log->account);
     r = bm_recovery_settle(log->fd, recovery, log->account);
@@ -385,6 +386,9 @@ int bm_log_open(struct bm_reactor *reactor, const struct bm_log_options *options
     }
     if (r == 0)
         r = bm_log_place_init(&log->place, options->path, account);
+    bool is_new = r == 0 && bm_log_place_is_new(&log->place);
+    if (is_new)
+        r = -EINVAL;
     if (r == 0)
         r = bm_log_groups_init(log);
     if (r == 0)
@@ -392,6 +396,10 @@ int bm_log_open(struct bm_reactor *reactor, const struct bm_log_options *options
     if (r == 0)
         r = begin(log, &recovery);
     bm_recovery_tell(&recovery, options->path, r, &found);
+    if (is_new)
+        snprintf(found.message, sizeof(found.message),
+                 "%.160s: a name that ends in .new is that of the file that takes another's place",
+                 options->path);
     if (r == 0)
         found.file_len = log->end;
     if (ret_found)

@@ -51,7 +51,9 @@ enum bm_log_policy {
 };
 
 struct bm_log_options {
-    const char *path; /* borrowed during the open. "PATH.new" beside it is the log's, too */
+    const char *
+        path; /* borrowed during the open. "PATH.new" beside it is the log's, too: what stands there
+                         and nobody has open is removed. So no path of a log ends in ".new" */
     enum bm_log_policy policy;
     /* 0: the constants above. */
     uint64_t interval_ns;
@@ -100,6 +102,7 @@ typedef int bm_log_record_fn(void *arg, const struct bm_record *record);
  *   -BEAM_EKV_LOCKED   another process, or another log of this one, writes it (after lock_wait_ns)
  *   -BEAM_EKV_FORMAT   no kv file, or of a newer format
  *   -BEAM_EKV_CORRUPT  something that had been durable is damaged; the file was not touched
+ *   -EEXIST            a file has to be made, and what is at "PATH.new" is none that was left over
  *   -EINVAL, -ENAMETOOLONG, -EISDIR, -ELOOP (a symbolic link), -ENOSPC, -EIO … */
 int bm_log_open(struct bm_reactor *reactor, const struct bm_log_options *options,
                 bm_log_record_fn *on_record, void *arg, struct bm_log **ret_log,
@@ -144,8 +147,12 @@ struct bm_log_source {
 /* Writes the state into a new file, with the deltas that come meanwhile, and puts it in the place of
  * the old one. Appending goes on; near the end acknowledgements wait for one sync of the new file.
  * done is told 0, or the error; then the old file goes on as if nothing had been, unless the log itself
- * has failed. source stays put until then. -EBUSY: one is under way; -EROFS, -ESHUTDOWN; -errno when
- * the new file cannot be made. */
+ * has failed. source stays put until then. -EBUSY: one is under way; -ENOMEM; -EROFS, -ESHUTDOWN.
+ *
+ * If the path means another file by now, as somebody has moved this one away, done is told -ESTALE, nothing
+ * is replaced or removed, and the log fails of it: its file has all that was acknowledged, wherever that
+ * is now, but whoever opens the path would not find what came later. -BEAM_EKV_LOCKED, -EEXIST: "PATH.new"
+ * is somebody's, and stays. */
 int bm_log_compact(struct bm_log *log, struct bm_log_source *source, struct bm_log_wait *done);
 
 /* Writes what waits, syncs, appends a last mark, so that the next open is clean, and gives everything

@@ -5,9 +5,14 @@
  * he who waits at the old inode finds, when he gets its lock, that the name means another, and looks
  * again.
  *
- * Who may remove or replace ".new": he who has the lock of the file itself; where there is no file, he
- * who has the lock of the ".new" that the name stands for. Nobody removes one that he has not the right
- * to, so that two makers never both win: one of them finds the other's lock, or the file. */
+ * A file with the name ".new" is removed, or renamed, only by him who has its lock, and has seen since that
+ * the name stands for it. So two makers never both win: one of them finds the other's lock, or the file.
+ * And what somebody has open under that name, as a store of its own or because he has become the writer
+ * since, stays. One that nobody has is left over, and goes; it is never written to, as it may have another
+ * mode, another owner and other names.
+ *
+ * Locks hold off those who ask for them. Against a file that is moved, with no lock asked for, while its log
+ * is open there is a look at what the names mean before each of these steps, and behind the rename. */
 #define _GNU_SOURCE
 #include "kv/log_file.h"
 
@@ -55,6 +60,12 @@ int bm_log_place_init(struct bm_log_place *place, const char *path, struct bm_ac
     if (r < 0)
         bm_log_place_deinit(place, account);
     return r;
+}
+
+bool bm_log_place_is_new(const struct bm_log_place *place)
+{
+    size_t len = sizeof(SUFFIX) - 1;
+    return place->name_len >= len && memcmp(place->name + place->name_len - len, SUFFIX, len) == 0;
 }
 
 void bm_log_place_deinit(struct bm_log_place *place, struct bm_account *account)
@@ -134,6 +145,34 @@ static int open_locked(const struct bm_log_place *place, const char *name, int f
     return r;
 }
 
+int bm_log_place_clear_new(const struct bm_log_place *place)
+{
+    int fd;
+    int r = open_locked(place, place->new_name, O_RDWR, &fd);
+    if (r == -ELOOP || r == -EISDIR || r == -ENXIO || r == -BEAM_EKV_FORMAT)
+        return -EEXIST;
+    if (r <= 0)
+        return r == -ENOENT ? 0 : r;
+    r = unlinkat(place->dir_fd, place->new_name, 0) < 0 ? -errno : 0;
+    close(fd);
+    return r;
+}
+
+/* A ".new" that did not exist before, locked. */
+static int create_new(const struct bm_log_place *place, int *ret_fd)
+{
+    for (int looks = 0; looks < LOOKS_MAX; looks++) {
+        int r = open_locked(place, place->new_name, O_RDWR | O_CREAT | O_EXCL, ret_fd);
+        if (r > 0)
+            return 0;
+        if (r == -EEXIST)
+            r = bm_log_place_clear_new(place);
+        if (r < 0)
+            return r;
+    }
+    return -BEAM_EKV_LOCKED;
+}
+
 int bm_log_place_open(const struct bm_log_place *place, int *ret_fd)
 {
     for (int looks = 0; looks < LOOKS_MAX; looks++) {
@@ -158,17 +197,21 @@ int bm_log_place_make_new(const struct bm_log_place *place, int old_fd, int *ret
 {
     struct stat st;
     int fd;
+    int r = is_named(place, place->name, old_fd);
+    if (r <= 0)
+        return r < 0 ? r : -ESTALE;
     if (fstat(old_fd, &st) < 0)
         return -errno;
-    bm_log_place_remove_new(place);
-    int r = open_locked(place, place->new_name, O_RDWR | O_CREAT | O_EXCL, &fd);
-    if (r <= 0)
-        return r < 0 ? r : -BEAM_EKV_LOCKED;
-    /* the owner first: a change of it may take bits of the mode away */
-    if ((fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM) ||
-        fchmod(fd, st.st_mode & 0777) < 0) {
+    r = create_new(place, &fd);
+    if (r < 0)
+        return r;
+    /* The owner first: a change of it may take bits of the mode away. */
+    if (fchown(fd, st.st_uid, st.st_gid) < 0 && fchown(fd, (uid_t)-1, st.st_gid) < 0) {
+        /* who may not give a file away goes on with one of his own */
+    }
+    if (fchmod(fd, st.st_mode & 0777) < 0) {
         r = -errno;
-        bm_log_place_remove_new(place);
+        bm_log_place_remove_new(place, fd);
         close(fd);
         return r;
     }
@@ -180,36 +223,53 @@ int bm_log_place_make_first(const struct bm_log_place *place, int *ret_fd)
 {
     struct stat st;
     int fd;
-    int r = open_locked(place, place->new_name, O_RDWR | O_CREAT, &fd);
-    if (r <= 0)
-        return r < 0 ? r : 1;
+    int r = create_new(place, &fd);
+    if (r < 0)
+        return r;
     /* With this lock nobody else can make the file; but somebody may have, just before. */
     if (fstatat(place->dir_fd, place->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
         r = 1;
     else
-        r = errno != ENOENT ? -errno : ftruncate(fd, 0) < 0 ? -errno : 0;
-    if (r == 0)
+        r = errno != ENOENT ? -errno : 0;
+    if (r == 0) {
         *ret_fd = fd;
-    else
-        close(fd);
+        return 0;
+    }
+    bm_log_place_remove_new(place, fd);
+    close(fd);
     return r;
 }
 
-int bm_log_place_rename(const struct bm_log_place *place, bool first)
+int bm_log_place_may_rename(const struct bm_log_place *place, int old_fd, int new_fd)
+{
+    int r = is_named(place, place->new_name, new_fd);
+    if (r > 0 && old_fd >= 0)
+        r = is_named(place, place->name, old_fd);
+    return r < 0 ? r : r == 0 ? -ESTALE : 0;
+}
+
+int bm_log_place_rename(const struct bm_log_place *place, int old_fd, int new_fd)
 {
     int d = place->dir_fd;
-    int r = -1;
+    bool first = old_fd < 0;
+    int r = bm_log_place_may_rename(place, old_fd, new_fd);
+    if (r < 0)
+        return r;
     if (first)
         r = renameat2(d, place->new_name, d, place->name, RENAME_NOREPLACE);
     /* Not every file system knows that; the lock has said already that there is none. */
     if (!first || (r < 0 && errno == EINVAL))
         r = renameat(d, place->new_name, d, place->name);
-    return r < 0 || fsync(d) < 0 ? -errno : 0;
+    if (r < 0 || fsync(d) < 0)
+        return -errno;
+    r = is_named(place, place->name, new_fd);
+    return r < 0 ? r : r == 0 ? -ESTALE : 0;
 }
 
-void bm_log_place_remove_new(const struct bm_log_place *place)
+void bm_log_place_remove_new(const struct bm_log_place *place, int new_fd)
 {
-    unlinkat(place->dir_fd, place->new_name, 0);
+    if (is_named(place, place->new_name, new_fd) > 0)
+        unlinkat(place->dir_fd, place->new_name, 0);
 }
 
 int bm_log_file_extend(int fd, uint64_t from, uint64_t to, uint64_t step, uint64_t *allocated)

@@ -18,6 +18,9 @@ struct bm_log_place {
 };
 
 int bm_log_place_init(struct bm_log_place *place, const char *path, struct bm_account *account);
+
+/* Whether its name is one that the new file of another has, "….new": no place for a store. */
+bool bm_log_place_is_new(const struct bm_log_place *place);
 void bm_log_place_deinit(struct bm_log_place *place, struct bm_account *account);
 
 /* Opens the file for writing, locked, and sees to it that the name still means it (R13). -ENOENT: there
@@ -28,20 +31,32 @@ int bm_log_place_open(const struct bm_log_place *place, int *ret_fd);
 int bm_log_place_open_read(const struct bm_log_place *place, int *ret_fd);
 
 /* Makes an empty, locked ".new" for a file that is there, with its mode and as far as that is possible its
- * owner; the caller has the lock of that. */
+ * owner; the caller has the lock of that. What was left over under that name goes first, and is never made
+ * use of. -ESTALE: the name means another file by now; -BEAM_EKV_LOCKED: somebody has the lock of ".new";
+ * -EEXIST: what stands there is no regular file, and so nothing that was left over. */
 int bm_log_place_make_new(const struct bm_log_place *place, int old_fd, int *ret_fd);
 
 /* The same where there is no file yet. > 0: somebody else has made one meanwhile, or is just making it:
  * look again. */
 int bm_log_place_make_first(const struct bm_log_place *place, int *ret_fd);
 
-/* Puts ".new" in the place of the file, and syncs the directory. `first`: never over another. */
-int bm_log_place_rename(const struct bm_log_place *place, bool first);
+/* Whether the two names still mean these files, both locked by the caller, so that the new one may take the
+ * place of the old one (-1: of none). 0; -ESTALE: they do not. */
+int bm_log_place_may_rename(const struct bm_log_place *place, int old_fd, int new_fd);
+
+/* Looks, puts ".new" in the place of the file, and syncs the directory. Where there was none: never over
+ * another, -EEXIST. */
+int bm_log_place_rename(const struct bm_log_place *place, int old_fd, int new_fd);
 
 /* Whether the name means this open file: 1, 0, or an error. */
 int bm_log_place_means(const struct bm_log_place *place, int fd);
 
-void bm_log_place_remove_new(const struct bm_log_place *place);
+/* Removes ".new", if that means this file, whose lock the caller has. */
+void bm_log_place_remove_new(const struct bm_log_place *place, int new_fd);
+
+/* Removes a ".new" that was left over; the caller has the lock of the file itself. Errors as for making
+ * one; 0: there is none any more. */
+int bm_log_place_clear_new(const struct bm_log_place *place);
 
 /* Gives back the lock, then the file: the kernel may keep it open for longer than we do, for the sake of an
  * operation that is done. *fd becomes -1. */

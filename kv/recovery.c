@@ -225,7 +225,7 @@ int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recov
     if (r == 0)
         r = fsync(copy.fd) < 0 ? -errno : 0;
     if (r == 0)
-        r = bm_log_place_rename(place, false);
+        r = bm_log_place_rename(place, *fd, copy.fd);
     if (r == 0) {
         bm_log_file_close(fd);
         *fd = copy.fd;
@@ -234,7 +234,7 @@ int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recov
         scan->durable_rev = scan->rev;
         scan->early = scan->closed = false;
     } else if (copy.fd >= 0) {
-        bm_log_place_remove_new(place);
+        bm_log_place_remove_new(place, copy.fd);
         bm_log_file_close(&copy.fd);
     }
     bm_free(account, copy.bytes, copy.cap);
@@ -276,6 +276,8 @@ void bm_recovery_tell(const struct bm_recovery *recovery, const char *path, int 
     if (error == -BEAM_EKV_CORRUPT) {
         ret->bad_offset = scan->offset;
         say_damaged(recovery, text, sizeof(text));
+    } else if (error == -EEXIST) {
+        snprintf(text, sizeof(text), "its name with .new behind is that of something else");
     } else if (error < 0) {
         snprintf(text, sizeof(text), "%s", beam_strerror(error));
     } else if (recovery->tail_len > 0) {

@@ -63,7 +63,9 @@ enum beam_store_sync {
 /* Behind each field its default, which 0 means too. */
 struct beam_store_options {
     size_t size;
-    const char *path;          /* of the file, made if it is not there; NULL: memory alone */
+    /* Of the file, made if it is not there; NULL: memory alone. "PATH.new" is its own too, so that no path
+     * ends in ".new". */
+    const char *path;
     enum beam_store_sync sync; /* EACH; of no meaning without a file */
     uint64_t batch_ns;         /* BATCH: 100 ms */
     unsigned mode;             /* of a file that is made, whatever the umask; 0600 */

@@ -427,6 +427,308 @@ TEST(compaction_with_any_operation_failing_leaves_a_log_or_an_error)
     bm_completion_hook.fn = NULL;
 }
 
+/* --- files that are moved, and what stands in the way ---------------------------------------------- */
+
+/* A store of its own on another reactor, beside the one under test. */
+static struct log_rig other;
+static char moved_path[600];
+
+static void open_other(const char *path)
+{
+    memset(&other, 0, sizeof(other));
+    snprintf(other.path, sizeof(other.path), "%s", path);
+    other.options = (struct bm_log_options){.path = other.path, .step_len = 4096};
+    rig_open(&other.rig);
+    log_rig_open(&other);
+    log_rig_put(&other, "other", 1);
+}
+
+static bool same_file(const char *path, int fd)
+{
+    struct stat here, there;
+    REQUIRE_INT(fstat(fd, &here), 0);
+    return stat(path, &there) == 0 && here.st_ino == there.st_ino && here.st_dev == there.st_dev;
+}
+
+/* The state of a file, without its log: how many keys, each put once. */
+static uint64_t keys_in(const char *path)
+{
+    struct log_rig reader = {.map = {0}};
+    struct bm_log_found found;
+    REQUIRE_INT(bm_log_read_file(path, log_rig_apply, &reader, &found), 0);
+    CHECK_UINT(reader.map.len, found.rev);
+    map_model_deinit(&reader.map);
+    return found.rev;
+}
+
+/* R13: whoever has the file that the path names is the writer. */
+TEST(compaction_of_a_file_that_was_moved_away_replaces_and_removes_nothing)
+{
+    for (int compacting = 0; compacting < 2; compacting++) {
+        struct told told, other_told;
+        test_note("the other one compacts: %d", compacting);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), compacting);
+        snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+        snprintf(moved_path, sizeof(moved_path), "%s.moved", rig.path);
+        log_rig_open(&rig);
+        put_many(0, 10);
+        REQUIRE_INT(rename(rig.path, moved_path), 0);
+        put_many(10, 12); /* it does not know yet */
+        open_other(rig.path);
+        if (compacting) {
+            REQUIRE_INT(log_rig_start_compaction(&other, &other_told), 0);
+            for (int i = 0; i < 100 && !file_exists(new_path); i++)
+                bm_reactor_turn(other.rig.reactor);
+            REQUIRE(file_exists(new_path));
+            REQUIRE_INT(other_told.calls, 0);
+        }
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        CHECK_INT(told.res, -ESTALE);
+        CHECK_INT(rig.failures, 1);
+        CHECK_INT(rig.failure, -ESTALE);
+        CHECK_INT(file_exists(new_path), compacting);
+        CHECK(same_file(rig.path, other.log->fd));
+        if (compacting) {
+            log_rig_until(&other, &other_told.calls);
+            CHECK_INT(other_told.res, 0);
+            CHECK(same_file(rig.path, other.log->fd));
+        }
+        log_rig_put(&other, "more", 1);
+        CHECK_INT(keys_in(rig.path), 2);
+        CHECK_INT(keys_in(moved_path), 12);
+        CHECK_INT(log_rig_close(&rig), -ESTALE);
+        log_rig_deinit(&other);
+        log_rig_deinit(&rig);
+    }
+}
+
+static unsigned move_at;
+
+/* Behind the operation of that number another's file takes the path. */
+static enum bm_completion_verdict move_away(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)res, (void)flags, (void)arg;
+    if (op->kind != BM_OP_WRITE && op->kind != BM_OP_FSYNC && op->kind != BM_OP_RENAME)
+        return BM_COMPLETION_PASS;
+    if (++ops_seen == move_at) {
+        CHECK_INT(rename(rig.path, moved_path), 0);
+        CHECK_INT(rename(other.path, rig.path), 0);
+    }
+    return BM_COMPLETION_PASS;
+}
+
+TEST(compaction_looks_again_what_the_path_means_before_and_behind_its_rename)
+{
+    bool through = false;
+    for (unsigned at = 1; !through && at < 100; at++) {
+        struct told told;
+        char path[600];
+        test_note("moved behind operation %u", at);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%u.kv", test_tmpdir(), at);
+        snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+        snprintf(moved_path, sizeof(moved_path), "%s.moved", rig.path);
+        snprintf(path, sizeof(path), "%s.other", rig.path);
+        rig.part_len = 4;
+        log_rig_open(&rig);
+        put_many(0, 10);
+        open_other(path);
+        ops_seen = 0;
+        move_at = at;
+        bm_completion_hook.fn = move_away;
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        rig_settle(&rig.rig);
+        bm_completion_hook.fn = NULL;
+        through = ops_seen < at;
+        if (through) {
+            CHECK_INT(told.res, 0);
+            CHECK_INT(rig.failures, 0);
+            CHECK(at > 6);
+        } else {
+            CHECK_INT(told.res, -ESTALE);
+            CHECK_INT(rig.failure, -ESTALE);
+            CHECK(same_file(rig.path, other.log->fd));
+            CHECK_INT(keys_in(rig.path), 1);
+            CHECK_INT(keys_in(moved_path), 10);
+        }
+        CHECK(!file_exists(new_path));
+        log_rig_deinit(&other);
+        log_rig_deinit(&rig);
+    }
+    CHECK(through);
+}
+
+/* Behind the first operation another's file takes the name of the new one. */
+static enum bm_completion_verdict take_new(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)op, (void)res, (void)flags, (void)arg;
+    if (++ops_seen == 1) {
+        CHECK_INT(rename(new_path, moved_path), 0);
+        CHECK_INT(rename(other.path, new_path), 0);
+    }
+    return BM_COMPLETION_PASS;
+}
+
+TEST(compaction_whose_new_file_has_lost_its_name_leaves_the_other_there)
+{
+    struct told told;
+    char path[600];
+    open_rig();
+    snprintf(moved_path, sizeof(moved_path), "%s.moved", rig.path);
+    snprintf(path, sizeof(path), "%s.other", rig.path);
+    put_many(0, 10);
+    open_other(path);
+    ops_seen = 0;
+    bm_completion_hook.fn = take_new;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    bm_completion_hook.fn = NULL;
+    CHECK_INT(told.res, -ESTALE);
+    CHECK_INT(rig.failures, 0); /* its own file is where it was */
+    CHECK(same_file(new_path, other.log->fd));
+    put_many(10, 12);
+    check_file();
+    log_rig_deinit(&other);
+    log_rig_deinit(&rig);
+}
+
+/* A close waits for the disk, and then it has all that was acknowledged, whatever it is called. */
+TEST(compaction_that_a_close_gives_up_lets_a_moved_file_end_in_order)
+{
+    struct told told;
+    struct bm_log_found found;
+    log_rig_init(&rig);
+    snprintf(moved_path, sizeof(moved_path), "%s.moved", rig.path);
+    rig.options.policy = BM_LOG_NONE;
+    log_rig_open(&rig);
+    put_many(0, 10);
+    REQUIRE_INT(rename(rig.path, moved_path), 0);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    CHECK_INT(log_rig_close(&rig), 0);
+    CHECK_INT(told.res, -ECANCELED);
+    CHECK_INT(bm_log_read_file(moved_path, NULL, NULL, &found), 0);
+    CHECK(found.clean);
+    CHECK_UINT(found.rev, 10);
+    log_rig_deinit(&rig);
+}
+
+/* R18: what nobody has is left over; what somebody has is not. */
+TEST(compaction_leaves_alone_a_new_file_that_somebody_has)
+{
+    struct told told;
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    open_rig();
+    put_many(0, 10);
+    file_write(new_path, "somebody's", 10);
+    int fd = open(new_path, O_RDWR | O_CLOEXEC);
+    REQUIRE_INT(fcntl(fd, F_OFD_SETLK, &all), 0);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, -BEAM_EKV_LOCKED);
+    CHECK_INT(rig.failures, 0);
+    CHECK(same_file(new_path, fd));
+    put_many(10, 12);
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_open(&rig); /* an open needs no new file here */
+    CHECK(same_file(new_path, fd));
+    CHECK_UINT(rig.found.rev, 12);
+    close(fd);
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    CHECK(!file_exists(new_path));
+    check_file();
+    log_rig_deinit(&rig);
+}
+
+static void check_kept(const char *path)
+{
+    size_t len;
+    uint8_t *bytes = file_read(path, &len);
+    CHECK_MEM(bytes, len, "kept", 4);
+    free(bytes);
+}
+
+/* A leftover may have other names, which keep what they have, and a mode that lets anybody write. */
+TEST(compaction_makes_no_use_of_what_is_left_over)
+{
+    char kept_path[600];
+    struct stat st;
+    for (int first = 0; first < 2; first++) {
+        struct told told;
+        test_note("first file: %d", first);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), first);
+        snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+        snprintf(kept_path, sizeof(kept_path), "%s.kept", rig.path);
+        if (!first)
+            log_rig_open(&rig);
+        file_write(kept_path, "kept", 4);
+        REQUIRE_INT(chmod(kept_path, 0666), 0);
+        REQUIRE_INT(link(kept_path, new_path), 0);
+        if (first) {
+            log_rig_open(&rig);
+        } else {
+            REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+            log_rig_until(&rig, &told.calls);
+            CHECK_INT(told.res, 0);
+        }
+        REQUIRE_INT(stat(rig.path, &st), 0);
+        CHECK_INT(st.st_mode & 07777, 0600);
+        CHECK_INT(st.st_nlink, 1);
+        check_kept(kept_path);
+        log_rig_deinit(&rig);
+    }
+}
+
+static void make_in_the_way(const char *kept_path, int kind)
+{
+    if (kind == 0)
+        REQUIRE_INT(symlink(kept_path, new_path), 0);
+    else if (kind == 1)
+        REQUIRE_INT(mkfifo(new_path, 0600), 0);
+    else
+        REQUIRE_INT(mkdir(new_path, 0700), 0);
+}
+
+TEST(compaction_and_open_touch_nothing_but_regular_files)
+{
+    char kept_path[600];
+    struct stat before, after;
+    for (int kind = 0; kind < 3; kind++) {
+        struct told told;
+        test_note("kind %d", kind);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), kind);
+        snprintf(new_path, sizeof(new_path), "%s.new", rig.path);
+        snprintf(moved_path, sizeof(moved_path), "%s.moved", rig.path);
+        snprintf(kept_path, sizeof(kept_path), "%s.kept", rig.path);
+        file_write(kept_path, "kept", 4);
+        make_in_the_way(kept_path, kind);
+        REQUIRE_INT(lstat(new_path, &before), 0);
+        CHECK_INT(log_rig_try_open(&rig), -EEXIST); /* there is no file to begin with */
+        CHECK(strstr(rig.found.message, ".new") != NULL);
+        REQUIRE_INT(rename(new_path, moved_path), 0);
+        log_rig_open(&rig);
+        put_many(0, 3);
+        REQUIRE_INT(rename(moved_path, new_path), 0);
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        CHECK_INT(told.res, -EEXIST);
+        CHECK_INT(rig.failures, 0);
+        CHECK_INT(log_rig_close(&rig), 0);
+        log_rig_open(&rig);
+        CHECK_UINT(rig.found.rev, 3);
+        REQUIRE_INT(lstat(new_path, &after), 0);
+        CHECK_UINT(after.st_ino, before.st_ino);
+        check_kept(kept_path);
+        log_rig_deinit(&rig);
+    }
+}
+
 /* --- a death between any two operations ------------------------------------------------------------ */
 
 static char dead_path[600], dead_new_path[700];

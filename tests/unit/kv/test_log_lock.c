@@ -160,7 +160,7 @@ TEST(lock_is_gone_when_a_log_is_closed_whoever_still_has_the_file_open)
 
 static void replace_file(void)
 {
-    CHECK_INT(bm_log_place_rename(&place, false), 0);
+    CHECK_INT(bm_log_place_rename(&place, old_fd, new_fd), 0);
     close(old_fd);
 }
 
@@ -171,7 +171,7 @@ TEST(lock_of_a_file_without_its_name_is_none)
     log_rig_init(&rig);
     REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
     REQUIRE_INT(bm_log_place_make_first(&place, &old_fd), 0);
-    REQUIRE_INT(bm_log_place_rename(&place, true), 0);
+    REQUIRE_INT(bm_log_place_rename(&place, -1, old_fd), 0);
     REQUIRE_INT(bm_log_place_make_new(&place, old_fd, &new_fd), 0);
     before_lock = replace_file;
     CHECK_INT(bm_log_place_open(&place, &fd), -BEAM_EKV_LOCKED);
@@ -188,7 +188,7 @@ static void make_file(void)
     struct bm_log_place other;
     REQUIRE_INT(bm_log_place_init(&other, rig.path, NULL), 0);
     REQUIRE_INT(bm_log_place_make_first(&other, &old_fd), 0);
-    REQUIRE_INT(bm_log_place_rename(&other, true), 0);
+    REQUIRE_INT(bm_log_place_rename(&other, -1, old_fd), 0);
     bm_log_place_deinit(&other, NULL);
 }
 
@@ -201,7 +201,7 @@ TEST(lock_of_a_file_that_is_made_is_had_by_one)
     REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
     CHECK_INT(bm_log_place_open(&place, &fd), -ENOENT);
     before_lock = make_file;
-    CHECK_INT(bm_log_place_make_first(&place, &fd), -BEAM_EKV_LOCKED);
+    CHECK_INT(bm_log_place_make_first(&place, &fd), 1);
     CHECK_INT(bm_log_place_open(&place, &fd), -BEAM_EKV_LOCKED);
     CHECK_INT(bm_log_place_make_first(&place, &fd), 1); /* there is one: look again */
     close(old_fd);
@@ -232,7 +232,7 @@ static void race(struct race *shared, const char *path, uint64_t seed)
         if (r == -ENOENT) {
             r = bm_log_place_make_first(&place, &fd);
             if (r == 0) {
-                r = bm_log_place_rename(&place, true);
+                r = bm_log_place_rename(&place, -1, fd);
                 if (r < 0)
                     close(fd);
                 else
@@ -251,10 +251,9 @@ static void race(struct race *shared, const char *path, uint64_t seed)
         atomic_fetch_add(&shared->wins, 1);
         if (test_random_below(&random, 2)) {
             int next_fd = -1;
-            bm_log_place_remove_new(&place);
             r = bm_log_place_make_new(&place, fd, &next_fd);
             if (r == 0 && test_random_below(&random, 4) > 0) {
-                if (bm_log_place_rename(&place, false) < 0)
+                if (bm_log_place_rename(&place, fd, next_fd) < 0)
                     _exit(4);
                 close(fd);
                 fd = next_fd;

@@ -192,6 +192,11 @@ TEST(recovery_follows_no_link_and_opens_nothing_but_regular_files)
     CHECK_INT(log_rig_try_open(&rig), -ENOENT);
     rig.options.path = "/dev/null";
     CHECK_INT(log_rig_try_open(&rig), -BEAM_EKV_FORMAT);
+    snprintf(link_path, sizeof(link_path), "%s.new", rig.path);
+    rig.options.path = link_path;
+    CHECK_INT(log_rig_try_open(&rig), -EINVAL);
+    CHECK(strstr(rig.found.message, "ends in .new") != NULL);
+    CHECK(!file_exists(link_path));
     log_rig_deinit(&rig);
 }
 
