@@ -351,6 +351,8 @@ static int begin(struct bm_log *log, const struct bm_recovery *recovery)
     log->snapshot_len = scan->live_end;
     log->end = scan->offset;
     log->last_mark = scan->closed;
+    if (log->marked_rev < log->rev)
+        bm_log_arm_idle(log); /* the writer before has not come to its last mark */
     if (log->options.policy == BM_LOG_EACH)
         return 0;
     int r = bm_log_reserve(log, sizeof(early));

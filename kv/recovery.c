@@ -231,7 +231,8 @@ int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recov
         *fd = copy.fd;
         scan->epoch = copy.epoch;
         scan->offset = scan->durable_end = copy.offset;
-        scan->durable_rev = scan->rev;
+        /* The marks stayed behind: what the live does not vouch for has none yet. */
+        scan->durable_rev = scan->live_end == scan->offset ? scan->rev : scan->base_rev;
         scan->early = scan->closed = false;
     } else if (copy.fd >= 0) {
         bm_log_place_remove_new(place, copy.fd);

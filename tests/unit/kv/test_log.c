@@ -158,6 +158,43 @@ TEST(log_at_rest_gets_a_mark_that_is_synced)
     log_rig_deinit(&rig);
 }
 
+static void until_groups(uint64_t count)
+{
+    uint64_t end_ns = bm_clock_now_ns() + WATCHDOG_NS;
+    while (bm_log_state(rig.log).groups < count && bm_clock_now_ns() < end_ns)
+        bm_reactor_turn(rig.rig.reactor);
+    rig_settle(&rig.rig);
+    for (int i = 0; i < 100; i++)
+        bm_reactor_turn(rig.rig.reactor);
+    CHECK_UINT(bm_log_state(rig.log).groups, count);
+}
+
+/* The writer before had no time for it; this one has, though nobody changes anything. A new epoch leaves the
+ * marks behind, and needs one too, unless there is nothing behind the live. */
+TEST(log_that_is_opened_without_its_last_mark_gets_it_at_rest)
+{
+    for (enum bm_log_policy policy = BM_LOG_EACH; policy <= BM_LOG_BATCH; policy++) {
+        test_note("policy %d", policy);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), policy);
+        rig.options.policy = policy;
+        log_rig_open(&rig);
+        log_rig_put(&rig, "a", 1);
+        log_rig_put(&rig, "b", 1);
+        log_rig_drop(&rig);
+        rig.options.policy = BM_LOG_EACH;
+        rig.options.idle_ns = 1;
+        log_rig_open(&rig);
+        CHECK_STR(kinds_of(rig.path), policy == BM_LOG_EACH ? "HLDMD" : "HLDD");
+        until_groups(1);
+        CHECK_STR(kinds_of(rig.path), policy == BM_LOG_EACH ? "HLDMDM" : "HLDDM");
+        log_rig_drop(&rig);
+        log_rig_open(&rig);
+        until_groups(0); /* there is one */
+        log_rig_deinit(&rig);
+    }
+}
+
 TEST(log_under_batch_tells_at_once_and_syncs_when_its_time_has_come)
 {
     log_rig_init(&rig);
