@@ -115,7 +115,7 @@ int bm_log_append(struct bm_log *log, const void *entries, size_t len, struct bm
 {
     if (log->error || log->closing)
         return log->error ? -EROFS : -ESHUTDOWN;
-    if (bm_record_len(len) > log->options.record_len_max || log->rev == UINT64_MAX)
+    if (bm_record_len(len) > log->options.record_len_max || log->rev == BM_RECORD_REV_MAX)
         return -BEAM_EKV_TOO_LARGE;
     size_t record_len = (size_t)bm_record_len(len);
     struct bm_log_group *group = &log->filling;

@@ -78,6 +78,8 @@ static int read_any(const uint8_t *pos, uint64_t left, uint64_t seed, struct bm_
         return -BEAM_EKV_TRUNCATED;
     if (bm_get_u64(pos + value_len) != bm_xxh3_seeded(pos, (size_t)value_len, seed))
         return -BEAM_EKV_SUM;
+    if (bm_get_u64(pos + BM_ENTRY_HEADER_LEN) > BM_RECORD_REV_MAX)
+        return -BEAM_EKV_FORMAT;
     *ret = (struct bm_record){.kind = (enum bm_record_kind)(header >> 56),
                               .rev = bm_get_u64(pos + BM_ENTRY_HEADER_LEN),
                               .body = pos + BM_RECORD_BODY_OFFSET,

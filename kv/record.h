@@ -21,10 +21,11 @@
 #define BM_ENTRY_RECORD 0x10 /* 0x11 is reserved for an index beside a document */
 
 #define BM_RECORD_FORMAT 1u
-#define BM_RECORD_BARE_LEN ((size_t)24)    /* one without entries: header, rev, sum */
-#define BM_RECORD_HEAD_LEN ((size_t)72)    /* a head */
-#define BM_RECORD_BODY_OFFSET ((size_t)16) /* where entries begin */
-#define BM_RECORD_LEN_MAX BEAM_KV_LEN_MAX  /* R3: as any entry */
+#define BM_RECORD_BARE_LEN ((size_t)24)         /* one without entries: header, rev, sum */
+#define BM_RECORD_HEAD_LEN ((size_t)72)         /* a head */
+#define BM_RECORD_BODY_OFFSET ((size_t)16)      /* where entries begin */
+#define BM_RECORD_LEN_MAX BEAM_KV_LEN_MAX       /* R2: as any entry */
+#define BM_RECORD_REV_MAX ((uint64_t)INT64_MAX) /* R4, Y1: what an int of a document holds */
 #define BM_SNAP_LEN_MAX                                                                            \
     ((size_t)(256 << 10)) /* ours: entries in a part of a snapshot, unless one
                                                  alone is longer; deltas go on in between */
@@ -79,7 +80,8 @@ void bm_record_write_head(uint8_t *to, struct bm_record_head head);
  * the records; -BEAM_EKV_TRUNCATED: more than `left` would be needed, *ret_need (may be NULL) says
  * how much, which may be nonsense; -BEAM_EKV_RECORD: no record; -BEAM_EKV_SUM: one whose sum is not
  * right; -BEAM_EKV_TOO_LARGE; -BEAM_EKV_FORMAT: a record with the right sum of a kind, or with an
- * inside, that this version does not know. For heads: the next function. */
+ * inside, that this version does not know, or of a revision above BM_RECORD_REV_MAX. For heads: the
+ * next function. */
 int bm_record_read(const uint8_t *pos, uint64_t left, uint64_t epoch, struct bm_record *ret,
                    uint64_t *ret_need);
 

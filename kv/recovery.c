@@ -93,8 +93,7 @@ int bm_recovery_judge(struct bm_window *window, struct bm_recovery *recovery)
         int r = bm_window_at(window, offset, BM_WINDOW_LEN, &bytes, &left);
         if (r < 0)
             return r;
-        if (scan->rev < UINT64_MAX &&
-            bm_scan_find_mark(bytes, (size_t)left, scan->epoch, scan->rev + 1) >= 0)
+        if (bm_scan_find_mark(bytes, (size_t)left, scan->epoch, scan->rev + 1) >= 0)
             return -BEAM_EKV_CORRUPT;
         size_t used = used_len(bytes, (size_t)left);
         if (used > 0)

@@ -11,7 +11,7 @@ static bool may_come(const struct bm_scan *scan, const struct bm_record *record)
     case BM_RECORD_LIVE:
         return !live && same;
     case BM_RECORD_DELTA:
-        return scan->rev < UINT64_MAX && record->rev == scan->rev + 1;
+        return record->rev == scan->rev + 1; /* no revision is so great that this wraps */
     case BM_RECORD_MARK:
         return live && record->rev <= scan->rev && record->rev >= scan->durable_rev;
     case BM_RECORD_EARLY:

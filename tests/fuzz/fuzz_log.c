@@ -165,7 +165,7 @@ static void check(const uint8_t *bytes, size_t len, uint8_t mode)
     EXPECT(found.rev == read_found.rev && found.base_rev == read_found.base_rev);
     EXPECT(found.rev == found.base_rev + state.deltas);
     EXPECT(found.cut_len <= len && (found.cut_len == 0) == (found.message[0] == '\0'));
-    if (found.rev == UINT64_MAX) {
+    if (found.rev == BM_RECORD_REV_MAX) {
         bm_log_free(log);
         return;
     }

@@ -24,6 +24,7 @@ class Copy:
         with contextlib.closing(session.stream(service, None, kv.encode(ask), timeout=timeout)) as messages:
             for _, body, _ in messages:
                 message = kv.decode(body)
+                kv.check(max(message.get("rev", 0), message.get("now", 0)) < 2**63, "NUMBER")       # Y1
                 getattr(self, "take_" + message["kind"], lambda **_: None)(**message)       # others may come one day
                 yield message["kind"]
 

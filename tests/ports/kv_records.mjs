@@ -24,7 +24,9 @@ function recordAt(file, pos, seed, sum) {
   check(size <= MAX_SIZE, "TOO_LARGE");
   check(size <= file.length - pos, "TRUNCATED");
   check(!sum || sum(file.subarray(pos, pos + vlen), seed) === file.readBigUInt64LE(pos + vlen), "SUM");
-  return { kind: file[pos + 7], rev: file.readBigUInt64LE(pos + 8), body: file.subarray(pos + 16, pos + vlen), size };
+  const rev = file.readBigUInt64LE(pos + 8);
+  check(rev < 2n ** 63n, "FORMAT");
+  return { kind: file[pos + 7], rev, body: file.subarray(pos + 16, pos + vlen), size };
 }
 
 // The record at pos, or null where there are no more.

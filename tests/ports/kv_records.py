@@ -34,6 +34,7 @@ def record_at(file, pos, seed):
     check(8 + vlen <= len(file) - pos, "TRUNCATED")
     (rev,), (total,) = struct.unpack_from("<Q", file, pos + 8), struct.unpack_from("<Q", file, pos + vlen)
     check(not SUMS or xxh3(file[pos:pos + vlen], vlen, seed) == total, "SUM")
+    check(rev < 2**63, "FORMAT")
     return Record(kind, rev, file[pos + 16:pos + vlen], 8 + vlen)
 
 def read(file, pos, epoch):

@@ -189,4 +189,20 @@ with case("a copy notices that a revision is missing, and has nothing to resume 
             check(False, f"{rev} was taken behind 8")
         except Stale:
             check(copy.epoch is None and copy.state == {"a": 1, "b": 2}, f"{copy.state}")
+
+with case("a revision that none can be is refused"):
+    class Owner:
+        def stream(self, *_, **__):
+            yield 0, kv.encode({"kind": "head", "epoch": "1122334455667788", "rev": 1, "resume": False}), ()
+            yield 0, kv.encode({"kind": "live", "rev": 1}), ()
+            yield 0, kv.encode(self.last), ()
+    for name in ("rev", "now"):
+        copy, owner = Copy(), Owner()
+        owner.last = {"kind": "mark", "rev": 1, "now": 1} | {name: 2**63}
+        try:
+            for _ in copy.follow(owner):
+                pass
+            check(False, f"{name} was taken")
+        except kv.KvError as error:
+            check(str(error) == "KV_NUMBER" and copy.rev == copy.now == 1, f"{error}, {copy.rev}, {copy.now}")
 finish()
