@@ -31,6 +31,11 @@ void beam_xxh3_init(beam_xxh3_state *state)
     bm_assert(XXH3_64bits_reset((XXH3_state_t *)state) == XXH_OK);
 }
 
+void bm_xxh3_init_seeded(beam_xxh3_state *state, uint64_t seed)
+{
+    bm_assert(XXH3_64bits_reset_withSeed((XXH3_state_t *)state, seed) == XXH_OK);
+}
+
 void beam_xxh3_update(beam_xxh3_state *state, const void *data, size_t len)
 {
     if (len > 0)

@@ -292,7 +292,7 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
                    struct bm_recovery *recovery, struct bm_log_found *found)
 {
     struct bm_window window;
-    int r = bm_window_open(&window, log->fd, log->account);
+    int r = bm_window_open(&window, log->fd, log->options.record_len_max, log->account);
     if (r < 0)
         return r;
     r = bm_recovery_follow(&window, true, on_record, arg, recovery);
@@ -305,7 +305,8 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
     /* Where there is one that somebody has, it stays; whoever needs the name later says so. */
     (void)bm_log_place_clear_new(&log->place);
     if (found->new_epoch)
-        return bm_recovery_renew(&log->place, &log->fd, recovery, log->account);
+        return bm_recovery_renew(&log->place, &log->fd, log->options.record_len_max, recovery,
+                                 log->account);
     r = bm_recovery_settle(log->fd, recovery, log->account);
     /* Who gave the file its name may have died before that was durable. */
     if (r == 0 && fsync(log->place.dir_fd) < 0)

@@ -63,7 +63,7 @@ struct bm_log_options {
                               had under way; who opens waits so long before he says LOCKED */
     uint64_t step_len; /* a multiple of 4096 */
     size_t queue_len_max;  /* bytes of records that wait; one alone may be longer */
-    size_t record_len_max; /* bytes of one record */
+    size_t record_len_max; /* bytes of one record, and what is read of a file in one piece */
     /* May be NULL. */
     void (*on_room)(void *arg); /* an append that was told -EAGAIN may be tried again */
     void (*on_failed)(void *arg, int error); /* once: the log is read-only from now on */
@@ -84,7 +84,7 @@ struct bm_log_found {
     bool created;        /* there was no file */
     bool clean;          /* the last writer had closed it, and nothing was cut */
     bool new_epoch;      /* the last writer had not, and had told of revisions early */
-    uint64_t bad_offset; /* after -BEAM_EKV_CORRUPT: where */
+    uint64_t bad_offset; /* after -BEAM_EKV_CORRUPT and -BEAM_EKV_TOO_LARGE: where */
     char message
         [BM_LOG_MESSAGE_LEN]; /* one line for people: what was cut, or, after an error, what is
                                          wrong with which file and what can be done; else empty */
@@ -102,6 +102,7 @@ typedef int bm_log_record_fn(void *arg, const struct bm_record *record);
  *   -BEAM_EKV_LOCKED   another process, or another log of this one, writes it (after lock_wait_ns)
  *   -BEAM_EKV_FORMAT   no kv file, or of a newer format
  *   -BEAM_EKV_CORRUPT  something that had been durable is damaged; the file was not touched
+ *   -BEAM_EKV_TOO_LARGE  there is a whole record over record_len_max; the file was not touched
  *   -EEXIST            a file has to be made, and what is at "PATH.new" is none that was left over
  *   -EINVAL, -ENAMETOOLONG, -EISDIR, -ELOOP (a symbolic link), -ENOSPC, -EIO … */
 int bm_log_open(struct bm_reactor *reactor, const struct bm_log_options *options,
@@ -186,7 +187,7 @@ struct bm_log_state bm_log_state(const struct bm_log *log);
 /* Reads a file without a lock, also while it is written, and changes nothing: until the first word
  * that is zero or no record. *ret_found as above; `message` then says what stopped it, if that was not
  * a word of zeros. -BEAM_EKV_FORMAT, -BEAM_EKV_CORRUPT when there is not even a complete state,
- * -errno; else 0. */
+ * -errno; else 0. A record over BM_LOG_RECORD_LEN_MAX is none. */
 int bm_log_read_file(const char *path, bm_log_record_fn *on_record, void *arg,
                      struct bm_log_found *ret_found);
 

@@ -43,7 +43,7 @@ int bm_log_read_file(const char *path, bm_log_record_fn *on_record, void *arg,
         return r;
     r = bm_log_place_open_read(&place, &fd);
     if (r == 0)
-        r = bm_window_open(&window, fd, NULL);
+        r = bm_window_open(&window, fd, BM_LOG_RECORD_LEN_MAX, NULL);
     if (r == 0) {
         r = read_window(&window, true, on_record, arg, path, ret_found);
         bm_window_deinit(&window);

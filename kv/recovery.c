@@ -18,7 +18,40 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "kv/digest.h"
 #include "kv/log_file.h"
+
+/* There is no record, as a torn one would be none; others are whole, and wrong. */
+static bool may_be_torn(int stop)
+{
+    return stop == 0 || stop == -BEAM_EKV_TRUNCATED || stop == -BEAM_EKV_RECORD ||
+           stop == -BEAM_EKV_SUM || stop == -BEAM_EKV_TOO_LARGE;
+}
+
+/* A record that is longer than the window may be: whether it is whole, part by part. */
+static int check_long(struct bm_window *window, const struct bm_scan *scan, uint64_t len)
+{
+    beam_xxh3_state sum;
+    uint64_t offset = scan->offset, end = offset + len - sizeof(uint64_t), left;
+    const uint8_t *bytes;
+    int r;
+    bm_xxh3_init_seeded(&sum, scan->epoch);
+    while (offset < end) {
+        r = bm_window_at(window, offset, BM_WINDOW_LEN, &bytes, &left);
+        if (r < 0)
+            return r;
+        if (left == 0)
+            return -BEAM_EKV_TRUNCATED; /* somebody has cut it */
+        if (left > end - offset)
+            left = end - offset;
+        beam_xxh3_update(&sum, bytes, (size_t)left);
+        offset += left;
+    }
+    r = bm_window_at(window, end, sizeof(uint64_t), &bytes, &left);
+    if (r < 0 || left < sizeof(uint64_t))
+        return r < 0 ? r : -BEAM_EKV_TRUNCATED;
+    return bm_get_u64(bytes) == beam_xxh3_final(&sum) ? -BEAM_EKV_TOO_LARGE : -BEAM_EKV_SUM;
+}
 
 int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn *on_record,
                        void *arg, struct bm_recovery *ret)
@@ -26,6 +59,7 @@ int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn 
     struct bm_scan scan = {0};
     struct bm_record record;
     uint64_t wanted = BM_RECORD_HEAD_LEN, need = 0, left = 0;
+    bool too_long = false;
     const uint8_t *bytes = NULL;
     for (;;) {
         int r = 0;
@@ -35,11 +69,17 @@ int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn 
             return r;
         r = bm_scan_next(&scan, bytes, left, entries, &record, &need);
         if (r == -BEAM_EKV_TRUNCATED && need > left && need <= window->file_len - scan.offset) {
-            wanted = need;
-            continue;
+            if (need <= window->piece_len_max) {
+                wanted = need;
+                continue;
+            }
+            r = check_long(window, &scan, need);
+            if (!may_be_torn(r))
+                return r; /* of reading */
+            too_long = r == -BEAM_EKV_TOO_LARGE;
         }
         if (r <= 0) {
-            *ret = (struct bm_recovery){.scan = scan, .stop = r};
+            *ret = (struct bm_recovery){.scan = scan, .too_long = too_long, .stop = r};
             return 0;
         }
         bytes += record.len;
@@ -52,13 +92,6 @@ int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn 
                 return r;
         }
     }
-}
-
-/* There is no record, as a torn one would be none; others are whole, and wrong. */
-static bool may_be_torn(int stop)
-{
-    return stop == 0 || stop == -BEAM_EKV_TRUNCATED || stop == -BEAM_EKV_RECORD ||
-           stop == -BEAM_EKV_SUM || stop == -BEAM_EKV_TOO_LARGE;
 }
 
 int bm_recovery_judge_read(const struct bm_recovery *recovery)
@@ -83,11 +116,15 @@ int bm_recovery_judge(struct bm_window *window, struct bm_recovery *recovery)
     const struct bm_scan *scan = &recovery->scan;
     if (recovery->stop == -BEAM_EKV_FORMAT)
         return -BEAM_EKV_FORMAT;
+    if (recovery->too_long)
+        return -BEAM_EKV_TOO_LARGE;
     if (scan->wrong || !may_be_torn(recovery->stop) || scan->live_end == 0)
         return -BEAM_EKV_CORRUPT;
 
     recovery->tail_offset = scan->offset;
-    for (uint64_t offset = scan->offset; offset < window->file_len;) {
+    uint64_t offset = scan->offset, tail_len = 0;
+    /* Zeros are no mark, and not worth cutting: a hole is passed over, however long. */
+    while ((offset = bm_window_next_data(window, offset)) < window->file_len) {
         const uint8_t *bytes;
         uint64_t left;
         int r = bm_window_at(window, offset, BM_WINDOW_LEN, &bytes, &left);
@@ -97,19 +134,20 @@ int bm_recovery_judge(struct bm_window *window, struct bm_recovery *recovery)
             return -BEAM_EKV_CORRUPT;
         size_t used = used_len(bytes, (size_t)left);
         if (used > 0)
-            recovery->tail_len = offset + used - scan->offset;
+            tail_len = offset + used - scan->offset;
         if (left < BM_RECORD_BARE_LEN || offset + left == window->file_len)
             break;
         /* a mark may begin here and end in the next window */
         offset += (left - BM_RECORD_BARE_LEN + 8) & ~UINT64_C(7);
     }
+    recovery->tail_len = tail_len;
     return 0;
 }
 
 static int write_again(int fd, uint64_t from, uint64_t to, struct bm_account *account)
 {
     struct bm_window window;
-    int r = bm_window_open(&window, fd, account);
+    int r = bm_window_open(&window, fd, BM_WINDOW_LEN, account);
     while (r == 0 && from < to) {
         const uint8_t *bytes;
         uint64_t left;
@@ -183,11 +221,12 @@ static int copy_record(void *arg, const struct bm_record *record)
     return 0;
 }
 
-static int copy_all(struct copy *copy, int from_fd, const struct bm_scan *scan)
+static int copy_all(struct copy *copy, int from_fd, size_t record_len_max,
+                    const struct bm_scan *scan)
 {
     struct bm_window window;
     struct bm_recovery again;
-    int r = bm_window_open(&window, from_fd, copy->account);
+    int r = bm_window_open(&window, from_fd, record_len_max, copy->account);
     if (r == 0)
         r = room_for(copy, BM_RECORD_HEAD_LEN);
     if (r < 0)
@@ -213,14 +252,14 @@ uint64_t bm_recovery_draw_epoch(void)
     return epoch;
 }
 
-int bm_recovery_renew(const struct bm_log_place *place, int *fd, struct bm_recovery *recovery,
-                      struct bm_account *account)
+int bm_recovery_renew(const struct bm_log_place *place, int *fd, size_t record_len_max,
+                      struct bm_recovery *recovery, struct bm_account *account)
 {
     struct bm_scan *scan = &recovery->scan;
     struct copy copy = {.fd = -1, .account = account, .epoch = bm_recovery_draw_epoch()};
     int r = bm_log_place_make_new(place, *fd, &copy.fd);
     if (r == 0)
-        r = copy_all(&copy, *fd, scan);
+        r = copy_all(&copy, *fd, record_len_max, scan);
     if (r == 0)
         r = fsync(copy.fd) < 0 ? -errno : 0;
     if (r == 0)
@@ -276,6 +315,13 @@ void bm_recovery_tell(const struct bm_recovery *recovery, const char *path, int 
     if (error == -BEAM_EKV_CORRUPT) {
         ret->bad_offset = scan->offset;
         say_damaged(recovery, text, sizeof(text));
+    } else if (error == -BEAM_EKV_TOO_LARGE) {
+        ret->bad_offset = scan->offset;
+        snprintf(text, sizeof(text),
+                 "the record at offset %" PRIu64
+                 " is whole, and longer than is taken here; nothing "
+                 "was changed",
+                 scan->offset);
     } else if (error == -EEXIST) {
         snprintf(text, sizeof(text), "its name with .new behind is that of something else");
     } else if (error < 0) {

@@ -1,17 +1,22 @@
 /* Reads whole windows. What a record has in front of the next one's end is read twice, which is at most
  * one record a window. */
+#define _GNU_SOURCE
 #include "kv/window.h"
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/assert.h"
 #include "kv/log_file.h"
 
-int bm_window_open(struct bm_window *window, int fd, struct bm_account *account)
+int bm_window_open(struct bm_window *window, int fd, size_t piece_len_max,
+                   struct bm_account *account)
 {
     struct stat st;
     *window = (struct bm_window){.fd = fd, .account = account};
+    window->piece_len_max = piece_len_max > BM_WINDOW_LEN ? piece_len_max : BM_WINDOW_LEN;
     if (fstat(fd, &st) < 0)
         return -errno;
     window->file_len = (uint64_t)st.st_size;
@@ -51,6 +56,7 @@ int bm_window_at(struct bm_window *window, uint64_t offset, uint64_t wanted,
     uint64_t there = window->file_len - offset;
     if (wanted > there)
         wanted = there;
+    bm_assert(window->fd < 0 || wanted <= window->piece_len_max);
     uint64_t end = window->start + window->len;
     if (offset < window->start || offset > end || end - offset < wanted) {
         int r = make_room(window, wanted);
@@ -70,4 +76,14 @@ int bm_window_at(struct bm_window *window, uint64_t offset, uint64_t wanted,
     *ret_bytes = window->bytes ? window->bytes + (offset - window->start) : NULL;
     *ret_left = end - offset;
     return 0;
+}
+
+uint64_t bm_window_next_data(const struct bm_window *window, uint64_t offset)
+{
+    if (window->fd < 0 || offset >= window->file_len)
+        return offset;
+    off_t data = lseek(window->fd, (off_t)offset, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? window->file_len : offset; /* not every file system knows */
+    return (uint64_t)data & ~UINT64_C(7);
 }

@@ -1,5 +1,6 @@
 /* A window over a file, or over bytes in memory, which moves forward: what lies at an offset, in one
- * piece, as much as is asked for. Its memory grows with the longest piece, never beyond the file. */
+ * piece, as much as is asked for. Its memory grows with the longest piece, never beyond the file, nor beyond
+ * a limit. Holes in a file can be passed over. */
 #ifndef BM_WINDOW_H
 #define BM_WINDOW_H
 
@@ -16,11 +17,13 @@ struct bm_window {
     const uint8_t *bytes; /* of a file: what was read, */
     uint64_t start;       /* from this offset on */
     size_t len, cap;
+    size_t piece_len_max; /* of a file: more is not asked for at once */
     uint64_t file_len;
 };
 
-/* The file as long as it is now. */
-int bm_window_open(struct bm_window *window, int fd, struct bm_account *account);
+/* The file as long as it is now. Pieces of BM_WINDOW_LEN can be had whatever the limit. */
+int bm_window_open(struct bm_window *window, int fd, size_t piece_len_max,
+                   struct bm_account *account);
 void bm_window_over(struct bm_window *window, const void *bytes, size_t len);
 void bm_window_deinit(struct bm_window *window);
 
@@ -28,5 +31,9 @@ void bm_window_deinit(struct bm_window *window);
  * call. 0, -ENOMEM, or what reading said. */
 int bm_window_at(struct bm_window *window, uint64_t offset, uint64_t wanted,
                  const uint8_t **ret_bytes, uint64_t *ret_left);
+
+/* The first offset from this one on behind which there may be anything but zeros; the end of the file, if
+ * there is none. */
+uint64_t bm_window_next_data(const struct bm_window *window, uint64_t offset);
 
 #endif

@@ -76,7 +76,7 @@ static int read_fd(struct reading *reading, int fd)
     for (int attempt = 1;; attempt++) {
         struct bm_window window;
         bool in_use = is_locked(fd); /* before: who has closed it meanwhile has left it at rest */
-        int r = bm_window_open(&window, fd, NULL);
+        int r = bm_window_open(&window, fd, BM_LOG_RECORD_LEN_MAX, NULL);
         if (r < 0)
             return r;
         r = read_once(reading, &window);

@@ -1,4 +1,7 @@
 /* What a writer makes of the files of tests/vectors/records.json, and of single damages: R16 to R18. */
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+
 #include "kv/scan.h"
 #include "kv/window.h"
 #include "tests/support/vectors.h"
@@ -163,6 +166,125 @@ TEST(recovery_reads_records_longer_than_a_window)
     CHECK_UINT(rig.found.rev, 3);
     REQUIRE_UINT(rig.map.len, 1);
     CHECK_MEM(rig.map.items[0].entry, len + 16, body, len + 16);
+    free(body);
+    log_rig_deinit(&rig);
+}
+
+/* --- files that are longer than what is in them ----------------------------------------------------- */
+
+static uint64_t bytes_read;
+
+/* The C library's, counted. */
+ssize_t pread(int fd, void *bytes, size_t len, off_t offset)
+{
+    ssize_t n = syscall(SYS_pread64, fd, bytes, len, offset);
+    bytes_read += n > 0 ? (uint64_t)n : 0;
+    return n;
+}
+
+static void write_at(uint64_t offset, const void *bytes, size_t len)
+{
+    int fd = open(rig.path, O_RDWR | O_CLOEXEC);
+    REQUIRE(fd >= 0);
+    REQUIRE_INT(pwrite(fd, bytes, len, (off_t)offset), len);
+    close(fd);
+}
+
+#define TERABYTE ((uint64_t)1 << 40)
+
+/* Holes are zeros that nobody has to read; what is between them counts as ever. */
+TEST(recovery_passes_over_holes_and_sees_what_is_between_them)
+{
+    size_t len;
+    uint8_t mark[BM_RECORD_BARE_LEN], *bytes = make_file(3, &len);
+    struct bm_record_head head;
+    struct bm_log_found found;
+    REQUIRE_INT(bm_record_read_head(bytes, len, &head), 0);
+    bm_record_write(mark, BM_RECORD_MARK, 4, NULL, 0, head.epoch);
+    for (int way = 0; way < 3; way++) {
+        test_note("way %d", way);
+        file_write(rig.path, bytes, len);
+        if (truncate(rig.path, (off_t)(8 * TERABYTE)) < 0)
+            SKIP("no file of so many bytes here");
+        if (way > 0)
+            write_at(3 * TERABYTE + 8, "x", 1);
+        if (way > 1) { /* over the edge of a window that begins with the data */
+            write_at(5 * TERABYTE, "y", 1);
+            write_at(5 * TERABYTE + BM_WINDOW_LEN - 16, mark, sizeof(mark));
+        }
+        bytes_read = 0;
+        CHECK_INT(bm_log_read_file(rig.path, NULL, NULL, &found), 0);
+        CHECK_UINT(found.rev, 3);
+        CHECK_INT(log_rig_try_open(&rig), way > 1 ? -BEAM_EKV_CORRUPT : 0);
+        CHECK(bytes_read < 16 * BM_WINDOW_LEN);
+        CHECK_UINT(rig.found.cut_len, way == 1 ? 3 * TERABYTE + 9 - len : 0);
+        if (rig.log) {
+            log_rig_put(&rig, "new", 1);
+            CHECK_INT(log_rig_close(&rig), 0);
+        }
+    }
+    free(bytes);
+    log_rig_deinit(&rig);
+}
+
+/* A length that a file claims is no reason to have so much memory. */
+TEST(recovery_believes_no_length_with_its_memory)
+{
+    size_t len;
+    uint8_t header[8], *bytes = make_file(3, &len);
+    struct bm_log_found found;
+    const struct bm_account *account = bm_reactor_account(rig.rig.reactor);
+    bm_put_u64(header,
+               (64 << 20) | (uint64_t)BM_ENTRY_RECORD << 48 | (uint64_t)BM_RECORD_DELTA << 56);
+    file_write(rig.path, bytes, len);
+    REQUIRE_INT(truncate(rig.path, (off_t)80 << 20), 0);
+    write_at(len, header, sizeof(header));
+    rig.options.record_len_max = 4 << 20;
+    CHECK_INT(bm_log_read_file(rig.path, NULL, NULL, &found), 0);
+    CHECK_UINT(found.rev, 3);
+    CHECK_INT(log_rig_try_open(&rig), 0); /* its sum is wrong: torn */
+    CHECK_UINT(rig.found.cut_len, sizeof(header));
+    CHECK(account->peak < 8 << 20);
+    log_rig_put(&rig, "new", 1);
+    free(bytes);
+    log_rig_deinit(&rig);
+}
+
+/* R2: a record that is longer than is taken here, and whole, is not torn. */
+TEST(recovery_refuses_a_record_over_its_limit_and_cuts_nothing)
+{
+    struct told told;
+    size_t len = 3 << 20, file_len;
+    uint8_t *body = calloc(1, len + 16);
+    struct bm_log_found found;
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    log_rig_put(&rig, "a", 1);
+    uint64_t offset = bm_log_state(rig.log).file_len;
+    bm_put_u64(body, len | UINT64_C(1) << 32 | (uint64_t)BEAM_KV_BYTES << 48);
+    memset(body + 8, 'a', len);
+    body[8 + len] = 'k';
+    told_init(&told);
+    REQUIRE_INT(bm_log_append(rig.log, body, len + 16, &told.wait, NULL), 0);
+    log_rig_until(&rig, &told.calls);
+    log_rig_drop(&rig);
+    uint8_t *bytes = file_read(rig.path, &file_len);
+
+    rig.options.record_len_max = 2 << 20;
+    CHECK_INT(log_rig_try_open(&rig), -BEAM_EKV_TOO_LARGE);
+    test_note("%s", rig.found.message);
+    CHECK(rig.found.bad_offset >= offset && rig.found.bad_offset <= offset + 24);
+    CHECK(strstr(rig.found.message, "longer") != NULL);
+    check_unchanged(bytes, file_len);
+    CHECK_INT(bm_log_read_file(rig.path, NULL, NULL, &found), 0); /* who only reads takes more */
+    CHECK_UINT(found.rev, 2);
+
+    bytes[rig.found.bad_offset + len / 2] ^= 1; /* not whole */
+    file_write(rig.path, bytes, file_len);
+    log_rig_open(&rig);
+    CHECK_UINT(rig.found.rev, 1);
+    CHECK(rig.found.cut_len > len);
+    free(bytes);
     free(body);
     log_rig_deinit(&rig);
 }
