@@ -141,6 +141,8 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
     case BM_OP_CLOSE:
         sqe->opcode = IORING_OP_CLOSE;
         sqe->addr = 0;
+        /* The last close of a file without a name frees all of it, on the thread that closes it. */
+        sqe->flags = op->flags & 1 ? IOSQE_ASYNC : 0;
         break;
     case BM_OP_SHUTDOWN:
         sqe->opcode = IORING_OP_SHUTDOWN;
@@ -155,6 +157,11 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
     case BM_OP_RENAME:
         sqe->opcode = IORING_OP_RENAMEAT;
         sqe->len = (uint32_t)op->fd;
+        sqe->off = op->offset;
+        break;
+    case BM_OP_FALLOCATE:
+        sqe->opcode = IORING_OP_FALLOCATE;
+        sqe->addr = op->len;
         sqe->off = op->offset;
         break;
     default:

@@ -37,10 +37,11 @@ enum bm_op_kind {
     BM_OP_SEND,              /* fd, addr, len, flags */
     BM_OP_RECV,              /* fd, addr, len, flags */
     BM_OP_POLL,              /* fd, flags = poll events; single shot */
-    BM_OP_CLOSE,             /* fd */
+    BM_OP_CLOSE,             /* fd; flags: 1 = on another thread, as it may take long */
     BM_OP_SHUTDOWN,          /* fd, flags = SHUT_* */
     BM_OP_FSYNC,             /* fd, flags: 1 = data only */
-    BM_OP_RENAME, /* fd = directory of both, addr = old name, offset = address of the new */
+    BM_OP_RENAME,    /* fd = directory of both, addr = old name, offset = address of the new */
+    BM_OP_FALLOCATE, /* fd, offset, len: the file reaches so far, with room for it */
 };
 
 enum bm_op_state {

@@ -74,6 +74,7 @@ int fault_error_of(unsigned op_kind, unsigned variant)
         [BM_OP_WRITE] = {-EIO, -ENOSPC, -EDQUOT},
         [BM_OP_FSYNC] = {-EIO, -ENOSPC, -EDQUOT},
         [BM_OP_RENAME] = {-EIO, -ENOSPC, -EROFS},
+        [BM_OP_FALLOCATE] = {-EIO, -ENOSPC, -EDQUOT},
     };
     return op_kind < sizeof(errors) / sizeof(errors[0]) ? errors[op_kind][variant] : 0;
 }

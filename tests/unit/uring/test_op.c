@@ -308,6 +308,30 @@ TEST(op_rename_puts_a_file_in_the_place_of_another)
     rig_close(&rig);
 }
 
+TEST(op_fallocate_sets_room_aside_and_a_close_may_be_somebody_elses_work)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/file", test_tmpdir());
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct probe probe;
+    struct stat st;
+    rig_open(&rig);
+    probe_init(&probe, BM_OP_FALLOCATE);
+    probe.op.fd = fd;
+    probe.op.offset = 8192;
+    probe.op.len = 12288;
+    CHECK_INT(probe_run(&rig, &probe), 0);
+    REQUIRE_INT(fstat(fd, &st), 0);
+    CHECK_INT(st.st_size, 8192 + 12288);
+    CHECK(st.st_blocks * 512 >= 12288);
+    probe_init(&probe, BM_OP_CLOSE);
+    probe.op.fd = fd;
+    probe.op.flags = 1;
+    CHECK_INT(probe_run(&rig, &probe), 0);
+    CHECK_INT(fcntl(fd, F_GETFD), -1);
+    rig_close(&rig);
+}
+
 TEST(op_read_from_a_pipe_waits_at_the_current_position)
 {
     int fds[2];
@@ -379,9 +403,9 @@ TEST(op_shutdown_ends_the_peer_and_close_closes)
 
 TEST(op_that_the_kernel_refuses_comes_back_through_the_callback)
 {
-    static const enum bm_op_kind kinds[] = {BM_OP_ACCEPT, BM_OP_CONNECT, BM_OP_READ, BM_OP_WRITE,
-                                            BM_OP_SEND,   BM_OP_RECV,    BM_OP_POLL, BM_OP_CLOSE,
-                                            BM_OP_FSYNC,  BM_OP_SHUTDOWN};
+    static const enum bm_op_kind kinds[] = {
+        BM_OP_ACCEPT, BM_OP_CONNECT, BM_OP_READ,  BM_OP_WRITE,    BM_OP_SEND,     BM_OP_RECV,
+        BM_OP_POLL,   BM_OP_CLOSE,   BM_OP_FSYNC, BM_OP_SHUTDOWN, BM_OP_FALLOCATE};
     char bytes[8] = {0};
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     rig_open(&rig);
