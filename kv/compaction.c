@@ -11,6 +11,9 @@
  * Until the rename nothing has happened to the log, and whatever fails is a compaction that did not take
  * place. After it the old file has no name, and a failure is the log's.
  *
+ * Of the disk it asks for what it is about to write, and for what is appended while the log is held, which the
+ * log then writes to the new file: an append that finds no room there is refused like any other.
+ *
  * Nobody may have moved the file away meanwhile, to put another one under its name: that one is then
  * somebody else's, and must not be replaced. So what the names mean is looked at before ".new" is made,
  * before the rename, and behind it. A log whose file has lost its name fails, wherever that shows: who
@@ -35,6 +38,8 @@ enum phase {
     RENAMING,
     SYNCING_NAME, /* past giving up */
     TAKING_OVER,
+    CLOSING, /* the file that has no name any more, old or new: to free it may take long */
+    ENDED,
 };
 
 struct bytes {
@@ -48,12 +53,14 @@ struct bm_compaction {
     struct bm_log_wait *done;
     enum phase phase;
     unsigned rounds;
-    int error; /* it ends */
+    int error;  /* it ends */
+    int result; /* and that is told */
     int fd;
-    uint64_t end, allocated;
+    uint64_t end;
+    struct bm_log_room room;
     uint64_t base_rev, placed_rev, live_rev, snapshot_len;
     struct bytes out, pending;
-    struct bm_op op; /* one at a time: write, sync, rename */
+    struct bm_op op; /* one at a time: room, write, sync, rename, close */
 };
 
 /* --- bytes ---------------------------------------------------------------------------------------- */
@@ -141,15 +148,32 @@ struct bm_log_wait *bm_compaction_free(struct bm_compaction *c)
     return done;
 }
 
-static void end(struct bm_compaction *c, int res)
+static void end(struct bm_compaction *c)
+{
+    int result = c->result;
+    bm_log_step_soon(c->log);
+    struct bm_log_wait *done = bm_compaction_free(c);
+    if (done)
+        done->fn(done, result);
+}
+
+/* The log goes on, and what is left to do is to close a file. */
+static void let_go(struct bm_compaction *c, int result, int fd)
 {
     struct bm_log *log = c->log;
-    struct bm_log_wait *done = bm_compaction_free(c);
     log->held = false;
     bm_log_arm_idle(log);
     bm_log_step_soon(log);
-    if (done)
-        done->fn(done, res);
+    c->result = result;
+    c->phase = ENDED;
+    if (fd < 0)
+        return;
+    bm_log_file_unlock(fd);
+    c->phase = CLOSING;
+    c->op.kind = BM_OP_CLOSE;
+    c->op.fd = fd;
+    c->op.flags = 1;
+    bm_op_start(log->reactor, &c->op);
 }
 
 void bm_compaction_give_up(struct bm_compaction *c, int error)
@@ -170,7 +194,7 @@ static void give_up_now(struct bm_compaction *c)
         bm_log_fail(log, -ESTALE);
     if (c->fd >= 0)
         bm_log_place_remove_new(&log->place, c->fd);
-    end(c, c->error);
+    let_go(c, c->error, bm_take_fd(&c->fd));
 }
 
 static void take_over(struct bm_compaction *c)
@@ -179,16 +203,16 @@ static void take_over(struct bm_compaction *c)
     int named = bm_log_place_means(&log->place, c->fd);
     if (named <= 0)
         bm_log_fail(log, named < 0 ? named : -ESTALE);
-    bm_log_file_close(&log->fd);
+    int old_fd = log->fd;
     log->fd = bm_take_fd(&c->fd);
     log->end = c->end;
-    log->allocated = c->allocated;
+    log->room = c->room;
     log->base_rev = c->base_rev;
     log->snapshot_len = c->snapshot_len;
     log->durable_rev = log->written_rev;
     log->marked_rev = c->live_rev;
     log->last_mark = false;
-    end(c, log->error);
+    let_go(c, log->error, old_fd);
 }
 
 /* --- its way -------------------------------------------------------------------------------------- */
@@ -254,36 +278,42 @@ static int start_rename(struct bm_compaction *c)
     return 0;
 }
 
-static int start_write(struct bm_compaction *c)
+/* Asks for room up to there; false: there is. */
+static bool start_room(struct bm_compaction *c, uint64_t to)
+{
+    if (!bm_log_room_ask(&c->room, c->end, to, &c->op.offset, &c->op.len))
+        return false;
+    c->op.kind = BM_OP_FALLOCATE;
+    c->op.fd = c->fd;
+    bm_op_start(c->log->reactor, &c->op);
+    return true;
+}
+
+static void start_write(struct bm_compaction *c)
 {
     size_t len = c->out.len - c->out.start;
-    int r =
-        bm_log_file_extend(c->fd, c->end, c->end + len, c->log->options.step_len, &c->allocated);
-    if (r < 0)
-        return r;
+    if (start_room(c, c->end + len))
+        return;
     c->op.kind = BM_OP_WRITE;
     c->op.fd = c->fd;
     c->op.addr = c->out.ptr + c->out.start;
     c->op.len = (uint32_t)len;
     c->op.offset = c->end;
     bm_op_start(c->log->reactor, &c->op);
-    return 0;
 }
 
-/* Room for all that may be appended until the file is the log's. */
-static int reserve_for_log(struct bm_compaction *c)
+/* Where the file ends when what the log has appended since it was held stands in it, and marks. */
+static uint64_t end_for_log(const struct bm_compaction *c)
 {
-    const struct bm_log_options *o = &c->log->options;
-    uint64_t len =
-        (uint64_t)o->queue_len_max + o->record_len_max + BM_RECORD_BARE_LEN + BM_LOG_MARKS_LEN;
-    return bm_log_file_extend(c->fd, c->end, c->end + len, o->step_len, &c->allocated);
+    return c->end + (c->out.len - c->out.start) + bm_log_group_records_len(&c->log->filling) +
+           BM_RECORD_BARE_LEN + BM_LOG_MARKS_LEN;
 }
 
 static bool waits_for_log(const struct bm_compaction *c)
 {
     const struct bm_log *log = c->log;
     return c->phase == HOLDING &&
-           (log->written_rev < c->placed_rev || (log->held && !bm_log_groups_rest(log)));
+           (log->written_rev < c->placed_rev || (log->held && !bm_log_rests(log)));
 }
 
 /* One thing. `out` is empty and nothing is under way. */
@@ -314,35 +344,37 @@ static int go_on(struct bm_compaction *c)
         c->phase = SYNCING_LAST;
         return r;
     case SYNCING_LAST:
-        r = reserve_for_log(c);
-        if (r == 0)
+        if (!start_room(c, end_for_log(c)))
             start_sync(c, c->fd);
-        return r;
+        return 0;
     case RENAMING:
         return start_rename(c);
     case SYNCING_NAME:
         start_sync(c, log->place.dir_fd);
         return 0;
-    case TAKING_OVER:
-        break;
+    default:
+        return 0;
     }
-    return 0;
 }
 
 void bm_compaction_step(struct bm_compaction *c)
 {
     while (bm_op_idle(&c->op)) {
-        if (c->error) {
-            give_up_now(c);
+        int r = 0;
+        if (c->phase == ENDED) {
+            end(c);
             return;
         }
-        if (c->phase == TAKING_OVER) {
+        if (waits_for_log(c) && !c->error)
+            return;
+        if (c->phase == TAKING_OVER)
             take_over(c);
-            return;
-        }
-        if (waits_for_log(c))
-            return;
-        int r = c->out.start < c->out.len ? start_write(c) : go_on(c);
+        else if (c->error)
+            give_up_now(c);
+        else if (c->out.start < c->out.len)
+            start_write(c);
+        else
+            r = go_on(c);
         if (r < 0)
             bm_compaction_give_up(c, r);
     }
@@ -354,7 +386,13 @@ static void on_op(struct bm_op *op, int res, uint32_t flags)
     struct bm_log *log = c->log;
     (void)flags;
     bm_log_step_soon(log);
-    if (op->kind == BM_OP_WRITE && res > 0) {
+    if (op->kind == BM_OP_CLOSE) {
+        c->phase = ENDED; /* whatever it says: Linux has let go of the descriptor */
+    } else if (op->kind == BM_OP_FALLOCATE) {
+        int r = res == -ECANCELED ? res : bm_log_room_answer(&c->room, op->offset, op->len, res);
+        if (r < 0)
+            bm_compaction_give_up(c, r);
+    } else if (op->kind == BM_OP_WRITE && res > 0) {
         c->out.start += (size_t)res;
         c->end += (uint64_t)res;
     } else if (res < 0 || op->kind == BM_OP_WRITE) {
@@ -374,8 +412,11 @@ static void on_op(struct bm_op *op, int res, uint32_t flags)
 int bm_compaction_reserve(struct bm_compaction *c, size_t len)
 {
     size_t used = c->pending.len - c->pending.start;
-    if (c->phase > HOLDING || c->error)
+    if (c->error || c->phase >= CLOSING)
         return 0;
+    /* The log writes it, to the new file. */
+    if (c->phase > HOLDING)
+        return bm_log_room_extend(&c->room, c->fd, c->end, end_for_log(c) + len);
     if (used > 0 && used + len > c->log->options.queue_len_max) {
         c->log->wants_room = true;
         return -EAGAIN;
@@ -413,6 +454,7 @@ int bm_compaction_start(struct bm_log *log, struct bm_log_source *source, struct
     c->log = log;
     c->source = source;
     c->fd = -1;
+    c->room = bm_log_room(log->options.step_len);
     c->base_rev = c->placed_rev = log->written_rev;
     bm_op_init(&c->op, BM_OP_WRITE, on_op);
     log->compaction = c;

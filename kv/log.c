@@ -4,6 +4,9 @@
  * there is to do. So the appends of a turn are one group, callbacks are called from the loop alone, and
  * the log is freed in one place, where nobody of its own looks at it any more.
  *
+ * The disk is asked for room before there are records for it, while half a step is left, so that an append
+ * waits for that only if the disk is slower than those who append.
+ *
  * What goes to the file: group.c; what takes its place: compaction.c; what stands in it: recovery.c. */
 #include "kv/log.h"
 
@@ -90,12 +93,19 @@ static void step(struct bm_task *task)
         bm_log_groups_step(log);
         call_for_more(log);
     }
-    if (log->closing && !log->compaction && bm_log_groups_rest(log) &&
+    if (log->closing && !log->compaction && bm_log_rests(log) &&
         (log->error || (log->last_mark && log->durable_rev == log->rev)))
         end(log);
 }
 
 /* --- appending ------------------------------------------------------------------------------------ */
+
+/* Of the file, if all that is there is written, with its marks. */
+static uint64_t end_of_all(const struct bm_log *log)
+{
+    size_t queued = bm_log_group_records_len(&log->filling);
+    return log->end + (log->group_flies ? log->flying.len : 0) + queued + BM_LOG_MARKS_LEN;
+}
 
 int bm_log_reserve(struct bm_log *log, size_t len)
 {
@@ -104,10 +114,35 @@ int bm_log_reserve(struct bm_log *log, size_t len)
         log->wants_room = true;
         return -EAGAIN;
     }
-    uint64_t end = log->end + queued + len + BM_LOG_MARKS_LEN;
-    if (log->group_flies)
-        end += log->flying.len;
-    return bm_log_file_extend(log->fd, log->end, end, log->options.step_len, &log->allocated);
+    return bm_log_room_extend(&log->room, log->fd, log->end, end_of_all(log) + len);
+}
+
+static void on_ahead(struct bm_op *op, int res, uint32_t flags)
+{
+    struct bm_log *log = bm_container_of(op, struct bm_log, ahead);
+    (void)flags;
+    if (res != -ECANCELED) /* an append that needs it asks for itself, and is told */
+        (void)bm_log_room_answer(&log->room, op->offset, op->len, res);
+    bm_log_step_soon(log);
+}
+
+/* Not where the disk has just been short of it; and not for a file that is about to be replaced. */
+static void look_ahead(struct bm_log *log)
+{
+    const struct bm_log_room *room = &log->room;
+    uint64_t end = end_of_all(log);
+    if (!bm_op_idle(&log->ahead) || log->held || room->step < room->step_max ||
+        end + room->step / 2 <= room->allocated)
+        return;
+    if (bm_log_room_ask(room, log->end, room->allocated + 1, &log->ahead.offset, &log->ahead.len)) {
+        log->ahead.fd = log->fd;
+        bm_op_start(log->reactor, &log->ahead);
+    }
+}
+
+bool bm_log_rests(const struct bm_log *log)
+{
+    return bm_log_groups_rest(log) && bm_op_idle(&log->ahead);
 }
 
 int bm_log_append(struct bm_log *log, const void *entries, size_t len, struct bm_log_wait *wait,
@@ -141,6 +176,7 @@ int bm_log_append(struct bm_log *log, const void *entries, size_t len, struct bm
     }
     if (ret_rev)
         *ret_rev = log->rev;
+    look_ahead(log);
     bm_log_step_soon(log);
     return 0;
 }
@@ -201,7 +237,7 @@ struct bm_log *bm_log_free(struct bm_log *log)
     struct bm_list told;
     if (!log)
         return NULL;
-    bm_assert(bm_op_idle(&log->write) && bm_op_idle(&log->sync));
+    bm_assert(bm_op_idle(&log->write) && bm_op_idle(&log->sync) && bm_op_idle(&log->ahead));
     bm_list_init(&told);
     bm_list_splice_back(&told, &log->flying.waits);
     bm_list_splice_back(&told, &log->filling.waits);
@@ -385,7 +421,9 @@ int bm_log_open(struct bm_reactor *reactor, const struct bm_log_options *options
         log->account = account;
         log->fd = log->place.dir_fd = -1;
         log->task.fn = step;
+        bm_op_init(&log->ahead, BM_OP_FALLOCATE, on_ahead);
         r = read_options(options, &log->options);
+        log->room = bm_log_room(log->options.step_len);
     }
     if (r == 0)
         r = bm_log_place_init(&log->place, options->path, account);

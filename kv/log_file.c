@@ -31,6 +31,7 @@
 #define LOOKS_MAX                                                                                  \
     64 /* ours: each one means that another writer has put a file in place meanwhile */
 #define BLOCK_LEN 4096u /* ours: what is asked for at least where a whole step finds no room */
+#define ASK_LEN_MAX (1u << 30) /* ours: of an operation's length, which has 32 bits */
 #define SUFFIX ".new"
 
 int bm_log_place_init(struct bm_log_place *place, const char *path, struct bm_account *account)
@@ -113,8 +114,13 @@ void bm_log_file_close(int *fd)
 {
     if (*fd < 0)
         return;
-    set_lock(*fd, F_UNLCK);
+    bm_log_file_unlock(*fd);
     close(bm_take_fd(fd));
+}
+
+void bm_log_file_unlock(int fd)
+{
+    set_lock(fd, F_UNLCK);
 }
 
 /* 1: the name means this file; 0: it does not. */
@@ -272,25 +278,48 @@ void bm_log_place_remove_new(const struct bm_log_place *place, int new_fd)
         unlinkat(place->dir_fd, place->new_name, 0);
 }
 
-int bm_log_file_extend(int fd, uint64_t from, uint64_t to, uint64_t step, uint64_t *allocated)
+bool bm_log_room_ask(const struct bm_log_room *room, uint64_t from, uint64_t to,
+                     uint64_t *ret_offset, uint32_t *ret_len)
 {
-    if (to <= *allocated)
+    if (to <= room->allocated)
+        return false;
+    uint64_t start = room->allocated > from ? room->allocated : from;
+    uint64_t end = to + (room->step - to % room->step) % room->step;
+    *ret_offset = start;
+    *ret_len = end - start < ASK_LEN_MAX ? (uint32_t)(end - start) : ASK_LEN_MAX;
+    return true;
+}
+
+int bm_log_room_answer(struct bm_log_room *room, uint64_t offset, uint32_t len, int res)
+{
+    if (res == -EOPNOTSUPP || res == -ENOSYS) {
+        room->allocated = UINT64_MAX;
         return 0;
-    uint64_t start = *allocated > from ? *allocated : from;
-    uint64_t end = start;
-    while (end < to)
-        end += step - end % step;
-    if (fallocate(fd, 0, (off_t)start, (off_t)(end - start)) < 0) {
-        if (errno == EOPNOTSUPP || errno == ENOSYS) {
-            *allocated = UINT64_MAX;
-            return 0;
-        }
-        end = to + (BLOCK_LEN - to % BLOCK_LEN) % BLOCK_LEN;
-        if (fallocate(fd, 0, (off_t)start, (off_t)(end - start)) < 0)
-            return -errno;
     }
-    *allocated = end;
+    if (res == -EINTR)
+        return 0;
+    if (res < 0 && room->step > BLOCK_LEN) {
+        room->step = BLOCK_LEN;
+        return 0;
+    }
+    if (res < 0)
+        return res;
+    if (offset + len > room->allocated)
+        room->allocated = offset + len;
+    room->step = room->step < room->step_max / 2 ? room->step * 2 : room->step_max;
     return 0;
+}
+
+int bm_log_room_extend(struct bm_log_room *room, int fd, uint64_t from, uint64_t to)
+{
+    uint64_t offset;
+    uint32_t len;
+    int r = 0;
+    while (r == 0 && bm_log_room_ask(room, from, to, &offset, &len)) {
+        int res = fallocate(fd, 0, (off_t)offset, (off_t)len) < 0 ? -errno : 0;
+        r = bm_log_room_answer(room, offset, len, res);
+    }
+    return r;
 }
 
 int bm_log_file_write(int fd, const void *bytes, size_t len, uint64_t offset)

@@ -62,10 +62,33 @@ int bm_log_place_clear_new(const struct bm_log_place *place);
  * operation that is done. *fd becomes -1. */
 void bm_log_file_close(int *fd);
 
-/* Has the disk set room aside for [from, to), in steps; less than a step, if that is all there is.
- * *allocated, up to where there is room, moves on; it becomes UINT64_MAX where the file system cannot do
- * that, and only writing will tell. */
-int bm_log_file_extend(int fd, uint64_t from, uint64_t to, uint64_t step, uint64_t *allocated);
+/* The same in two halves: gives back the lock, so that the descriptor is the caller's to close. */
+void bm_log_file_unlock(int fd);
+
+/* Room that the disk has set aside for a file, in steps. Where it refuses one, because it is full, the
+ * next are as short as they can be, and grow again with each that it grants: so a nearly full disk is filled
+ * to its end, and a full one is not asked twice for each change. */
+struct bm_log_room {
+    uint64_t
+        allocated; /* up to here; UINT64_MAX: the file system cannot do that, and only writing will tell */
+    uint64_t step, step_max;
+};
+
+static inline struct bm_log_room bm_log_room(uint64_t step_max)
+{
+    return (struct bm_log_room){.step = step_max, .step_max = step_max};
+}
+
+/* What is to be asked for next, so that there is room for [from, to): true, and the range; false: nothing,
+ * there is room. The range is less than 2^31 long: asked for, it may have to be asked again. */
+bool bm_log_room_ask(const struct bm_log_room *room, uint64_t from, uint64_t to,
+                     uint64_t *ret_offset, uint32_t *ret_len);
+
+/* What fallocate(2) has said of that. 0: ask whether there is enough now, perhaps for less; or the error. */
+int bm_log_room_answer(struct bm_log_room *room, uint64_t offset, uint32_t len, int res);
+
+/* Asks until there is enough, and waits for it. */
+int bm_log_room_extend(struct bm_log_room *room, int fd, uint64_t from, uint64_t to);
 
 /* All of it, whatever the kernel takes at once. */
 int bm_log_file_write(int fd, const void *bytes, size_t len, uint64_t offset);

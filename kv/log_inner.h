@@ -34,19 +34,19 @@ struct bm_log {
     int fd;
 
     uint64_t epoch, base_rev;
-    uint64_t rev;          /* of the last append, */
-    uint64_t written_rev;  /* of what is in the file and was told, */
-    uint64_t durable_rev;  /* of what a sync has covered, */
-    uint64_t marked_rev;   /* and of the last mark that is in the file or on its way */
-    uint64_t wanted_rev;   /* somebody waits for a sync of this */
-    uint64_t end;          /* of the records in the file: where the next group goes */
-    uint64_t allocated;    /* up to here the disk has set room aside */
+    uint64_t rev;         /* of the last append, */
+    uint64_t written_rev; /* of what is in the file and was told, */
+    uint64_t durable_rev; /* of what a sync has covered, */
+    uint64_t marked_rev;  /* and of the last mark that is in the file or on its way */
+    uint64_t wanted_rev;  /* somebody waits for a sync of this */
+    uint64_t end;         /* of the records in the file: where the next group goes */
+    struct bm_log_room room;
     uint64_t snapshot_len; /* head to live */
     uint64_t groups, syncs;
 
     struct bm_log_group filling, flying;
-    struct bm_list syncing; /* waits of bm_log_sync(), by rev */
-    struct bm_op write, sync;
+    struct bm_list syncing;          /* waits of bm_log_sync(), by rev */
+    struct bm_op write, sync, ahead; /* ahead: room for what comes after a while */
     int write_res, sync_res;
     uint64_t sync_rev; /* what the sync under way covers */
     bool group_flies;  /* until its waits are told */
@@ -84,6 +84,9 @@ void bm_log_groups_deinit(struct bm_log *log);
 int bm_log_group_grow(struct bm_log *log, struct bm_log_group *group, size_t len);
 void bm_log_groups_step(struct bm_log *log); /* starts what may start */
 bool bm_log_groups_rest(const struct bm_log *log);
+
+/* Nothing is under way in the file. */
+bool bm_log_rests(const struct bm_log *log);
 void bm_log_tell(struct bm_list *waits, int res);
 void bm_log_tell_durable(struct bm_log *log);
 void bm_log_arm_idle(struct bm_log *log);

@@ -17,7 +17,9 @@ static struct log_rig rig;
 
 /* --- the C library's, watched --------------------------------------------------------------------- */
 
-static bool no_fallocate;
+static bool no_fallocate, disk_full;
+static int disk_full_but = -1; /* with disk_full: not for this file */
+static unsigned fallocates;
 static uint64_t written_from, written_to; /* of the last pwrite(2) */
 static int pwrites, syncs;
 
@@ -25,6 +27,11 @@ int fallocate(int fd, int mode, off_t offset, off_t len)
 {
     if (no_fallocate) {
         errno = EOPNOTSUPP;
+        return -1;
+    }
+    fallocates++;
+    if (disk_full && fd != disk_full_but) {
+        errno = ENOSPC;
         return -1;
     }
     return (int)syscall(SYS_fallocate, fd, mode, offset, len);
@@ -280,7 +287,8 @@ TEST(log_at_the_limit_of_its_file_refuses_appends_and_goes_on_below_it)
     CHECK_INT(rig.failures, 0);
     CHECK_INT(append_until_it_fails(&acknowledged), -EFBIG);
 
-    /* compaction finds no room either: nothing has happened */
+    /* compaction finds no room for so much: nothing has happened */
+    limit_file(30000);
     REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
     log_rig_until(&rig, &told.calls);
     CHECK_INT(told.res, -EFBIG);
@@ -364,6 +372,166 @@ TEST(log_on_a_full_file_system_refuses_appends_until_there_is_room)
     CHECK_INT(log_rig_close(&rig), 0);
     log_rig_deinit(&rig);
     CHECK_INT(umount(dir), 0);
+}
+
+/* --- room ----------------------------------------------------------------------------------------- */
+
+static void put_large(const char *key, int expected)
+{
+    static char value[3000];
+    struct body body = {.len = 0};
+    struct told told;
+    body_add(&body, BEAM_KV_BYTES, key, value, sizeof(value));
+    int r = log_rig_append(&rig, &body, &told, NULL);
+    CHECK_INT(r, expected);
+    if (r < 0)
+        return;
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+}
+
+/* Room for a state of one value, and no more, is enough to get rid of a history. */
+TEST(log_at_the_limit_of_its_file_can_be_compacted_when_its_state_fits)
+{
+    struct told told;
+    signal(SIGXFSZ, SIG_IGN);
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    for (int i = 0; i < 20; i++)
+        put_large("k", 0);
+    limit_file(16384); /* of any file: the old one is longer already */
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    CHECK_INT(rig.failures, 0);
+    CHECK(bm_log_state(rig.log).file_len < 4000);
+    put_large("k", 0);
+    limit_file(RLIM_INFINITY);
+    CHECK_INT(log_rig_close(&rig), 0);
+    log_rig_open(&rig);
+    CHECK_UINT(rig.found.rev, 21);
+    signal(SIGXFSZ, SIG_DFL);
+    log_rig_deinit(&rig);
+}
+
+static struct told meanwhile;
+static int meanwhile_r;
+
+/* The new file has its name, and the log is held: what is appended now has room in the old file, and is
+ * written to the new one. */
+static enum bm_completion_verdict append_behind_rename(struct bm_op *op, int *res, uint32_t *flags,
+                                                       void *arg)
+{
+    static char value[3000];
+    struct body body = {.len = 0};
+    (void)res, (void)flags, (void)arg;
+    if (op->kind != BM_OP_RENAME)
+        return BM_COMPLETION_PASS;
+    body_add(&body, BEAM_KV_BYTES, "meanwhile", value, sizeof(value));
+    disk_full_but = rig.log->fd;
+    meanwhile_r = log_rig_append(&rig, &body, &meanwhile, NULL);
+    disk_full_but = -1;
+    return BM_COMPLETION_PASS;
+}
+
+TEST(log_whose_new_file_has_no_room_for_an_append_refuses_that_and_goes_on)
+{
+    for (int full = 0; full < 2; full++) {
+        struct told told;
+        test_note("full: %d", full);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), full);
+        rig.options.step_len = 4096;
+        log_rig_open(&rig);
+        put_large("k", 0);
+        disk_full = full;
+        meanwhile_r = 1;
+        meanwhile = (struct told){0};
+        bm_completion_hook.fn = append_behind_rename;
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        bm_completion_hook.fn = NULL;
+        disk_full = false;
+        CHECK_INT(told.res, 0);
+        CHECK_INT(meanwhile_r, full ? -ENOSPC : 0);
+        if (!full && meanwhile.calls == 0)
+            log_rig_until(&rig, &meanwhile.calls);
+        CHECK_INT(meanwhile.res, 0);
+        put_large("more", 0);
+        CHECK_INT(rig.failures, 0);
+        CHECK_INT(log_rig_close(&rig), 0);
+        log_rig_open(&rig);
+        CHECK_UINT(rig.found.rev, full ? 2 : 3);
+        log_rig_deinit(&rig);
+    }
+}
+
+/* What the kernel is asked for ahead finds no room either. */
+static enum bm_completion_verdict refuse_rooms(struct bm_op *op, int *res, uint32_t *flags,
+                                               void *arg)
+{
+    (void)flags, (void)arg;
+    if (op->kind == BM_OP_FALLOCATE && disk_full)
+        *res = -ENOSPC;
+    return BM_COMPLETION_PASS;
+}
+
+TEST(log_on_a_full_disk_asks_once_for_each_change_and_in_steps_again_when_there_is_room)
+{
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    bm_completion_hook.fn = refuse_rooms;
+    disk_full = false;
+    put_large("k", 0); /* there is a first step */
+    disk_full = true;
+    int refused = 0;
+    static char value[3000];
+    struct body body = {.len = 0};
+    body_add(&body, BEAM_KV_BYTES, "k", value, sizeof(value));
+    rig_settle(&rig.rig);
+    while (refused < 10) {
+        fallocates = 0;
+        int r = log_rig_append(&rig, &body, NULL, NULL);
+        rig_settle(&rig.rig);
+        CHECK(r == 0 || r == -ENOSPC);
+        CHECK(fallocates <= (refused == 0 ? 2 : 1));
+        refused += r < 0;
+    }
+    disk_full = false;
+    fallocates = 0;
+    for (int i = 0; i < 200; i++)
+        put_large("k", 0);
+    rig_settle(&rig.rig);
+    bm_completion_hook.fn = NULL;
+    CHECK(fallocates < 20); /* of 4096 bytes, 8192 and so on, not 150 times 4096 */
+    CHECK_INT(rig.failures, 0);
+    log_rig_deinit(&rig);
+}
+
+static unsigned rooms_made;
+
+static enum bm_completion_verdict count_rooms(struct bm_op *op, int *res, uint32_t *flags,
+                                              void *arg)
+{
+    (void)flags, (void)arg;
+    rooms_made += op->kind == BM_OP_FALLOCATE && *res == 0;
+    return BM_COMPLETION_PASS;
+}
+
+TEST(log_has_room_made_ahead_by_the_kernel_and_waits_for_the_first_step_alone)
+{
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    fallocates = rooms_made = 0;
+    bm_completion_hook.fn = count_rooms;
+    for (int i = 0; i < 200; i++) {
+        put_large("k", 0);
+        rig_settle(&rig.rig);
+    }
+    bm_completion_hook.fn = NULL;
+    CHECK_UINT(fallocates, 1);
+    CHECK(rooms_made >= 200 * 3000 / (64 << 10) - 1);
+    log_rig_deinit(&rig);
 }
 
 /* --- what an earlier writer was told -------------------------------------------------------------- */

@@ -359,6 +359,57 @@ TEST(compaction_that_cannot_keep_up_stops_the_appends_and_calls_for_more)
     log_rig_deinit(&rig);
 }
 
+/* To free a large file takes long, and is not the reactor's business. */
+static struct bm_op *held_close;
+static int closes;
+
+static enum bm_completion_verdict hold_close(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)res, (void)flags, (void)arg;
+    if (op->kind != BM_OP_CLOSE)
+        return BM_COMPLETION_PASS;
+    if (op != held_close)
+        closes++;
+    CHECK(op->flags & 1);
+    return held_close ? BM_COMPLETION_HOLD : BM_COMPLETION_PASS;
+}
+
+static int next_fails(struct bm_log_source *source, size_t len_max, const void **ret_entries,
+                      size_t *ret_len, uint64_t *ret_rev);
+
+TEST(compaction_goes_on_while_the_file_that_is_not_needed_is_closed_elsewhere)
+{
+    for (int fails = 0; fails < 2; fails++) {
+        struct told told;
+        struct bm_log_source source = {.next = next_fails};
+        struct bm_op any;
+        test_note("fails: %d", fails);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%d.kv", test_tmpdir(), fails);
+        log_rig_open(&rig);
+        put_many(0, 10);
+        held_close = &any;
+        closes = 0;
+        bm_completion_hook.fn = hold_close;
+        told_init(&told);
+        if (fails)
+            REQUIRE_INT(bm_log_compact(rig.log, &source, &told.wait), 0);
+        else
+            REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &closes);
+        CHECK_INT(told.calls, 0);
+        put_many(10, 12);
+        CHECK_INT(bm_log_compact(rig.log, &source, NULL), -EBUSY);
+        check_file();
+        held_close = NULL;
+        log_rig_until(&rig, &told.calls);
+        bm_completion_hook.fn = NULL;
+        CHECK_INT(told.res, fails ? -ENOMEM : 0);
+        CHECK_INT(log_rig_close(&rig), 0);
+        log_rig_deinit(&rig);
+    }
+}
+
 /* --- operations that fail ------------------------------------------------------------------------- */
 
 static unsigned strike_at, ops_seen;
