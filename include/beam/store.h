@@ -179,8 +179,9 @@ BEAM_EXPORT int beam_store_delete(beam_store *store, beam_str key, beam_store_fn
 
 /* Rewrites the file so that it holds what is in the store and no more, while all goes on; fn (may be
  * NULL) runs at the end. Happens by itself as well (compact_len_min). -EALREADY: it is under way.
- * -ENOTSUP: no file. -EROFS. -ESHUTDOWN: the store is being closed. -ENOMEM, and what open(2) says of
- * the new file. */
+ * -ENOTSUP: no file. -EROFS. -ESHUTDOWN: the store is being closed. -ENOMEM. fn is told what the file
+ * system has said, and then the file is as it was; -ESTALE: the path means another file by now, so that
+ * the store can only be read from then on. */
 BEAM_EXPORT int beam_store_compact(beam_store *store, beam_store_fn *fn, void *arg);
 
 /* --- following a store from elsewhere --- */
