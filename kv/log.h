@@ -9,6 +9,9 @@
  * All calls on the reactor's thread. Callbacks run from its loop, never from inside a call, and may
  * call anything here but bm_log_free(). Errors: -errno and -BEAM_EKV_….
  *
+ * The file is locked as long as anybody has it open. A child that was forked has it open too, until it
+ * executes another program or ends, and so long keeps out the writer that comes after its parent.
+ *
  * A write or a sync that fails is final: nobody knows what the disk has, and asking again would be
  * told a lie (the kernel forgets). Every wait is told the error, on_failed too, and all calls from then
  * on return -EROFS. The file is as good as what was durable; opening it again finds that out. */

@@ -289,21 +289,22 @@ static void say_damaged(const struct bm_recovery *recovery, char *text, size_t c
     if (scan->live_end == 0)
         snprintf(text, cap,
                  "damaged at offset %" PRIu64 " (%s), where its state is not complete yet; nothing "
-                 "was changed. Restore a copy",
+                 "was changed. Restore a copy, in a file of a new epoch: beam kv dump COPY > NEW",
                  scan->offset, why);
     else
         snprintf(text, cap,
                  "damaged at offset %" PRIu64 " (%s), and what stands behind it says that it was "
                  "whole; nothing was changed. Restore a copy, or keep revisions up to %" PRIu64
-                 " and lose all later ones: truncate -s %" PRIu64 " FILE",
-                 scan->offset, why, scan->rev, scan->offset);
+                 " and lose all later ones; either way in a file of a new epoch: "
+                 "beam kv dump FILE > NEW",
+                 scan->offset, why, scan->rev);
 }
 
 void bm_recovery_tell(const struct bm_recovery *recovery, const char *path, int error,
                       struct bm_log_found *ret)
 {
     const struct bm_scan *scan = &recovery->scan;
-    char text[320] = "";
+    char text[352] = "";
     ret->epoch = scan->epoch;
     ret->rev = scan->rev;
     ret->base_rev = scan->base_rev;
