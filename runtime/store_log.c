@@ -12,6 +12,7 @@
 #include "runtime/core.h"
 #include "runtime/feed.h"
 
+#define PART_KEYS_MAX 65536u    /* ours: keys that are looked at for a part, should most be gone */
 #define COMPACT_SAVED_MIN 4096u /* ours: a block; less frees nothing on most disks */
 #define COMPACT_SAVED_PART 4u /* ours: a quarter of what is kept, as if compact_percent were 125 */
 
@@ -164,9 +165,10 @@ static int next_part(struct bm_log_source *source, size_t len_max, const void **
     beam_buffer *out = &store->compact_part;
     struct bm_tree_iter iter = bm_tree_cursor_resume(&store->state.tree, &store->compact_at);
     const struct bm_tree_entry *entry, *last = NULL;
+    unsigned keys = 0;
     beam_buffer_clear(out);
     *ret_rev = store->rev;
-    while ((entry = bm_tree_next(&iter))) {
+    for (; keys < PART_KEYS_MAX && (entry = bm_tree_next(&iter)); keys++) {
         uint64_t len = bm_state_entry_len(entry);
         if (!bm_state_is_del(entry)) {
             if (out->len > 0 && out->len + len > len_max)
@@ -180,7 +182,7 @@ static int next_part(struct bm_log_source *source, size_t len_max, const void **
         return -ENOMEM;
     *ret_entries = out->ptr;
     *ret_len = out->len;
-    return out->len > 0;
+    return out->len > 0 || keys == PART_KEYS_MAX;
 }
 
 static void on_compacted(struct bm_log_wait *wait, int res)
