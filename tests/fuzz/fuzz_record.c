@@ -97,7 +97,7 @@ static int read_head(const uint8_t *p, size_t left, struct reader *reader)
     for (size_t i = 0; i < sizeof(form) && i < vlen; i++)
         if (!(i >= 8 && i < 16) && !(i >= 24 && i < 32) && p[i] != form[i])
             return -BEAM_EKV_FORMAT;
-    if (vlen != 64 || u64_at(p + 24) == 0)
+    if (vlen != 64 || u64_at(p + 24) == 0 || u64_at(p + 8) >> 63)
         return -BEAM_EKV_FORMAT;
     *reader = (struct reader){.epoch = u64_at(p + 24), .rev = u64_at(p + 8), .mark = u64_at(p + 8)};
     return 1;
@@ -120,7 +120,7 @@ static int read_next(const uint8_t *p, size_t left, struct reader *reader)
     uint8_t kind = p[7];
     if (u64_at(p + vlen) != bm_xxh3_seeded(p, vlen, reader->epoch))
         return -BEAM_EKV_SUM;
-    if (kind < 1 || kind > 7 || ((kind == 3 || kind >= 5) && vlen != 16))
+    if (kind < 1 || kind > 7 || ((kind == 3 || kind >= 5) && vlen != 16) || rev >> 63)
         return -BEAM_EKV_FORMAT;
     bool fits = kind == 2 || kind == 3   ? !reader->live && rev == reader->rev
                 : kind == 4              ? rev - 1 == reader->rev && rev != 0
@@ -161,7 +161,7 @@ static void check_marks(const uint8_t *bytes, size_t len, uint64_t epoch)
     for (size_t at = 0; at + 24 <= len; at += 8) {
         if (u32_at(bytes + at) == 16 && bytes[at + 4] == 0 && bytes[at + 5] == 0 &&
             bytes[at + 6] == 0x10 && bytes[at + 7] >= 5 && bytes[at + 7] <= 7 &&
-            u64_at(bytes + at + 8) >= 1 &&
+            u64_at(bytes + at + 8) >= 1 && u64_at(bytes + at + 8) >> 63 == 0 &&
             u64_at(bytes + at + 16) == bm_xxh3_seeded(bytes + at, 16, epoch)) {
             EXPECT(found == (int64_t)at);
             return;
