@@ -168,6 +168,10 @@ static void let_go(struct bm_compaction *c, int result, int fd)
     c->phase = ENDED;
     if (fd < 0)
         return;
+    if (!BM_KERNEL_CLOSES) {
+        bm_log_file_close(&fd);
+        return;
+    }
     bm_log_file_unlock(fd);
     c->phase = CLOSING;
     c->op.kind = BM_OP_CLOSE;

@@ -9,6 +9,7 @@
 #include "kv/log_file.h"
 #include "uring/op.h"
 #include "uring/reactor.h"
+#include "uring/sanitize.h"
 #include "uring/timer.h"
 
 #define BM_LOG_BUFFER_LEN ((size_t)4096)     /* ours: of a group, at first */

@@ -379,6 +379,8 @@ static int next_fails(struct bm_log_source *source, size_t len_max, const void *
 
 TEST(compaction_goes_on_while_the_file_that_is_not_needed_is_closed_elsewhere)
 {
+    if (!BM_KERNEL_CLOSES)
+        SKIP("a sanitizer would not see it");
     for (int fails = 0; fails < 2; fails++) {
         struct told told;
         struct bm_log_source source = {.next = next_fails};
