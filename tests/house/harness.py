@@ -95,8 +95,9 @@ for name in swept:
         check(totals, output)
         runs, faults, answered, not_started, compared, failed = map(int, totals.groups())
         fails = name.startswith("fail")
-        check(runs == faults > 20 and compared > 10 and not_started > 10, output)
-        check(answered + not_started == runs or fails, output)
+        # On a busy machine a run may need an allocation less than the one that was counted.
+        check(runs - 2 <= faults <= runs and faults > 20 and compared > 10 and not_started > 10, output)
+        check(answered + not_started >= faults or fails, output)
         check((status != 0) == fails and (failed > 0) == fails, f"ended with {status}:\n{output}")
         if fails:
             check(re.search(rf"^FAIL {name}/unix, fails: allocation \d+: ", output, re.M), output)
