@@ -32,7 +32,7 @@
 #include "uring/sanitize.h"
 #include "uring/sleep.h"
 
-#define FREE_DEADLINE_NS (10 * BM_NS_PER_S) /* ours: no cancelled op takes that long */
+#define FREE_DEADLINE_NS (10 * BM_NS_PER_S) /* ours: none that can be cancelled takes that long */
 #define FREE_ROUND_NS (BM_NS_PER_S / 10)    /* ours: more in one round means we were stopped */
 #define FREE_CHAIN_MAX 512u                 /* ours: a send and 253 closes behind it are 254 */
 #define FREE_WAIT_NS (10 * BM_NS_PER_MS)    /* ours: then the cancelling is repeated */
@@ -145,6 +145,22 @@ static bool may_defer_work(const struct bm_reactor *reactor, unsigned enters)
     return (bm_kernel_pending(reactor->kernel) & BM_PENDING_TASKRUN) && enters < FREE_CHAIN_MAX;
 }
 
+/* What has begun to work on a file goes on until the disk has answered, whoever asks it to end: that is no
+ * bug of ours, and how long it takes is for the disk to say. */
+static bool waits_for_file(const struct bm_reactor *reactor)
+{
+    const struct bm_list *node;
+    if (reactor->closing > 0)
+        return true;
+    for (node = reactor->running.next; node != &reactor->running; node = node->next) {
+        const struct bm_op *op = bm_list_entry(node, const struct bm_op, node);
+        if (op->kind == BM_OP_WRITE || op->kind == BM_OP_FSYNC || op->kind == BM_OP_RENAME ||
+            op->kind == BM_OP_CLOSE)
+            return true;
+    }
+    return false;
+}
+
 /* Everything in flight is cancelled and its last completion dispatched. The kernel is asked again
  * when nothing has moved for a while: it may have been between two states of an op the first time. */
 static void wind_up(struct bm_reactor *reactor)
@@ -158,6 +174,8 @@ static void wind_up(struct bm_reactor *reactor)
         uint64_t now_ns = bm_clock_now_ns();
         spent_ns += now_ns - last_ns < FREE_ROUND_NS ? now_ns - last_ns : FREE_ROUND_NS;
         last_ns = now_ns;
+        if (waits_for_file(reactor))
+            spent_ns = 0;
         /* Freeing memory that the kernel may still write to would be worse than ending here. */
         bm_assert(spent_ns < FREE_DEADLINE_NS);
         if (!asked)

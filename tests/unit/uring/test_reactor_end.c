@@ -1,13 +1,19 @@
 /* The end of a reactor that has ten thousand things under way, of every kind and in every state: each is
- * called back once, with what became of it, and what came meanwhile is nobody's loss. */
+ * called back once, with what became of it, and what came meanwhile is nobody's loss. And how long it
+ * waits: for a disk as long as that takes. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "tests/unit/uring/rig.h"
+#include "uring/completion.h"
 #include "uring/kernel.h"
 #include "uring/reactor_inner.h"
 
@@ -359,4 +365,106 @@ TEST(a_reactor_ends_with_ten_thousand_things_of_which_some_are_just_done)
     struct test_random random = test_random(0);
     for (unsigned round = 0; round < 3; round++)
         end_with_everything_under_way(&random, true);
+}
+
+/* --- how long it waits --------------------------------------------------------------------------- */
+
+#define LONG_NS (60 * BM_NS_PER_S)
+#define LOOK_NS                                                                                    \
+    (100 * BM_NS_PER_MS) /* so much simulated time goes by with each look at the clock */
+
+static uint64_t looked_ns;
+
+static uint64_t look_at_clock(void *arg)
+{
+    (void)arg;
+    return looked_ns += LOOK_NS;
+}
+
+static void no_luck(void *buf, size_t len, void *arg)
+{
+    (void)arg;
+    memset(buf, 0, len);
+}
+
+/* The kernel takes its time. */
+static enum bm_completion_verdict hold_long(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)op, (void)res, (void)flags, (void)arg;
+    return looked_ns < LONG_NS ? BM_COMPLETION_HOLD : BM_COMPLETION_PASS;
+}
+
+/* Ends a reactor on which something is under way that takes a simulated minute. */
+static void end_slowly(void)
+{
+    (void)bm_reactor_turn(rig.reactor);
+    looked_ns = 0;
+    bm_clock_set(&(struct bm_clock){.now_ns = look_at_clock, .random = no_luck});
+    bm_completion_hook.fn = hold_long;
+    bm_reactor_close(rig.reactor);
+    bm_completion_hook.fn = NULL;
+    bm_clock_set(NULL);
+    CHECK(looked_ns >= LONG_NS);
+    rig_close(&rig);
+}
+
+/* What is done to a file cannot be cancelled, and a disk that hangs is no bug of ours. */
+TEST(a_reactor_that_ends_waits_for_files_however_long_they_take)
+{
+    static const enum bm_op_kind kinds[] = {BM_OP_WRITE, BM_OP_FSYNC, BM_OP_RENAME, BM_OP_CLOSE};
+    struct probe probes[BM_ARRAY_LEN(kinds)];
+    char path[600], to[600];
+    snprintf(path, sizeof(path), "%s/file", test_tmpdir());
+    snprintf(to, sizeof(to), "%s/to", test_tmpdir());
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int closing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    REQUIRE(fd >= 0 && closing >= 0);
+    rig_open(&rig);
+    for (size_t i = 0; i < BM_ARRAY_LEN(kinds); i++) {
+        struct bm_op *op = &probes[i].op;
+        probe_init(&probes[i], kinds[i]);
+        op->fd = kinds[i] == BM_OP_RENAME ? AT_FDCWD : kinds[i] == BM_OP_CLOSE ? closing : fd;
+        op->addr = path;
+        op->len = 4;
+        op->offset = kinds[i] == BM_OP_RENAME ? (uint64_t)(uintptr_t)to : 0;
+        bm_op_start(rig.reactor, op);
+    }
+    end_slowly();
+    for (size_t i = 0; i < BM_ARRAY_LEN(kinds); i++) {
+        test_note("kind %d", kinds[i]);
+        CHECK_INT(probes[i].calls, 1);
+        CHECK(probes[i].res >= 0 || probes[i].res == -ECANCELED);
+    }
+    CHECK(probes[BM_ARRAY_LEN(kinds) - 1].res == 0); /* a close is never cancelled */
+    close(fd);
+}
+
+/* A socket lets go when it is told to; if one does not, the kernel may still write to what is about to be
+ * freed, and the process ends. */
+TEST(a_reactor_that_ends_does_not_wait_for_a_socket_for_ever)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit none = {0, 0};
+        struct probe probe;
+        char byte;
+        int fds[2];
+        int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        setrlimit(RLIMIT_CORE, &none);
+        signal(SIGABRT, SIG_DFL);
+        dup2(nothing, STDERR_FILENO);
+        socket_pair(SOCK_STREAM, fds);
+        rig_open(&rig);
+        probe_init(&probe, BM_OP_RECV);
+        probe.op.fd = fds[0];
+        probe.op.addr = &byte;
+        probe.op.len = 1;
+        bm_op_start(rig.reactor, &probe.op);
+        end_slowly();
+        _exit(0);
+    }
+    int status = 0;
+    REQUIRE_INT(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status));
+    CHECK_INT(WTERMSIG(status), SIGABRT);
 }
