@@ -213,7 +213,8 @@ static void take_over(struct bm_compaction *c)
     log->room = c->room;
     log->base_rev = c->base_rev;
     log->snapshot_len = c->snapshot_len;
-    log->durable_rev = log->written_rev;
+    if (!log->error)
+        log->durable_rev = log->written_rev;
     log->marked_rev = c->live_rev;
     log->last_mark = false;
     let_go(c, log->error, old_fd);

@@ -20,6 +20,7 @@ static struct log_rig rig;
 static bool no_fallocate, disk_full;
 static int disk_full_but = -1; /* with disk_full: not for this file */
 static unsigned fallocates;
+static int interruptions; /* of fallocate, one after the other */
 static uint64_t written_from, written_to; /* of the last pwrite(2) */
 static int pwrites, syncs;
 
@@ -32,6 +33,11 @@ int fallocate(int fd, int mode, off_t offset, off_t len)
     fallocates++;
     if (disk_full && fd != disk_full_but) {
         errno = ENOSPC;
+        return -1;
+    }
+    if (interruptions > 0) {
+        interruptions--;
+        errno = EINTR;
         return -1;
     }
     return (int)syscall(SYS_fallocate, fd, mode, offset, len);
@@ -186,6 +192,35 @@ TEST(log_with_any_operation_failing_is_read_only_and_keeps_what_it_acknowledged)
     }
 }
 
+static enum bm_completion_verdict fail_names(struct bm_op *op, int *res, uint32_t *flags, void *arg)
+{
+    (void)flags, (void)arg;
+    if (op->kind == BM_OP_FSYNC && op->fd == rig.log->place.dir_fd)
+        *res = -EIO;
+    return BM_COMPLETION_PASS;
+}
+
+/* After the rename the old file has no name, and whether the new one has it after a loss of power is what a
+ * sync of the directory would have said. */
+TEST(log_whose_new_file_has_no_durable_name_calls_nothing_durable_that_was_not)
+{
+    struct told told;
+    log_rig_init(&rig);
+    rig.options.policy = BM_LOG_NONE;
+    log_rig_open(&rig);
+    log_rig_put(&rig, "a", 1);
+    CHECK_UINT(bm_log_state(rig.log).durable_rev, 0);
+    bm_completion_hook.fn = fail_names;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    bm_completion_hook.fn = NULL;
+    CHECK_INT(told.res, -EIO);
+    CHECK_INT(bm_log_state(rig.log).error, -EIO);
+    CHECK_UINT(bm_log_state(rig.log).durable_rev, 0);
+    CHECK_INT(log_rig_close(&rig), -EIO);
+    log_rig_deinit(&rig);
+}
+
 /* --- short writes --------------------------------------------------------------------------------- */
 
 static struct test_random luck;
@@ -331,6 +366,24 @@ TEST(log_without_room_set_aside_fails_at_the_limit_and_keeps_what_it_acknowledge
     CHECK(rig.found.cut_len > 0);
     no_fallocate = false;
     signal(SIGXFSZ, SIG_DFL);
+    log_rig_deinit(&rig);
+}
+
+/* A signal that comes while room is set aside (fallocate(2)) is no reason to refuse anything. */
+TEST(log_that_is_interrupted_while_it_grows_takes_the_append)
+{
+    struct told told;
+    log_rig_init(&rig);
+    log_rig_open(&rig);
+    interruptions = 3;
+    log_rig_put(&rig, "a", 1);
+    CHECK_INT(interruptions, 0);
+    interruptions = 3;
+    REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+    log_rig_until(&rig, &told.calls);
+    CHECK_INT(told.res, 0);
+    CHECK_INT(interruptions, 0);
+    CHECK_INT(log_rig_close(&rig), 0);
     log_rig_deinit(&rig);
 }
 
