@@ -11,7 +11,7 @@ import tempfile
 
 ROOT = os.environ["BEAM_SOURCE_DIR"]
 BUILD = os.environ["BEAM_BUILD_DIR"]
-SEEDS = 2000
+SEEDS = {"sim": 2000, "sim_log": 1000}
 TIMEOUT_S = 300
 
 # name: (file, what stands there, what stands there instead, what the finding may say)
@@ -101,6 +101,109 @@ static void on_receive_retry""", "nothing will ever happen|was told|ended with")
 """, "surely not run"),
 }
 
+# The same for a log and its disk (sim_log/).
+LOG_MUTANTS = {
+    "acknowledged before the sync": ("kv/group.c", """\
+        start_group(log, (enum bm_record_kind)0, each);
+""", """\
+        start_group(log, (enum bm_record_kind)0, false);
+""", "was promised"),
+    "a sync that failed is asked again": ("kv/group.c", """\
+        bm_log_fail(log, log->sync_res);
+    } else if (!whole) {
+""", """\
+        if (log->sync_res == -ECANCELED) {
+            bm_log_fail(log, log->sync_res);
+        } else {
+            log->write.linked = true;
+            start_sync(log, group->rev);
+        }
+    } else if (!whole) {
+""", "was promised"),
+    "a sync that was cut from its write is believed": ("kv/group.c", """\
+    } else if (log->group_syncs && !log->write.linked) {
+""", """\
+    } else if (false) {
+""", "was promised"),
+    "a sync covers what was written while it was under way": ("kv/group.c", """\
+        pass_durable(log, log->sync_rev);
+""", """\
+        pass_durable(log, log->written_rev);
+""", "was promised"),
+    "a short write taken for a whole one": ("kv/group.c", """\
+    bool whole = group->start + group->written == group->len;
+""", """\
+    bool whole = group->written > 0;
+""", "was promised|was told|never was|is called"),
+    "a mark of what is written, and not durable": ("kv/group.c", """\
+        bm_record_write(log->flying.bytes, kind, log->durable_rev, NULL, 0, log->epoch);
+        log->flying.start = 0;
+""", """\
+        bm_record_write(log->flying.bytes, kind, log->written_rev, NULL, 0, log->epoch);
+        log->flying.start = 0;
+""", "is called KV_CORRUPT"),
+    "a write that failed is written again": ("kv/group.c", """\
+        bm_log_fail(log, log->write_res < 0 ? log->write_res : -EIO);
+""", """\
+        if (log->write_res == -ECANCELED)
+            bm_log_fail(log, log->write_res);
+        else
+            start_write(log);
+""", "and the log goes on"),
+    "those who wait for a sync are forgotten in a failure": ("kv/log.c", """\
+    bm_list_splice_back(&told, &log->filling.waits);
+    bm_list_splice_back(&told, &log->syncing);
+    if (log->compaction)
+""", """\
+    bm_list_splice_back(&told, &log->filling.waits);
+    if (log->compaction)
+""", "never told|never comes"),
+    "a new file is renamed before it is synced": ("kv/compaction.c", """\
+        r = reserve_for_log(c);
+        if (r == 0)
+            start_sync(c, c->fd);
+        return r;
+""", """\
+        r = reserve_for_log(c);
+        if (r == 0)
+            c->phase++;
+        return r;
+""", "was promised|is called|was seen"),
+    "a new name is not synced": ("kv/compaction.c", """\
+        start_sync(c, log->place.dir_fd);
+""", """\
+        c->phase++;
+""", "was promised"),
+    "what a part has brought along is not waited for": ("kv/compaction.c", """\
+           (log->written_rev < c->placed_rev || (log->held && !bm_log_groups_rest(log)));
+""", """\
+           log->held && !bm_log_groups_rest(log);
+""", "nothing has failed that it stands on|was promised|is called KV_CORRUPT"),
+    "no new epoch after an end that was not clean": ("kv/log.c", """\
+    found->new_epoch = recovery->scan.early;
+""", """\
+    found->new_epoch = false;
+""", "in its old epoch"),
+    "what may be in memory alone is not written again": ("kv/recovery.c", """\
+    int r = write_again(fd, scan->durable_end, scan->offset, account);
+    return""", """\
+    int r = 0;
+    (void)write_again;
+    (void)account;
+    return""", "was promised|is called KV_CORRUPT"),
+    "a name found at an open is not synced": ("kv/log.c", """\
+    if (r == 0 && fsync(log->place.dir_fd) < 0)
+        r = -errno;
+    return r;
+}
+
+/* Has the file""", """\
+    return r;
+}
+
+/* Has the file""", "was promised|no file any more"),
+}
+
 
 def commands():
     with open(os.path.join(BUILD, "compile_commands.json")) as file:
@@ -120,10 +223,10 @@ def compile_mutant(entry, text, where):
     return target
 
 
-def link(mutant, where):
-    """The link of `sim`, with the mutant in front: what an archive has besides is not taken."""
-    program = os.path.join(where, "sim")
-    line = subprocess.run(["ninja", "-C", BUILD, "-t", "commands", "-s", "tests/sim"], check=True,
+def link(name, mutant, where):
+    """The link of a program, with the mutant in front: what an archive has besides is not taken."""
+    program = os.path.join(where, name)
+    line = subprocess.run(["ninja", "-C", BUILD, "-t", "commands", "-s", "tests/" + name], check=True,
                           capture_output=True, text=True).stdout
     command = [word for word in shlex.split(line) if word not in (":", "&&")]
     command[command.index("-o") + 1] = program
@@ -132,18 +235,22 @@ def link(mutant, where):
     return program
 
 
-def hunt(name, file, old, new, says):
+def hunt(tests, name, file, old, new, says):
     path = os.path.join(ROOT, file)
     with open(path) as source:
         text = source.read()
     if text.count(old) != 1:
         return f"{file} does not have its lines once: the mutant is out of date"
     with tempfile.TemporaryDirectory() as where:
-        program = link(compile_mutant(COMMANDS[path], text.replace(old, new), where), where)
-        run = subprocess.run([program, "--seeds", str(SEEDS)], capture_output=True, text=True,
-                             errors="replace", timeout=TIMEOUT_S)
+        mutant = compile_mutant(COMMANDS[path], text.replace(old, new), where)
+        program = link(tests, mutant, where)
+        try:
+            run = subprocess.run([program, "--seeds", str(SEEDS[tests])], capture_output=True,
+                                 text=True, errors="replace", timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"it has not ended in {TIMEOUT_S} s"
     if run.returncode == 0:
-        return f"not found in {SEEDS} seeds"
+        return f"not found in {SEEDS[tests]} seeds"
     seed = re.search(r"seed (\d+)", run.stderr)
     finding = run.stderr.strip().splitlines()
     told = " / ".join(finding[:2])
@@ -158,10 +265,12 @@ def hunt(name, file, old, new, says):
 COMMANDS = commands()
 wanted = sys.argv[1:]
 counts = {"passed": 0, "failed": 0}
-for name, mutant in MUTANTS.items():
+everything = [("sim", *item) for item in MUTANTS.items()]
+everything += [("sim_log", *item) for item in LOG_MUTANTS.items()]
+for tests, name, mutant in everything:
     if wanted and not any(part in name for part in wanted):
         continue
-    complaint = hunt(name, *mutant)
+    complaint = hunt(tests, name, *mutant)
     counts["failed" if complaint else "passed"] += 1
     print(f"FAIL {name}: {complaint}" if complaint else f"ok   {name}", flush=True)
 print(f"{counts['passed']} passed, {counts['failed']} failed, 0 skipped")

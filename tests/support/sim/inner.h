@@ -19,6 +19,8 @@ struct sim_request {
     bool ready;               /* noticed: done at the next enter */
     bool cancelled;           /* ends with -ECANCELED when it is its turn */
     bool reset;               /* its peer has died: one -ECONNRESET is still to be told */
+    bool begun;               /* it works on a file, and cannot be cancelled any more */
+    uint64_t disk_at;         /* a sync: what it surely covers */
 };
 
 struct sim_group {
@@ -54,11 +56,22 @@ void sim_submit(struct bm_kernel *kernel, const struct io_uring_sqe *sqes, unsig
 void sim_request_notice(struct sim_request *request);
 void sim_request_run(struct sim_request *request);
 void sim_requests_free(struct bm_kernel *kernel);
+/* Counts an attempt to do something, and says what it is refused with: the fault is at this place, or the
+ * odds say so. 0: nothing goes wrong. The list ends with 0. */
+int sim_refusal(const int *refusals, unsigned odds);
+#define SIM_SHORT 1 /* among refusals: only a part of it is done */
 
 /* operation.c: what an operation does, now. false: it has to wait. */
 bool sim_operate(struct sim_request *request, int *ret_res, uint32_t *ret_flags);
 bool sim_is_possible(const struct sim_request *request);
 uint64_t sim_payload_digest(const struct io_uring_sqe *sqe);
+
+/* disk.c: fault is 0, SIM_SHORT, or what it shall fail with. Results as of the kernel. */
+int sim_disk_write(int fd, const void *bytes, size_t len, uint64_t offset, int fault);
+int sim_disk_sync(int fd, uint64_t begun, int fault);
+int sim_disk_rename(int dir_fd, const char *from, int to_fd, const char *to, unsigned flags,
+                    int fault);
+uint64_t sim_disk_now(void);
 
 /* kernel.c */
 void sim_complete(struct bm_kernel *kernel, uint64_t user_data, int res, uint32_t flags);

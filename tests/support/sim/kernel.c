@@ -191,7 +191,8 @@ static bool is_linked(const struct io_uring_sqe *sqe)
     return sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK);
 }
 
-/* Takes up to max submissions, in their order; a chain is taken whole. */
+/* Takes up to max submissions, in their order. A chain is taken whole, but for one of what is done to a
+ * file, which an enter that takes a part may cut: then the rest is no chain any more, or another. */
 static unsigned take(struct bm_kernel *kernel, unsigned max)
 {
     unsigned taken = 0;
@@ -201,7 +202,8 @@ static unsigned take(struct bm_kernel *kernel, unsigned max)
         do {
             bm_assert(n < 256);
             chain[n] = kernel->queue[kernel->queue_head++ % kernel->queue_len];
-        } while (is_linked(&chain[n++]) && bm_kernel_queued(kernel) > 0);
+        } while (is_linked(&chain[n++]) && bm_kernel_queued(kernel) > 0 &&
+                 (taken + n < max || chain[0].opcode != IORING_OP_WRITE));
         sim_submit(kernel, chain, n);
         taken += n;
     }

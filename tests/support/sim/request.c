@@ -4,10 +4,11 @@
  *             -- or has to wait --> noticed (it could be done) --> done in an enter that gets events
  *
  * Kept to, because the code relies on it: a send that may not wait is done at once; a link goes on when
- * its head has succeeded, a hard link anyway; a multishot whose completion finds the ring full ends.
+ * its head has succeeded, and if that is a write, has written all; a hard link anyway; a multishot whose
+ * completion finds the ring full ends; what has begun to work on a file is not cancelled.
  *
- * Checked here, because only the kernel can see it: one send at a time on a socket, the bytes of a send
- * unchanged until it is done, nothing submitted twice, and memory that lives as long as its request. */
+ * Checked here, because only the kernel can see it: one send at a time on a socket, the bytes of a send or
+ * a write unchanged until it is done, nothing submitted twice, and memory that lives as long as its request. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #define LATE_NS_MAX 3000000u /* an operation that is late, mostly: up to 3 ms */
 #define VERY_LATE 8u         /* ... and one of so many twenty times that */
+#define STUCK_NS 20000000000u
 #define TAG_MASK 7u
 
 static struct sim_request *request_new(struct bm_kernel *kernel, const struct io_uring_sqe *sqe)
@@ -32,6 +34,18 @@ static struct sim_request *request_new(struct bm_kernel *kernel, const struct io
 static bool is_send(const struct io_uring_sqe *sqe)
 {
     return sqe->opcode == IORING_OP_SEND || sqe->opcode == IORING_OP_SENDMSG;
+}
+
+static bool is_file(const struct io_uring_sqe *sqe)
+{
+    return sqe->opcode == IORING_OP_WRITE || sqe->opcode == IORING_OP_FSYNC ||
+           sqe->opcode == IORING_OP_RENAMEAT;
+}
+
+/* Whose bytes are the kernel's until it is done. */
+static bool has_payload(const struct io_uring_sqe *sqe)
+{
+    return is_send(sqe) || sqe->opcode == IORING_OP_WRITE;
 }
 
 static bool is_multishot(const struct io_uring_sqe *sqe)
@@ -81,8 +95,9 @@ static void check_alive(const struct sim_request *request)
     if ((sqe->user_data & TAG_MASK) == 0 && sqe->user_data &&
         sim_memory_is_dead((const void *)(uintptr_t)sqe->user_data))
         sim_fail("an op was freed before its last completion (opcode %u)", sqe->opcode);
-    if (is_send(sqe) && sim_payload_digest(sqe) != request->digest)
-        sim_fail("the bytes of a send have changed while it was under way");
+    if (has_payload(sqe) && sim_payload_digest(sqe) != request->digest)
+        sim_fail("the bytes of a %s have changed while it was under way",
+                 is_send(sqe) ? "send" : "write");
 }
 
 /* --- completion ------------------------------------------------------------------------------ */
@@ -99,6 +114,14 @@ static void dispose(struct sim_request *request)
     }
 }
 
+/* As io_uring has it: a write that is short fails the link behind it, and is told as what it is. */
+static bool holds_link(const struct io_uring_sqe *sqe, int res)
+{
+    if (sqe->flags & IOSQE_IO_HARDLINK)
+        return true;
+    return sqe->opcode == IORING_OP_WRITE ? res == (int)sqe->len : res >= 0;
+}
+
 static void complete(struct sim_request *request, int res, uint32_t flags)
 {
     struct bm_kernel *kernel = request->kernel;
@@ -111,7 +134,7 @@ static void complete(struct sim_request *request, int res, uint32_t flags)
         return;
 
     struct sim_request *next = request->next;
-    bool go_on = res >= 0 || (sqe->flags & IOSQE_IO_HARDLINK);
+    bool go_on = holds_link(sqe, res);
     request->next = NULL;
     dispose(request);
     if (next && go_on) {
@@ -135,6 +158,9 @@ static const int *refusals_of(const struct io_uring_sqe *sqe)
     static const int accept[] = {-ENOMEM, -ENFILE, -ECONNABORTED, -EMFILE, -EINTR, 0};
     static const int connect[] = {-EAGAIN, -EINTR, 0};
     static const int ring[] = {-ENOMEM, 0};
+    static const int write[] = {-EIO, -ENOSPC, -EDQUOT, -EINTR, -EAGAIN, SIM_SHORT, 0};
+    static const int sync[] = {-EIO, -ENOSPC, -EDQUOT, -EINTR, 0};
+    static const int rename[] = {-EIO, -ENOSPC, -EDQUOT, -ENOMEM, 0};
     static const int none[] = {0};
     switch (sqe->opcode) {
     case IORING_OP_RECVMSG:
@@ -148,18 +174,27 @@ static const int *refusals_of(const struct io_uring_sqe *sqe)
         return connect;
     case IORING_OP_MSG_RING:
         return ring;
+    case IORING_OP_WRITE:
+        return write;
+    case IORING_OP_FSYNC:
+        return sync;
+    case IORING_OP_RENAMEAT:
+        return rename;
     default:
         return none;
     }
 }
 
-static int any_refusal(const struct io_uring_sqe *sqe)
+int sim_refusal(const int *refusals, unsigned odds)
 {
-    const int *refusals = refusals_of(sqe);
+    bool here = ++sim.operations == sim.fault_at && sim.fault == SIM_OPERATION;
     unsigned n = 0;
     while (refusals[n] != 0)
         n++;
-    return n > 0 ? refusals[sim_below(n)] : 0;
+    if (n == 0 || !(here || sim_chance(odds)))
+        return 0;
+    bool given = here && sim.fault_variant > 0;
+    return refusals[given ? (sim.fault_variant - 1) % n : sim_below(n)];
 }
 
 /* What goes wrong with this kind of operation besides; 0: nothing. */
@@ -180,16 +215,32 @@ static int trouble(struct sim_request *request)
         return -EAGAIN;
     if (sqe->opcode == IORING_OP_ACCEPT && sim_chance(sim.odds.no_fds))
         return -EMFILE;
+    if (sqe->opcode == IORING_OP_WRITE && sim_chance(sim.odds.short_write))
+        return SIM_SHORT;
     return 0;
 }
 
 static int refusal(struct sim_request *request)
 {
-    bool here = ++sim.operations == sim.fault_at && sim.fault == SIM_OPERATION;
     int r = trouble(request);
-    if (r == 0 && (here || sim_chance(sim.odds.refused)))
-        r = any_refusal(&request->sqe);
-    return r;
+    int other = sim_refusal(refusals_of(&request->sqe), r == 0 ? sim.odds.refused : 0);
+    return r != 0 ? r : other;
+}
+
+/* What is done to a file leaves traces when it fails, too. */
+static int operate_on_file(const struct sim_request *request, int fault)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
+    const void *addr = (const void *)(uintptr_t)sqe->addr;
+    switch (sqe->opcode) {
+    case IORING_OP_WRITE:
+        return sim_disk_write(sqe->fd, addr, sqe->len, sqe->off, fault);
+    case IORING_OP_FSYNC:
+        return sim_disk_sync(sqe->fd, request->disk_at, fault);
+    default:
+        return sim_disk_rename(sqe->fd, addr, (int)sqe->len, (const void *)(uintptr_t)sqe->off, 0,
+                               fault);
+    }
 }
 
 /* A multishot goes on as long as there is something and the ring has room. */
@@ -214,7 +265,9 @@ static void run_single(struct sim_request *request)
 {
     int res = refusal(request);
     uint32_t flags = 0;
-    if (res == 0 && !sim_operate(request, &res, &flags))
+    if (is_file(&request->sqe))
+        res = operate_on_file(request, res);
+    else if (res == 0 && !sim_operate(request, &res, &flags))
         return;
     complete(request, res, flags);
 }
@@ -262,6 +315,8 @@ static int cancel(struct bm_kernel *kernel, uint64_t user_data)
     if (!target)
         return -ENOENT;
     check_alive(target);
+    if (target->begun)
+        return -EALREADY;
     if (!sim_chance(sim.odds.cancel_race)) {
         complete(target, -ECANCELED, 0);
         return 0;
@@ -317,8 +372,10 @@ static void issue(struct sim_request *request)
     struct bm_kernel *kernel = request->kernel;
     check_alone(kernel, sqe);
     bm_list_push_back(&kernel->requests, &request->node);
-    if (is_send(sqe))
+    if (has_payload(sqe))
         request->digest = sim_payload_digest(sqe);
+    request->begun = is_file(sqe) && sim_chance(5000);
+    request->disk_at = sim_disk_now();
 
     if (sqe->opcode == IORING_OP_ASYNC_CANCEL) {
         complete(request, cancel(kernel, sqe->addr), 0);
@@ -328,6 +385,9 @@ static void issue(struct sim_request *request)
         complete(request, message_ring(request), 0);
     } else if (sqe->opcode == IORING_OP_TIMEOUT) {
         request->due_ns = sim.now_ns + duration(sqe->addr);
+    } else if (is_file(sqe) && sim_chance(sim.odds.stuck)) {
+        request->begun = true;
+        request->due_ns = sim.now_ns + STUCK_NS;
     } else if (may_be_late(sqe) && sim_chance(sim.odds.late)) {
         request->due_ns = sim.now_ns + lateness();
     } else {

@@ -6,6 +6,7 @@
  * io_uring may do that to us. What an operation does once its time has come is real: it is a system call
  * on a real socket, so the rules of unix(7) need not be played, and descriptors that leak are real ones.
  * A packet of SOCK_SEQPACKET comes whole or not at all; what can be short is the fds that came with it.
+ * Files are real, too, and what of them a loss of power would leave is known to disk.h.
  *
  * The host turns embedded runtimes one after the other (sim_turn); between two turns time may pass. A
  * broken rule prints the seed and ends the process: see sim_fail(). */
@@ -32,6 +33,10 @@ struct sim_odds {
     unsigned cancel_race; /* a cancellation comes too late, or half too late */
     unsigned no_memory;   /* an allocation fails */
     unsigned spurious;    /* a runtime is turned although it has not asked */
+    unsigned short_write; /* a write to a file is told that only a part went */
+    unsigned blocking;    /* a call that blocks on a file fails (disk.h) */
+    unsigned no_room;     /* ... and one that sets room aside in it */
+    unsigned stuck;       /* what is done to a file takes twenty seconds */
     bool small_ring;      /* the completion queue holds four, so that it overflows */
 };
 
@@ -40,7 +45,8 @@ enum sim_fault {
     SIM_NO_FAULT,
     SIM_ALLOCATION,  /* the allocation of this number is refused, */
     SIM_ALLOCATIONS, /* ... and all that come after it */
-    SIM_OPERATION,   /* the attempt of this number to do an operation fails */
+    SIM_OPERATION,   /* the attempt of this number to do an operation fails; calls that block on a
+                        file count, too */
 };
 
 struct sim {
@@ -49,6 +55,7 @@ struct sim {
     struct sim_odds odds;
     enum sim_fault fault;
     uint64_t fault_at;
+    unsigned fault_variant;           /* which of the errors it can have, from 1; 0: any */
     uint64_t allocations, operations; /* so far */
     bool scarce;                      /* an allocation has been refused */
     uint64_t trace;                   /* digest of all that happened: equal for equal seeds */

@@ -90,6 +90,8 @@ void sim_fail(const char *format, ...)
     fprintf(stderr, "\n    run it again, aloud, with --seed %llu", (unsigned long long)sim.seed);
     if (sim.fault_at > 0)
         fprintf(stderr, " and --at %llu", (unsigned long long)sim.fault_at);
+    if (sim.fault_variant > 0)
+        fprintf(stderr, " --variant %u", sim.fault_variant);
     fprintf(stderr, "\n");
     fflush(NULL);
     _exit(1);
