@@ -204,6 +204,20 @@ LOG_MUTANTS = {
 /* Has the file""", "was promised|no file any more"),
 }
 
+# And for a store over it (sim_log --store).
+STORE_MUTANTS = {
+    "what each was to sync is told when it is written": ("runtime/store_log.c", """\
+        [BEAM_STORE_SYNC_EACH] = BM_LOG_EACH,
+""", """\
+        [BEAM_STORE_SYNC_EACH] = BM_LOG_BATCH,
+""", "was promised"),
+    "a part of a compaction is called older than it is": ("runtime/store_log.c", """\
+    *ret_rev = store->rev;
+""", """\
+    *ret_rev = store->told;
+""", "never was|broken invariant"),
+}
+
 
 def commands():
     with open(os.path.join(BUILD, "compile_commands.json")) as file:
@@ -235,7 +249,7 @@ def link(name, mutant, where):
     return program
 
 
-def hunt(tests, name, file, old, new, says):
+def hunt(tests, store, name, file, old, new, says):
     path = os.path.join(ROOT, file)
     with open(path) as source:
         text = source.read()
@@ -244,8 +258,9 @@ def hunt(tests, name, file, old, new, says):
     with tempfile.TemporaryDirectory() as where:
         mutant = compile_mutant(COMMANDS[path], text.replace(old, new), where)
         program = link(tests, mutant, where)
+        command = [program, "--store"] if store else [program]
         try:
-            run = subprocess.run([program, "--seeds", str(SEEDS[tests])], capture_output=True,
+            run = subprocess.run(command + ["--seeds", str(SEEDS[tests])], capture_output=True,
                                  text=True, errors="replace", timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return f"it has not ended in {TIMEOUT_S} s"
@@ -265,12 +280,13 @@ def hunt(tests, name, file, old, new, says):
 COMMANDS = commands()
 wanted = sys.argv[1:]
 counts = {"passed": 0, "failed": 0}
-everything = [("sim", *item) for item in MUTANTS.items()]
-everything += [("sim_log", *item) for item in LOG_MUTANTS.items()]
-for tests, name, mutant in everything:
+everything = [("sim", False, *item) for item in MUTANTS.items()]
+everything += [("sim_log", False, *item) for item in LOG_MUTANTS.items()]
+everything += [("sim_log", True, *item) for item in STORE_MUTANTS.items()]
+for tests, store, name, mutant in everything:
     if wanted and not any(part in name for part in wanted):
         continue
-    complaint = hunt(tests, name, *mutant)
+    complaint = hunt(tests, store, name, *mutant)
     counts["failed" if complaint else "passed"] += 1
     print(f"FAIL {name}: {complaint}" if complaint else f"ok   {name}", flush=True)
 print(f"{counts['passed']} passed, {counts['failed']} failed, 0 skipped")

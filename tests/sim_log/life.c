@@ -5,27 +5,21 @@
  * after each promise, states that a loss of power would leave are made and judged. */
 #include "tests/sim_log/life.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "tests/sim_log/home.h"
 #include "tests/sim_log/truth.h"
 #include "tests/support/sim/inner.h"
 #include "tests/support/snapshot.h"
 #include "uring/reactor.h"
 
-#define NAME "store.kv"
 #define LIVES_MAX 5u
 #define STEPS_MAX 40u
+#define STEPS_SWEPT 25u
 #define OPENS_MAX 20u    /* then nothing goes wrong any more */
 #define TURNS_MAX 20000u /* what has not come until then will never come */
-#define JUDGED_EACH 2u   /* states at each change */
 
 enum wait_kind { APPEND, SYNC, COMPACTION, CLOSE };
 
@@ -38,13 +32,9 @@ struct wait {
 };
 
 static struct life {
-    char root[PATH_MAX], dir[PATH_MAX], path[PATH_MAX];
-    unsigned number; /* of the directory */
-    struct test_random cuts;
     bool calm;  /* nothing may fail */
     bool swept; /* one fault, in a sweep */
-    bool gone;  /* power was lost: what is told now binds nobody */
-    const char *doing;
+    bool gone;  /* what is told now binds nobody */
 
     struct bm_reactor *reactor;
     struct bm_log *log;
@@ -64,63 +54,6 @@ static struct life {
     uint8_t part[TRUTH_BODY_LEN * 2];
 } life;
 
-/* --- states of the disk --------------------------------------------------------------------------- */
-
-static void judge(const char *when)
-{
-    struct sim_remains remains;
-    if (life.gone)
-        return;
-    sim_disk_cut(&life.cuts, &remains);
-    truth_judge(&remains, NAME, when);
-    sim_remains_free(&remains);
-}
-
-static void on_change(void)
-{
-    for (unsigned i = 0; i < JUDGED_EACH; i++)
-        judge(life.doing);
-}
-
-static void remove_dir(void)
-{
-    DIR *stream = opendir(life.dir);
-    for (struct dirent *entry; stream && (entry = readdir(stream));)
-        if (entry->d_name[0] != '.')
-            unlinkat(dirfd(stream), entry->d_name, 0);
-    if (stream)
-        closedir(stream);
-    rmdir(life.dir);
-}
-
-/* A directory with what is left, or an empty one. */
-static void mount_with(const struct sim_remains *remains)
-{
-    if (life.dir[0])
-        remove_dir();
-    int n = snprintf(life.dir, sizeof(life.dir), "%.200s/%u", life.root, life.number++);
-    snprintf(life.path, sizeof(life.path), "%.*s/%s", n, life.dir, NAME);
-    if (mkdir(life.dir, 0700) < 0)
-        sim_fail("%s cannot be made", life.dir);
-    if (remains)
-        sim_remains_write(remains, life.dir);
-    sim_disk_mount(life.dir, on_change);
-}
-
-/* At most the file and one that was to become it. */
-static void check_dir(bool new_allowed)
-{
-    DIR *stream = opendir(life.dir);
-    for (struct dirent *entry; stream && (entry = readdir(stream));) {
-        if (entry->d_name[0] == '.' || strcmp(entry->d_name, NAME) == 0)
-            continue;
-        if (!new_allowed || strcmp(entry->d_name, NAME ".new") != 0)
-            sim_fail("%s is left in the directory", entry->d_name);
-    }
-    if (stream)
-        closedir(stream);
-}
-
 /* --- what the log tells --------------------------------------------------------------------------- */
 
 static bool disk_has_failed(void)
@@ -137,10 +70,7 @@ static void check_final(void)
 
 static void check_error(const struct wait *wait, int res)
 {
-    bool given_up = wait->kind == COMPACTION || (life.gone && res == -ECANCELED);
-    if (given_up || life.gone)
-        return;
-    if (bm_log_state(life.log).error != res)
+    if (wait->kind != COMPACTION && bm_log_state(life.log).error != res)
         sim_fail("a wait was told %d, and the log has failed with %d", res,
                  bm_log_state(life.log).error);
 }
@@ -184,7 +114,7 @@ static void on_told(struct bm_log_wait *given, int res)
     } else if (wait->kind == SYNC) {
         truth_promise(wait->rev);
     }
-    judge("after a promise");
+    home_judge("after a promise");
 }
 
 static struct wait *wait_new(enum wait_kind kind)
@@ -329,7 +259,7 @@ static void turn(void)
         uint64_t durable_rev = bm_log_state(life.log).durable_rev;
         if (durable_rev > truth.promised) {
             truth_promise(durable_rev);
-            judge("after a sync");
+            home_judge("after a sync");
         }
     }
     sim_notice();
@@ -427,7 +357,7 @@ static void open_log(bool power)
 {
     struct sim_odds odds = sim.odds;
     int r = -EIO;
-    life.doing = "during an open";
+    home_doing = "during an open";
     for (unsigned i = 0; r < 0; i++) {
         struct truth_reading reading = {.rev = 0};
         struct bm_log_found found;
@@ -442,10 +372,10 @@ static void open_log(bool power)
             continue;
         }
         truth_reopened(&found, &reading, power);
-        check_dir(false);
+        home_check_names(false);
     }
     sim.odds = odds;
-    judge("after an open");
+    home_judge("after an open");
 }
 
 static void begin_life(unsigned n, bool power)
@@ -455,7 +385,7 @@ static void begin_life(unsigned n, bool power)
     life.failure = 0;
     life.closed = life.gone = life.ends = life.starved = false;
     life.options = (struct bm_log_options){
-        .path = life.path,
+        .path = home_path(),
         .policy = (enum bm_log_policy)((sim.seed + n) % 3),
         .step_len = 4096,
         .queue_len_max = sim_below(3) ? 3000 : 20000,
@@ -468,7 +398,7 @@ static void begin_life(unsigned n, bool power)
     open_log(power);
     sim_disk_failures = (struct sim_disk_failures){0};
     life.last_told = truth.rev;
-    life.doing = "in between";
+    home_doing = "in between";
 }
 
 static bool nobody_waits, there_is_room;
@@ -476,7 +406,7 @@ static bool nobody_waits, there_is_room;
 static void close_log(void)
 {
     struct wait *wait = wait_new(CLOSE);
-    life.doing = "during a close";
+    home_doing = "during a close";
     bm_log_close(life.log, &wait->wait);
     wait_keep(wait, 0);
     turn_until(&life.closed, "the end of a close");
@@ -484,8 +414,8 @@ static void close_log(void)
     check_final();
     if (life.calm && life.failure != 0)
         sim_fail("a log in a calm world has failed: %d", life.failure);
-    check_dir(life.failures > 0);
-    judge("after a close");
+    home_check_names(life.failures > 0);
+    home_judge("after a close");
 }
 
 /* Everybody who waits is told, and whoever was sent away is called. */
@@ -524,7 +454,7 @@ static bool end_life(void)
 {
     uint64_t how = sim_below(10);
     sim_disk_full = false;
-    life.doing = "at the end of a life";
+    home_doing = "at the end of a life";
     if (how < 4) {
         settle();
         close_log();
@@ -536,14 +466,10 @@ static bool end_life(void)
         end_reactor();
         return false;
     }
-    struct sim_remains remains;
-    sim_disk_cut(&life.cuts, &remains);
-    sim_event("power is lost");
+    home_lose_power();
     life.gone = true;
-    sim_disk_unmount();
     end_reactor();
-    mount_with(&remains);
-    sim_remains_free(&remains);
+    home_get_power();
     return true;
 }
 
@@ -553,7 +479,8 @@ static void live(void)
     unsigned lives = life.swept ? LIVES_MAX : 2 + (unsigned)sim_below(LIVES_MAX - 1);
     for (unsigned n = 0; n < lives; n++) {
         begin_life(n, power);
-        for (uint64_t steps = sim_below(STEPS_MAX); steps > 0; steps--)
+        uint64_t steps = life.swept ? STEPS_SWEPT : sim_below(STEPS_MAX);
+        for (; steps > 0; steps--)
             step();
         power = end_life();
     }
@@ -571,27 +498,21 @@ static void live(void)
 
 uint64_t lives_run(uint64_t seed, bool aloud, struct fault fault)
 {
-    const char *shm = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
     struct test_snapshot before = test_snapshot_take();
     sim_start(seed, aloud);
     sim.fault = fault.kind;
     sim.fault_at = fault.at;
     sim.fault_variant = fault.variant;
     life = (struct life){
-        .cuts = {seed * 3 + 2},
         .swept = fault.kind != SIM_NO_FAULT,
         .calm = fault.kind == SIM_NO_FAULT && seed % 4 == 0,
     };
-    snprintf(life.root, sizeof(life.root), "%.100s/beam-sim-%d", shm ? shm : "/tmp", getpid());
-    mkdir(life.root, 0700);
     truth_begin();
-    mount_with(NULL);
+    home_begin(seed);
     sim_disk_sets_nothing_aside = !life.swept && sim_below(5) == 0;
     set_trouble();
     live();
-    sim_disk_unmount();
-    remove_dir();
-    rmdir(life.root);
+    home_end();
     truth_end();
     sim_stop();
     struct test_snapshot after = test_snapshot_take();

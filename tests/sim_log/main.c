@@ -7,10 +7,11 @@
 #include <unistd.h>
 
 #include "tests/sim_log/life.h"
+#include "tests/sim_log/service.h"
 #include "tests/sim_log/truth.h"
 #include "tests/support/results.h"
 
-#define SWEPT_SEED 7u
+#define SWEPT_SEED 8u
 #define TWICE_EVERY 50u /* of many seeds some are run twice, too */
 #define VARIANTS 6u     /* as many errors as any operation can have */
 
@@ -28,12 +29,13 @@ static void name_seed(void)
 static int usage(FILE *file, const char *name)
 {
     fprintf(file,
-            "Usage: %s [--seeds N] [--first N]\n"
-            "       %s --seed N [--quiet]\n"
-            "       %s --sweep FAULT [--seed N] [--at K] [--variant V]\n"
+            "Usage: %s [--store] [--seeds N] [--first N]\n"
+            "       %s [--store] --seed N [--quiet]\n"
+            "       %s [--store] --sweep FAULT [--seed N] [--at K] [--variant V]\n"
             "\n"
             "Lives of a log on a simulated disk, each seed some.\n"
-            "  --seeds N      so many, one after the other (1000)\n"
+            "  --store        of a store over it, that is asked and followed\n"
+            "  --seeds N      so many, one after the other (500)\n"
             "  --first N      the first of them (1)\n"
             "  --seed N       this one alone, twice, aloud: both times the same has to happen\n"
             "  --quiet        not aloud\n"
@@ -46,11 +48,12 @@ static int usage(FILE *file, const char *name)
 }
 
 static const struct fault no_fault;
+static uint64_t (*run)(uint64_t seed, bool aloud, struct fault fault) = lives_run;
 
 static void run_twice(uint64_t seed, bool aloud)
 {
-    uint64_t trace = lives_run(seed, aloud, no_fault);
-    if (lives_run(seed, false, no_fault) != trace)
+    uint64_t trace = run(seed, aloud, no_fault);
+    if (run(seed, false, no_fault) != trace)
         sim_fail("the same seed does not do the same twice");
 }
 
@@ -60,7 +63,7 @@ static void run_many(uint64_t first, uint64_t count)
         if (seed % TWICE_EVERY == 0)
             run_twice(seed, false);
         else
-            (void)lives_run(seed, false, no_fault);
+            (void)run(seed, false, no_fault);
     }
 }
 
@@ -72,7 +75,7 @@ static void sweep(uint64_t seed, enum sim_fault kind)
         at++;
         places = 0;
         for (unsigned variant = 1; variant <= (kind == SIM_OPERATION ? VARIANTS : 1); variant++) {
-            (void)lives_run(seed, false, (struct fault){kind, at, variant});
+            (void)run(seed, false, (struct fault){kind, at, variant});
             uint64_t these = kind == SIM_OPERATION ? sim.operations : sim.allocations;
             if (these > places)
                 places = these;
@@ -91,16 +94,13 @@ static enum sim_fault fault_named(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
-                                            {"seeds", required_argument, NULL, 'n'},
-                                            {"first", required_argument, NULL, 'f'},
-                                            {"quiet", no_argument, NULL, 'q'},
-                                            {"sweep", required_argument, NULL, 'w'},
-                                            {"at", required_argument, NULL, 'a'},
-                                            {"variant", required_argument, NULL, 'v'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
-    uint64_t seed = 0, first = 1, count = 1000, at = 0;
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
+        {"first", required_argument, NULL, 'f'},   {"quiet", no_argument, NULL, 'q'},
+        {"sweep", required_argument, NULL, 'w'},   {"at", required_argument, NULL, 'a'},
+        {"variant", required_argument, NULL, 'v'}, {"store", no_argument, NULL, 'S'},
+        {"help", no_argument, NULL, 'h'},          {0}};
+    uint64_t seed = 0, first = 1, count = 500, at = 0;
     unsigned variant = 0;
     enum sim_fault kind = SIM_NO_FAULT;
     bool quiet = false;
@@ -116,6 +116,8 @@ int main(int argc, char **argv)
             at = strtoull(optarg, NULL, 10);
         else if (c == 'v')
             variant = (unsigned)strtoul(optarg, NULL, 10);
+        else if (c == 'S')
+            run = services_run;
         else if (c == 'q')
             quiet = true;
         else if (c != 'w' || (kind = fault_named(optarg)) == SIM_NO_FAULT)
@@ -125,7 +127,7 @@ int main(int argc, char **argv)
         return usage(stderr, argv[0]);
     test_on_crash(name_seed);
     if (kind != SIM_NO_FAULT && at > 0)
-        (void)lives_run(seed ? seed : SWEPT_SEED, !quiet, (struct fault){kind, at, variant});
+        (void)run(seed ? seed : SWEPT_SEED, !quiet, (struct fault){kind, at, variant});
     else if (kind != SIM_NO_FAULT)
         sweep(seed ? seed : SWEPT_SEED, kind);
     else if (seed)

@@ -70,11 +70,12 @@ size_t truth_body(uint8_t *bytes)
     return len;
 }
 
-static uint64_t digest(const struct bm_entry *e)
+uint64_t truth_digest(uint8_t type, const void *value, size_t len)
 {
-    uint64_t sum = (14695981039346656037u ^ e->type) * 1099511628211u ^ e->value_len;
-    for (uint32_t i = 0; i < e->value_len; i++)
-        sum = (sum ^ e->value[i]) * 1099511628211u;
+    const uint8_t *bytes = value;
+    uint64_t sum = (14695981039346656037u ^ type) * 1099511628211u ^ len;
+    for (size_t i = 0; i < len; i++)
+        sum = (sum ^ bytes[i]) * 1099511628211u;
     return sum | 1;
 }
 
@@ -87,7 +88,8 @@ static bool change(struct truth_state *state, uint64_t rev, const uint8_t *bytes
         unsigned index = e.key_len == 2 ? key[1] - (unsigned)'0' : TRUTH_KEYS;
         if (index >= TRUTH_KEYS)
             return false;
-        state->digests[index] = e.type == BM_ENTRY_DEL ? 0 : digest(&e);
+        state->digests[index] =
+            e.type == BM_ENTRY_DEL ? 0 : truth_digest(e.type, e.value, e.value_len);
         state->revs[index] = (uint16_t)rev;
         at += (size_t)e.len;
     }

@@ -42,6 +42,9 @@ void truth_append(const uint8_t *bytes, size_t len);
 void truth_promise(uint64_t rev);
 void truth_tell(uint64_t rev);
 
+/* Of a value, as it stands in a state. */
+uint64_t truth_digest(uint8_t type, const void *value, size_t len);
+
 /* The entries of keys from *key on, up to `count`, as of a revision; moves *key on. 0: no more. */
 size_t truth_part(uint64_t rev, unsigned *key, unsigned count, uint8_t *bytes, size_t cap);
 

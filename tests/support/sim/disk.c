@@ -138,8 +138,9 @@ static void sync_names(uint64_t until)
     size_t n = 0;
     while (n < disk.change_count && disk.changes[n].at <= until)
         apply_change(disk.durable, &disk.changes[n++]);
-    memmove(disk.changes, disk.changes + n, (disk.change_count - n) * sizeof(*disk.changes));
     disk.change_count -= n;
+    if (disk.change_count > 0)
+        memmove(disk.changes, disk.changes + n, disk.change_count * sizeof(*disk.changes));
 }
 
 /* --- files ---------------------------------------------------------------------------------------- */
