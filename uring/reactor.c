@@ -147,17 +147,34 @@ static bool may_defer_work(const struct bm_reactor *reactor, unsigned enters)
 
 /* What has begun to work on a file goes on until the disk has answered, whoever asks it to end: that is no
  * bug of ours, and how long it takes is for the disk to say. */
+static bool is_of_file(const struct bm_op *op)
+{
+    switch ((enum bm_op_kind)op->kind) {
+    case BM_OP_NOP:
+    case BM_OP_ACCEPT:
+    case BM_OP_CONNECT:
+    case BM_OP_SENDMSG:
+    case BM_OP_RECVMSG:
+    case BM_OP_RECVMSG_MULTISHOT:
+    case BM_OP_READ: /* of what is read here: eventfds, pipes */
+    case BM_OP_SEND:
+    case BM_OP_RECV:
+    case BM_OP_POLL:
+    case BM_OP_SHUTDOWN:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static bool waits_for_file(const struct bm_reactor *reactor)
 {
     const struct bm_list *node;
     if (reactor->closing > 0)
         return true;
-    for (node = reactor->running.next; node != &reactor->running; node = node->next) {
-        const struct bm_op *op = bm_list_entry(node, const struct bm_op, node);
-        if (op->kind == BM_OP_WRITE || op->kind == BM_OP_FSYNC || op->kind == BM_OP_RENAME ||
-            op->kind == BM_OP_CLOSE)
+    for (node = reactor->running.next; node != &reactor->running; node = node->next)
+        if (is_of_file(bm_list_entry(node, const struct bm_op, node)))
             return true;
-    }
     return false;
 }
 

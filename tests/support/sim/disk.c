@@ -492,6 +492,25 @@ int sim_disk_sync(int fd, uint64_t begun, int fault)
     return fault;
 }
 
+int sim_disk_reserve(int fd, int mode, uint64_t offset, uint64_t len, int fault)
+{
+    struct file *file = file_of(fd);
+    if (file && sim_disk_sets_nothing_aside)
+        return -EOPNOTSUPP;
+    if (file && sim_disk_full)
+        return -ENOSPC;
+    if (fault < 0)
+        return fault;
+    if (syscall(SYS_fallocate, fd, mode, offset, len) < 0)
+        return -errno;
+    if (file && mode == 0 && offset + len > file->len) {
+        note_length(file, offset + len);
+        sim_event("disk: room up to %llu", (unsigned long long)(offset + len));
+        tell_change();
+    }
+    return 0;
+}
+
 /* A rename that is said to have failed may have been done all the same, where the answer was lost. */
 int sim_disk_rename(int dir_fd, const char *from, int to_fd, const char *to, unsigned flags,
                     int fault)
@@ -571,21 +590,8 @@ int ftruncate(int fd, off_t len)
 int fallocate(int fd, int mode, off_t offset, off_t len)
 {
     static const int refusals[] = {-ENOSPC, -EDQUOT, -EIO, -EINTR, 0};
-    struct file *file = file_of(fd);
-    if (file && sim_disk_sets_nothing_aside)
-        return fail_with(-EOPNOTSUPP);
-    if (file && sim_disk_full)
-        return fail_with(-ENOSPC);
-    int fault = file ? sim_refusal(refusals, sim.odds.no_room) : 0;
-    if (fault < 0)
-        return fail_with(fault);
-    int r = (int)syscall(SYS_fallocate, fd, mode, offset, len);
-    if (r == 0 && file && mode == 0 && (uint64_t)(offset + len) > file->len) {
-        note_length(file, (uint64_t)(offset + len));
-        sim_event("disk: room up to %llu", (unsigned long long)(offset + len));
-        tell_change();
-    }
-    return r;
+    int fault = file_of(fd) ? sim_refusal(refusals, sim.odds.no_room) : 0;
+    return fail_with(sim_disk_reserve(fd, mode, (uint64_t)offset, (uint64_t)len, fault));
 }
 
 int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)

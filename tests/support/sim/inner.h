@@ -69,6 +69,7 @@ uint64_t sim_payload_digest(const struct io_uring_sqe *sqe);
 /* disk.c: fault is 0, SIM_SHORT, or what it shall fail with. Results as of the kernel. */
 int sim_disk_write(int fd, const void *bytes, size_t len, uint64_t offset, int fault);
 int sim_disk_sync(int fd, uint64_t begun, int fault);
+int sim_disk_reserve(int fd, int mode, uint64_t offset, uint64_t len, int fault);
 int sim_disk_rename(int dir_fd, const char *from, int to_fd, const char *to, unsigned flags,
                     int fault);
 uint64_t sim_disk_now(void);

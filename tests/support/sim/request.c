@@ -39,7 +39,7 @@ static bool is_send(const struct io_uring_sqe *sqe)
 static bool is_file(const struct io_uring_sqe *sqe)
 {
     return sqe->opcode == IORING_OP_WRITE || sqe->opcode == IORING_OP_FSYNC ||
-           sqe->opcode == IORING_OP_RENAMEAT;
+           sqe->opcode == IORING_OP_RENAMEAT || sqe->opcode == IORING_OP_FALLOCATE;
 }
 
 /* Whose bytes are the kernel's until it is done. */
@@ -161,6 +161,7 @@ static const int *refusals_of(const struct io_uring_sqe *sqe)
     static const int write[] = {-EIO, -ENOSPC, -EDQUOT, -EINTR, -EAGAIN, SIM_SHORT, 0};
     static const int sync[] = {-EIO, -ENOSPC, -EDQUOT, -EINTR, 0};
     static const int rename[] = {-EIO, -ENOSPC, -EDQUOT, -ENOMEM, 0};
+    static const int room[] = {-ENOSPC, -EDQUOT, -EIO, -EINTR, 0};
     static const int none[] = {0};
     switch (sqe->opcode) {
     case IORING_OP_RECVMSG:
@@ -180,6 +181,8 @@ static const int *refusals_of(const struct io_uring_sqe *sqe)
         return sync;
     case IORING_OP_RENAMEAT:
         return rename;
+    case IORING_OP_FALLOCATE:
+        return room;
     default:
         return none;
     }
@@ -223,7 +226,9 @@ static int trouble(struct sim_request *request)
 static int refusal(struct sim_request *request)
 {
     int r = trouble(request);
-    int other = sim_refusal(refusals_of(&request->sqe), r == 0 ? sim.odds.refused : 0);
+    bool room = request->sqe.opcode == IORING_OP_FALLOCATE;
+    unsigned odds = r != 0 ? 0 : room ? sim.odds.no_room : sim.odds.refused;
+    int other = sim_refusal(refusals_of(&request->sqe), odds);
     return r != 0 ? r : other;
 }
 
@@ -237,6 +242,8 @@ static int operate_on_file(const struct sim_request *request, int fault)
         return sim_disk_write(sqe->fd, addr, sqe->len, sqe->off, fault);
     case IORING_OP_FSYNC:
         return sim_disk_sync(sqe->fd, request->disk_at, fault);
+    case IORING_OP_FALLOCATE:
+        return sim_disk_reserve(sqe->fd, (int)sqe->len, sqe->off, sqe->addr, fault);
     default:
         return sim_disk_rename(sqe->fd, addr, (int)sqe->len, (const void *)(uintptr_t)sqe->off, 0,
                                fault);
