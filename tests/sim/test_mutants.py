@@ -134,7 +134,7 @@ LOG_MUTANTS = {
     bool whole = group->start + group->written == group->len;
 """, """\
     bool whole = group->written > 0;
-""", "was promised|was told|never was|is called"),
+""", "was promised|nothing has failed that it stands on|never was|is called"),
     "a mark of what is written, and not durable": ("kv/group.c", """\
         bm_record_write(log->flying.bytes, kind, log->durable_rev, NULL, 0, log->epoch);
         log->flying.start = 0;
@@ -159,15 +159,9 @@ LOG_MUTANTS = {
     if (log->compaction)
 """, "never told|never comes"),
     "a new file is renamed before it is synced": ("kv/compaction.c", """\
-        r = reserve_for_log(c);
-        if (r == 0)
             start_sync(c, c->fd);
-        return r;
 """, """\
-        r = reserve_for_log(c);
-        if (r == 0)
             c->phase++;
-        return r;
 """, "was promised|is called|was seen"),
     "a new name is not synced": ("kv/compaction.c", """\
         start_sync(c, log->place.dir_fd);
@@ -175,9 +169,9 @@ LOG_MUTANTS = {
         c->phase++;
 """, "was promised"),
     "what a part has brought along is not waited for": ("kv/compaction.c", """\
-           (log->written_rev < c->placed_rev || (log->held && !bm_log_groups_rest(log)));
+           (log->written_rev < c->placed_rev || (log->held && \
 """, """\
-           log->held && !bm_log_groups_rest(log);
+           ((log->held && \
 """, "nothing has failed that it stands on|was promised|is called KV_CORRUPT"),
     "no new epoch after an end that was not clean": ("kv/log.c", """\
     found->new_epoch = recovery->scan.early;
@@ -201,7 +195,7 @@ LOG_MUTANTS = {
     return r;
 }
 
-/* Has the file""", "was promised|no file any more"),
+/* Has the file""", "was promised|was seen|no file any more"),
 }
 
 # And for a store over it (sim_log --store).

@@ -69,14 +69,17 @@ void home_begin(uint64_t seed)
 {
     const char *shm = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
     home = (struct home){.cuts = {seed * 3 + 2}};
-    snprintf(home.root, sizeof(home.root), "%.100s/beam-sim-%d", shm ? shm : "/tmp", getpid());
-    mkdir(home.root, 0700);
+    snprintf(home.root, sizeof(home.root), "%.100s/beam-sim-XXXXXX", shm ? shm : "/tmp");
+    if (!mkdtemp(home.root))
+        sim_fail("%s cannot be made", home.root);
+    sim_on_fail = home_end;
     home_doing = "in between";
     mount_next();
 }
 
 void home_end(void)
 {
+    sim_on_fail = NULL;
     sim_disk_unmount();
     remove_dir();
     rmdir(home.root);

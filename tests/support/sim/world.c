@@ -20,6 +20,7 @@ int __real_poll(struct pollfd *fds, nfds_t count, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
 
 struct sim sim;
+void (*sim_on_fail)(void);
 static struct test_random luck; /* of the world */
 static struct test_random
     secrets; /* what bm_random() gives: another stream, so that one more or less
@@ -94,6 +95,8 @@ void sim_fail(const char *format, ...)
         fprintf(stderr, " --variant %u", sim.fault_variant);
     fprintf(stderr, "\n");
     fflush(NULL);
+    if (sim_on_fail)
+        sim_on_fail();
     _exit(1);
 }
 
