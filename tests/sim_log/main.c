@@ -117,7 +117,7 @@ int main(int argc, char **argv)
         else if (c == 'v')
             variant = (unsigned)strtoul(optarg, NULL, 10);
         else if (c == 'S')
-            run = services_run;
+            run = services_run, sim_again = "--store ";
         else if (c == 'q')
             quiet = true;
         else if (c != 'w' || (kind = fault_named(optarg)) == SIM_NO_FAULT)

@@ -80,6 +80,8 @@ __attribute__((format(printf, 1, 2))) void sim_event(const char *format, ...);
 /* A rule was broken: says which, with the seed and how to run it again, and ends the process with 1. */
 __attribute__((format(printf, 1, 2), noreturn)) void sim_fail(const char *format, ...);
 
+/* Options that a run needs besides, with a blank behind each. */
+extern const char *sim_again;
 /* Called before that, if it is set: to remove what would stay behind. */
 extern void (*sim_on_fail)(void);
 

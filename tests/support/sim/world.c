@@ -21,6 +21,7 @@ int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
 
 struct sim sim;
 void (*sim_on_fail)(void);
+const char *sim_again = "";
 static struct test_random luck; /* of the world */
 static struct test_random
     secrets; /* what bm_random() gives: another stream, so that one more or less
@@ -88,7 +89,8 @@ void sim_fail(const char *format, ...)
             (double)(sim.now_ns - BEGIN_NS) / 1e6);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\n    run it again, aloud, with --seed %llu", (unsigned long long)sim.seed);
+    fprintf(stderr, "\n    run it again, aloud, with %s--seed %llu", sim_again,
+            (unsigned long long)sim.seed);
     if (sim.fault_at > 0)
         fprintf(stderr, " and --at %llu", (unsigned long long)sim.fault_at);
     if (sim.fault_variant > 0)
