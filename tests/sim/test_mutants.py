@@ -196,6 +196,12 @@ LOG_MUTANTS = {
 }
 
 /* Has the file""", "was promised|was seen|no file any more"),
+    "a reactor that ends waits for the disk ten seconds": ("uring/reactor.c", """\
+        if (waits_for_file(reactor))
+            spent_ns = 0;
+""", """\
+        (void)waits_for_file;
+""", "broken invariant: spent_ns"),
 }
 
 # And for a store over it (sim_log --store).
@@ -255,7 +261,8 @@ def hunt(tests, store, name, file, old, new, says):
         command = [program, "--store"] if store else [program]
         try:
             run = subprocess.run(command + ["--seeds", str(SEEDS[tests])], capture_output=True,
-                                 text=True, errors="replace", timeout=TIMEOUT_S)
+                                 text=True, errors="replace", timeout=TIMEOUT_S,
+                                 env={**os.environ, "TMPDIR": where})
         except subprocess.TimeoutExpired:
             return f"it has not ended in {TIMEOUT_S} s"
     if run.returncode == 0:

@@ -1,5 +1,5 @@
-/* A directory below one that the process has to itself, in memory if there is such a place: what is synced
- * is simulated, so that nothing has to come to a real disk. */
+/* A directory below one that the process has to itself: in TMPDIR, or in memory if there is such a place. What
+ * is synced is simulated, so that nothing has to come to a real disk. */
 #include "tests/sim_log/home.h"
 
 #include <dirent.h>
@@ -67,9 +67,11 @@ static void mount_next(void)
 
 void home_begin(uint64_t seed)
 {
-    const char *shm = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
+    const char *where = getenv("TMPDIR");
+    if (!where)
+        where = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
     home = (struct home){.cuts = {seed * 3 + 2}};
-    snprintf(home.root, sizeof(home.root), "%.100s/beam-sim-XXXXXX", shm ? shm : "/tmp");
+    snprintf(home.root, sizeof(home.root), "%.100s/beam-sim-XXXXXX", where);
     if (!mkdtemp(home.root))
         sim_fail("%s cannot be made", home.root);
     sim_on_fail = home_end;
