@@ -324,6 +324,28 @@ static int make(struct bm_log *log, struct bm_recovery *recovery, struct bm_log_
     return r == -EEXIST ? 1 : r;
 }
 
+/* How often a lock is asked for that a writer may have who was killed; counted, as the clock may be a
+ * test's. */
+static uint64_t looks(const struct bm_log *log)
+{
+    return 1 + log->options.lock_wait_ns / LOOK_NS;
+}
+
+static void wait_for_lock(void)
+{
+    static const struct timespec pause = {.tv_nsec = LOOK_NS};
+    nanosleep(&pause, NULL);
+}
+
+/* Where there is a ".new" that somebody has, it stays; whoever needs the name later says so. Who needs it
+ * now waits for a writer who was killed while he made it. */
+static void clear_new(struct bm_log *log, bool needed)
+{
+    uint64_t left = needed ? looks(log) : 1;
+    while (bm_log_place_clear_new(&log->place) == -BEAM_EKV_LOCKED && --left > 0)
+        wait_for_lock();
+}
+
 static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
                    struct bm_recovery *recovery, struct bm_log_found *found)
 {
@@ -338,8 +360,7 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
     if (r < 0)
         return r;
     found->new_epoch = recovery->scan.early;
-    /* Where there is one that somebody has, it stays; whoever needs the name later says so. */
-    (void)bm_log_place_clear_new(&log->place);
+    clear_new(log, found->new_epoch);
     if (found->new_epoch)
         return bm_recovery_renew(&log->place, &log->fd, log->options.record_len_max, recovery,
                                  log->account);
@@ -353,18 +374,14 @@ static int recover(struct bm_log *log, bm_log_record_fn *on_record, void *arg,
 /* Has the file, there or made now, with its lock. */
 static int lock(struct bm_log *log, struct bm_recovery *recovery, struct bm_log_found *found)
 {
-    static const struct timespec pause = {.tv_nsec = LOOK_NS};
-    uint64_t looks =
-        1 + log->options.lock_wait_ns / LOOK_NS; /* counted: the clock may be a test's */
-    int r = -BEAM_EKV_LOCKED;
-    while (looks-- > 0) {
-        r = bm_log_place_open(&log->place, &log->fd);
+    for (uint64_t left = looks(log); left > 0; left--) {
+        int r = bm_log_place_open(&log->place, &log->fd);
         if (r == -ENOENT)
             r = make(log, recovery, found);
         if (r <= 0 && r != -BEAM_EKV_LOCKED)
             return r;
-        if (looks > 0)
-            nanosleep(&pause, NULL);
+        if (left > 1)
+            wait_for_lock();
     }
     return -BEAM_EKV_LOCKED;
 }

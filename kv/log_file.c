@@ -296,9 +296,8 @@ int bm_log_room_answer(struct bm_log_room *room, uint64_t offset, uint32_t len, 
         room->allocated = UINT64_MAX;
         return 0;
     }
-    if (res == -EINTR)
-        return 0;
-    if (res < 0 && room->step > BLOCK_LEN) {
+    /* Also after a signal, which undoes what there is of a step: so little is done before the next one. */
+    if (res == -EINTR || (res < 0 && room->step > BLOCK_LEN)) {
         room->step = BLOCK_LEN;
         return 0;
     }

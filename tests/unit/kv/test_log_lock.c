@@ -136,6 +136,37 @@ TEST(lock_of_a_writer_that_has_died_is_waited_for)
     log_rig_deinit(&rig);
 }
 
+static void let_go_of_new(void)
+{
+    close(new_fd);
+}
+
+static void let_go_of_new_next(void)
+{
+    lock_refused = let_go_of_new;
+}
+
+/* It may have been killed while it rewrote the file, and the one that comes now needs the name for its own. */
+TEST(lock_of_a_new_file_whose_maker_has_died_is_waited_for)
+{
+    log_rig_init(&rig);
+    rig.options.policy = BM_LOG_BATCH;
+    log_rig_open(&rig);
+    log_rig_put(&rig, "a", 1);
+    log_rig_drop(&rig);
+    REQUIRE_INT(bm_log_place_init(&place, rig.path, NULL), 0);
+    REQUIRE_INT(bm_log_place_open(&place, &old_fd), 0);
+    REQUIRE_INT(bm_log_place_make_new(&place, old_fd, &new_fd), 0);
+    close(old_fd);
+    before_lock = NULL;
+    lock_refused = let_go_of_new_next;
+    log_rig_open(&rig);
+    CHECK_PTR(lock_refused, NULL);
+    CHECK(rig.found.new_epoch);
+    bm_log_place_deinit(&place, NULL);
+    log_rig_deinit(&rig);
+}
+
 /* The kernel may keep the open file of an operation that is done until the ring is entered next, and who
  * opens the file again on the same thread does not enter it. */
 TEST(lock_is_gone_when_a_log_is_closed_whoever_still_has_the_file_open)
