@@ -56,9 +56,20 @@ void bm_record_write_head(uint8_t *to, struct bm_record_head head)
     seal(to, BM_RECORD_HEAD, head.base_rev, sizeof(head_body), 0);
 }
 
-/* Header, length and sum; ret->kind may be any number. */
-static int read_any(const uint8_t *pos, uint64_t left, uint64_t seed, struct bm_record *ret,
-                    uint64_t *ret_need)
+/* What the header at pos says; its bytes have been looked at. */
+static inline struct bm_record record_at(const uint8_t *pos)
+{
+    uint64_t header = bm_get_u64(pos);
+    size_t len = BM_ENTRY_HEADER_LEN + (size_t)(uint32_t)header;
+    return (struct bm_record){.kind = (enum bm_record_kind)(header >> 56),
+                              .rev = bm_get_u64(pos + BM_ENTRY_HEADER_LEN),
+                              .body = pos + BM_RECORD_BODY_OFFSET,
+                              .body_len = len - BM_RECORD_BARE_LEN,
+                              .len = len};
+}
+
+/* Header, length and sum of a record of any kind. */
+static inline int check_any(const uint8_t *pos, uint64_t left, uint64_t seed, uint64_t *ret_need)
 {
     if (ret_need)
         *ret_need = BM_ENTRY_HEADER_LEN;
@@ -78,41 +89,35 @@ static int read_any(const uint8_t *pos, uint64_t left, uint64_t seed, struct bm_
         return -BEAM_EKV_TRUNCATED;
     if (bm_get_u64(pos + value_len) != bm_xxh3_seeded(pos, (size_t)value_len, seed))
         return -BEAM_EKV_SUM;
-    if (bm_get_u64(pos + BM_ENTRY_HEADER_LEN) > BM_RECORD_REV_MAX)
-        return -BEAM_EKV_FORMAT;
-    *ret = (struct bm_record){.kind = (enum bm_record_kind)(header >> 56),
-                              .rev = bm_get_u64(pos + BM_ENTRY_HEADER_LEN),
-                              .body = pos + BM_RECORD_BODY_OFFSET,
-                              .body_len = (size_t)(len - BM_RECORD_BARE_LEN),
-                              .len = (size_t)len};
-    return 0;
+    return bm_get_u64(pos + BM_ENTRY_HEADER_LEN) > BM_RECORD_REV_MAX ? -BEAM_EKV_FORMAT : 0;
 }
 
 int bm_record_read(const uint8_t *pos, uint64_t left, uint64_t epoch, struct bm_record *ret,
                    uint64_t *ret_need)
 {
-    struct bm_record record;
     if (left == 0 || (left >= BM_ENTRY_HEADER_LEN && bm_get_u64(pos) == 0))
         return 0;
-    int r = read_any(pos, left, epoch, &record, ret_need);
+    int r = check_any(pos, left, epoch, ret_need);
     if (r < 0)
         return r;
-    if (record.kind < BM_RECORD_HEAD || record.kind >= BM_RECORD_KINDS)
+    uint8_t kind = pos[7];
+    if (kind < BM_RECORD_HEAD || kind >= BM_RECORD_KINDS)
         return -BEAM_EKV_FORMAT;
-    if ((record.kind == BM_RECORD_LIVE || bm_record_is_mark(record.kind)) && record.body_len > 0)
+    bool bare = (uint32_t)bm_get_u64(pos) == BM_RECORD_BARE_LEN - BM_ENTRY_HEADER_LEN;
+    if (!bare && (kind == BM_RECORD_LIVE || bm_record_is_mark((enum bm_record_kind)kind)))
         return -BEAM_EKV_FORMAT;
-    *ret = record;
+    *ret = record_at(pos); /* written once: a copy made of it at once would wait for it */
     return 1;
 }
 
 int bm_record_read_head(const uint8_t *pos, uint64_t left, struct bm_record_head *ret)
 {
-    struct bm_record record;
     if (left < BM_ENTRY_HEADER_LEN || pos[7] != BM_RECORD_HEAD)
         return -BEAM_EKV_FORMAT;
-    int r = read_any(pos, left, 0, &record, NULL);
+    int r = check_any(pos, left, 0, NULL);
     if (r < 0)
         return r == -BEAM_EKV_SUM || r == -BEAM_EKV_TRUNCATED ? r : -BEAM_EKV_FORMAT;
+    struct bm_record record = record_at(pos);
     if (record.len != BM_RECORD_HEAD_LEN)
         return -BEAM_EKV_FORMAT;
     uint8_t body[sizeof(head_body)];

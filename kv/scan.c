@@ -76,24 +76,21 @@ static int pass_head(struct bm_scan *scan, const uint8_t *bytes, uint64_t left,
 int bm_scan_next(struct bm_scan *scan, const uint8_t *bytes, uint64_t left, bool entries,
                  struct bm_record *ret, uint64_t *ret_need)
 {
-    struct bm_record record;
     if (scan->epoch == 0)
         return pass_head(scan, bytes, left, ret, ret_need);
-    int r = bm_record_read(bytes, left, scan->epoch, &record, ret_need);
+    int r = bm_record_read(bytes, left, scan->epoch, ret, ret_need);
     if (r <= 0)
         return r;
     scan->wrong = true;
-    if (!may_come(scan, &record))
+    if (!may_come(scan, ret))
         return -BEAM_EKV_SEQUENCE;
-    if (entries && (record.kind == BM_RECORD_SNAP || record.kind == BM_RECORD_DELTA)) {
-        r = bm_record_check_body(record.body, record.body_len, record.kind == BM_RECORD_DELTA,
-                                 NULL);
+    if (entries && (ret->kind == BM_RECORD_SNAP || ret->kind == BM_RECORD_DELTA)) {
+        r = bm_record_check_body(ret->body, ret->body_len, ret->kind == BM_RECORD_DELTA, NULL);
         if (r < 0)
             return r;
     }
     scan->wrong = false;
-    pass(scan, &record);
-    *ret = record;
+    pass(scan, ret);
     return 1;
 }
 

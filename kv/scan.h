@@ -23,7 +23,7 @@ struct bm_scan {
 };
 
 /* The next record: bytes[0..left) are what lies at scan->offset. Returns as bm_record_read(), after 1
- * the scan is one record further; -BEAM_EKV_SEQUENCE: a record that may not come here;
+ * the scan is one record further, and *ret is that record; -BEAM_EKV_SEQUENCE: a record that may not come here;
  * -BEAM_EKV_FORMAT and -BEAM_EKV_SUM also of the head. With `entries` true the body is checked too
  * (-BEAM_EKV_…), as it must be before anybody takes it apart. */
 int bm_scan_next(struct bm_scan *scan, const uint8_t *bytes, uint64_t left, bool entries,
