@@ -106,14 +106,16 @@ static inline uint8_t *move_entry(uint8_t *to, const uint8_t *from, size_t len)
 }
 
 /* Two sorted runs into one that begins at `to`: x in the room, and y, which ends where the result does, at
- * least as far behind `to` as x is long. So what is written never reaches what is still to be read. Of
- * equal entries that of the room comes first. */
+ * least as far behind `to` as x is long. So what is written never reaches what is still to be read. Equal
+ * entries stay in their order, with x in front of y or behind it. */
 static void merge_room(uint8_t *to, const uint8_t *x, const uint8_t *x_end, const uint8_t *y,
-                       const uint8_t *y_end)
+                       const uint8_t *y_end, bool x_first)
 {
     uint64_t x_prefix = prefix_at(x), y_prefix = prefix_at(y);
     for (;;) {
-        if (is_less(y_prefix, y, x_prefix, x)) {
+        bool take_y =
+            x_first ? is_less(y_prefix, y, x_prefix, x) : !is_less(x_prefix, x, y_prefix, y);
+        if (take_y) {
             size_t len = bm_entry_at(y).len;
             to = move_entry(to, y, len);
             y += len;
@@ -132,8 +134,7 @@ static void merge_room(uint8_t *to, const uint8_t *x, const uint8_t *x_end, cons
     memcpy(to, x, (size_t)(x_end - x));
 }
 
-/* Merges [a..m) and [m..b) if one of them fits the room. Keys that are equal are an error in the end, so
- * that their order does not matter. */
+/* Merges [a..m) and [m..b) if one of them fits the room. */
 static bool merge_through_room(uint8_t *a, uint8_t *m, uint8_t *b, uint8_t *room)
 {
     size_t left = (size_t)(m - a), right = (size_t)(b - m);
@@ -141,11 +142,11 @@ static bool merge_through_room(uint8_t *a, uint8_t *m, uint8_t *b, uint8_t *room
         return false;
     if (left <= ROOM_LEN) {
         memcpy(room, a, left);
-        merge_room(a, room, room + left, m, b);
+        merge_room(a, room, room + left, m, b, true);
     } else {
         memcpy(room, m, right);
         memmove(a + right, a, left);
-        merge_room(a, room, room + right, a + right, b);
+        merge_room(a, room, room + right, a + right, b, false);
     }
     return true;
 }
@@ -239,7 +240,8 @@ static uint8_t *sort_run(uint8_t *a, size_t count, uint8_t **ret_last)
     return end;
 }
 
-/* Sorts count >= 1 entries from a on. Returns their end, and in *ret_last the last of them. */
+/* Sorts count >= 1 entries from a on. Returns their end, and in *ret_last the last of them, which is known
+ * before the merge, because that is stable: of equal ones the last stays the last. */
 static uint8_t *sort(uint8_t *a, size_t count, uint8_t *room, uint8_t **ret_last)
 {
     if (count == 1) {
@@ -265,11 +267,10 @@ static uint8_t *sort(uint8_t *a, size_t count, uint8_t *room, uint8_t **ret_last
 }
 
 /* Apart, so that few entries do not need its stack. */
-static __attribute__((__noinline__)) uint8_t *sort_many(uint8_t *entries, size_t count)
+static __attribute__((__noinline__)) void sort_many(uint8_t *entries, size_t count)
 {
     uint8_t room[ROOM_LEN], *last;
     sort(entries, count, room, &last);
-    return last;
 }
 
 int bm_entries_sort(uint8_t *entries, size_t len)
@@ -282,9 +283,9 @@ int bm_entries_sort(uint8_t *entries, size_t len)
         return 0;
 
     if (!sort_run(entries, count, &last))
-        last = sort_many(entries, count);
-    for (const uint8_t *p = entries; p < last;) {
-        const uint8_t *next = p + bm_entry_at(p).len;
+        sort_many(entries, count);
+    const uint8_t *p = entries, *next;
+    while ((next = p + bm_entry_at(p).len) < end) {
         if (compare(p, next) == 0)
             return -EEXIST;
         p = next;
