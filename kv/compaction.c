@@ -192,7 +192,7 @@ static void give_up_now(struct bm_compaction *c)
 {
     struct bm_log *log = c->log;
     int named = bm_log_place_means(&log->place, log->fd);
-    if (c->phase == RENAMING && named != 1)
+    if (c->op.kind == BM_OP_RENAME && named != 1) /* it was tried */
         bm_log_fail(log, c->error);
     else if (named == 0 && !log->closing)
         bm_log_fail(log, -ESTALE);

@@ -28,29 +28,41 @@ static bool may_be_torn(int stop)
            stop == -BEAM_EKV_SUM || stop == -BEAM_EKV_TOO_LARGE;
 }
 
-/* A record that is longer than the window may be: whether it is whole, part by part. */
+/* The sum of a record is where its length says, if that is so. */
+static int read_sum(struct bm_window *window, uint64_t offset, uint64_t *ret_sum)
+{
+    const uint8_t *bytes;
+    uint64_t left;
+    int r = bm_window_at(window, offset, sizeof(*ret_sum), &bytes, &left);
+    if (r < 0 || left < sizeof(*ret_sum))
+        return r < 0 ? r : -BEAM_EKV_TRUNCATED; /* somebody has cut it */
+    *ret_sum = bm_get_u64(bytes);
+    return 0;
+}
+
+/* A record that is longer than the window may be: whether it is whole, part by part. The sum is looked at
+ * first, since a length that is a lie mostly leads into a hole or behind the last record, where zeros are. */
 static int check_long(struct bm_window *window, const struct bm_scan *scan, uint64_t len)
 {
-    beam_xxh3_state sum;
-    uint64_t offset = scan->offset, end = offset + len - sizeof(uint64_t), left;
+    beam_xxh3_state state;
+    uint64_t offset = scan->offset, end = offset + len - sizeof(uint64_t), left, sum;
     const uint8_t *bytes;
-    int r;
-    bm_xxh3_init_seeded(&sum, scan->epoch);
+    int r = read_sum(window, end, &sum);
+    if (r < 0 || sum == 0)
+        return r < 0 ? r : -BEAM_EKV_SUM;
+    bm_xxh3_init_seeded(&state, scan->epoch);
     while (offset < end) {
         r = bm_window_at(window, offset, BM_WINDOW_LEN, &bytes, &left);
         if (r < 0)
             return r;
         if (left == 0)
-            return -BEAM_EKV_TRUNCATED; /* somebody has cut it */
+            return -BEAM_EKV_TRUNCATED;
         if (left > end - offset)
             left = end - offset;
-        beam_xxh3_update(&sum, bytes, (size_t)left);
+        beam_xxh3_update(&state, bytes, (size_t)left);
         offset += left;
     }
-    r = bm_window_at(window, end, sizeof(uint64_t), &bytes, &left);
-    if (r < 0 || left < sizeof(uint64_t))
-        return r < 0 ? r : -BEAM_EKV_TRUNCATED;
-    return bm_get_u64(bytes) == beam_xxh3_final(&sum) ? -BEAM_EKV_TOO_LARGE : -BEAM_EKV_SUM;
+    return sum == beam_xxh3_final(&state) ? -BEAM_EKV_TOO_LARGE : -BEAM_EKV_SUM;
 }
 
 int bm_recovery_follow(struct bm_window *window, bool entries, bm_log_record_fn *on_record,

@@ -668,6 +668,60 @@ TEST(compaction_that_a_close_gives_up_lets_a_moved_file_end_in_order)
     log_rig_deinit(&rig);
 }
 
+static struct told closing_told;
+
+/* Behind the operation of that number, and before the rename is tried, the file is moved and the log closed. */
+static enum bm_completion_verdict move_and_close(struct bm_op *op, int *res, uint32_t *flags,
+                                                 void *arg)
+{
+    (void)res, (void)flags, (void)arg;
+    if (op->kind == BM_OP_RENAME)
+        move_at = 0;
+    if (++ops_seen == move_at) {
+        CHECK_INT(rename(rig.path, moved_path), 0);
+        bm_log_close(rig.log, &closing_told.wait);
+        rig.log = NULL;
+    }
+    return BM_COMPLETION_PASS;
+}
+
+TEST(compaction_that_a_close_gives_up_at_any_step_lets_a_moved_file_end_in_order)
+{
+    for (unsigned at = 1; at < 100; at++) {
+        struct told told;
+        struct bm_log_found found;
+        test_note("moved behind operation %u", at);
+        log_rig_init(&rig);
+        snprintf(rig.path, sizeof(rig.path), "%s/%u.kv", test_tmpdir(), at);
+        snprintf(moved_path, sizeof(moved_path), "%s.moved", rig.path);
+        rig.options.policy = BM_LOG_NONE;
+        rig.part_len = 4;
+        log_rig_open(&rig);
+        put_many(0, 10);
+        told_init(&closing_told);
+        ops_seen = 0;
+        move_at = at;
+        bm_completion_hook.fn = move_and_close;
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        if (move_at > 0 && closing_told.calls == 0)
+            log_rig_until(&rig, &closing_told.calls);
+        bm_completion_hook.fn = NULL;
+        if (move_at == 0) {
+            CHECK(at > 6);
+            log_rig_deinit(&rig);
+            return;
+        }
+        CHECK_INT(told.res, -ECANCELED);
+        CHECK_INT(closing_told.res, 0);
+        CHECK_INT(bm_log_read_file(moved_path, NULL, NULL, &found), 0);
+        CHECK(found.clean);
+        CHECK_UINT(found.rev, 10);
+        log_rig_deinit(&rig);
+    }
+    CHECK(false);
+}
+
 /* R18: what nobody has is left over; what somebody has is not. */
 TEST(compaction_leaves_alone_a_new_file_that_somebody_has)
 {
