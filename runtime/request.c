@@ -151,10 +151,12 @@ static void release(beam_request *request)
     bm_channel_unref(channel);
 }
 
-/* What the answers of a session take that cannot go: for want of credit, or for another reason. */
+/* What the answers of a session take that cannot go: for want of credit, or for another reason. Those who wait
+ * for the other do not count between two cores: each stands for one that was counted where it came in, as
+ * in forward.c, and the answers of one caller would be refused for another's. */
 static uint64_t waiting_len(const beam_session *session)
 {
-    return session->queue_len + session->answers_held;
+    return session->queue_len + (session->inner ? 0 : session->answers_held);
 }
 
 int bm_request_wait(beam_request *request, uint64_t len)
@@ -163,7 +165,6 @@ int bm_request_wait(beam_request *request, uint64_t len)
     beam_session *session = channel->session;
     if (!session)
         return -EPIPE;
-    /* Not between two cores: there each stands for one that was counted where it came in, as in forward.c. */
     if (!session->inner &&
         (len > WAITING_ANSWERS_MAX || waiting_len(session) > WAITING_ANSWERS_MAX - len))
         return -ENOBUFS;

@@ -535,6 +535,7 @@ TEST(answers_that_wait_have_the_limit_of_their_session)
     struct answer put, get, refused, scan, other;
     begin(BM_LOG_EACH);
     ask("kv.put", "k/02", 1, &put);
+    ask_with("kv.put", &(struct question){.key = "k/03", .value = large_text(), .seen = -1}, &put);
     write_all();
     ask("kv.put", "k/01", 1, &put);
     ask("kv.get", "k/01", 0, &get);
@@ -555,8 +556,13 @@ TEST(answers_that_wait_have_the_limit_of_their_session)
     serving()->inner = true;
     ask("kv.get", "k/01", 0, &other);
     CHECK_UINT(other.count, 0);
-    serving()->inner = false;
     CHECK(serving()->answers_held > LIMIT);
+    ask("kv.get", "k/03", 0, &other);
+    CHECK_INT(other.code, BEAM_OK);
+    serving()->inner = false;
+    ask("kv.get", "k/03", 0, &other);
+    CHECK_INT(other.code,
+              BEAM_RESOURCE_EXHAUSTED); /* longer than a frame, and has nothing to wait for */
     serving()->answers_held = 2 * held;
     ask("kv.scan", NULL, 0, &scan);
     CHECK_UINT(scan.count, 0);
