@@ -5,7 +5,7 @@
  * writes each acknowledged revision into a pipe. What a revision changes follows from its number, so that
  * the parent knows the state at any of them. A file lives through many deaths.
  *
- * BEAM_KILLS: how often under each of the three policies (334; fewer under a sanitizer). BEAM_KILLS_DIR: where (a
+ * BEAM_KILLS: how often under each of the three policies (1000; fewer under a sanitizer). BEAM_KILLS_DIR: where (a
  * directory in memory: a kill loses no more than that of a disk, and a thousand syncs cost nothing). */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -22,7 +22,7 @@
 #endif
 #endif
 #ifndef KILLS
-#define KILLS 334
+#define KILLS 1000
 #endif
 
 enum { KEYS = 97, LANES = 10, GROUP_MAX = 6 };
