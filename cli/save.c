@@ -202,16 +202,18 @@ static int open_part(char *part)
 }
 
 /* The final file keeps nothing of the sender's mode: it has that of the one it replaces, or is made like any
- * new file. */
+ * new file. Who may not give it away keeps it, and what one group might do is for no other. */
 static int set_mode(int fd, const struct stat *replaced)
 {
+    struct stat st;
     mode_t mask = umask(0);
     umask(mask);
-    if (replaced && (replaced->st_uid != geteuid() || replaced->st_gid != getegid()) &&
-        fchown(fd, replaced->st_uid, replaced->st_gid) < 0) {
-        /* then it is ours, as any file that we make */
-    }
-    return fchmod(fd, replaced ? replaced->st_mode & 0777 : 0666 & ~mask) < 0 ? -errno : 0;
+    mode_t mode = replaced ? replaced->st_mode & 0777 : 0666 & ~mask;
+    if (replaced && fchown(fd, replaced->st_uid, replaced->st_gid) < 0 &&
+        fchown(fd, (uid_t)-1, replaced->st_gid) < 0 &&
+        (fstat(fd, &st) < 0 || st.st_gid != replaced->st_gid))
+        mode &= ~(mode_t)S_IRWXG;
+    return fchmod(fd, mode) < 0 ? -errno : 0;
 }
 
 /* Not every kind of file can be synced: EINVAL, and EROFS of what is no file system of a disk. */

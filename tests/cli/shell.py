@@ -1,8 +1,10 @@
 """Running the program `beam` as a shell does, for the tests beside this file."""
 import contextlib
+import ctypes
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -95,3 +97,19 @@ def running(*words):
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def without_call(number, error):
+    """In a child: a system call fails with that errno."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = b"".join(struct.pack("HBBI", *line) for line in (
+        (0x20, 0, 0, 0),                    # load the number of the system call
+        (0x15, 0, 1, number),               # that one?
+        (0x06, 0, 0, 0x00050000 | error),
+        (0x06, 0, 0, 0x7fff0000)))          # allow
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
+    PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
+            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(program), 0, 0):
+        os._exit(99)

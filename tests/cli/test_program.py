@@ -4,7 +4,6 @@
 """
 import asyncio
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -16,7 +15,6 @@ import shutil
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
@@ -31,7 +29,7 @@ import kv as documents  # noqa: E402
 from cases import case, check, finish, skip  # noqa: E402
 from shell import (BEAM, DEADLINE, LIMIT, NO_IO_URING, NOT_FOUND, OK, OTHER, PATIENCE,  # noqa: E402
                    PERMISSION, UNAVAILABLE, USAGE, ANSWERED, beam, contains, equal,
-                   read_line, running, serving)
+                   read_line, running, serving, without_call)
 from strict import session as port  # noqa: E402
 
 folder = pathlib.Path(tempfile.mkdtemp(prefix="beam-cli-"))
@@ -64,22 +62,6 @@ def leftovers():
     return sorted(name.name for name in folder.iterdir() if ".part" in name.name)
 
 
-def without_call(number, error):
-    """In a child: a system call fails with that errno."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    code = b"".join(struct.pack("HBBI", *line) for line in (
-        (0x20, 0, 0, 0),                    # load the number of the system call
-        (0x15, 0, 1, number),               # that one?
-        (0x06, 0, 0, 0x00050000 | error),
-        (0x06, 0, 0, 0x7fff0000)))          # allow
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
-    PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
-            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(program), 0, 0):
-        os._exit(99)
-
-
 def without_io_uring():
     """In a child: io_uring_setup(2) fails with EPERM, as in many a container."""
     without_call(425, errno.EPERM)  # the same number on every architecture
@@ -88,6 +70,11 @@ def without_io_uring():
 def without_fsync():
     """In a child: the disk takes nothing."""
     without_call({"x86_64": 74, "aarch64": 82}[os.uname().machine], errno.EIO)
+
+
+def without_fchown():
+    """In a child: no file can be given away, be it to who has it."""
+    without_call({"x86_64": 93, "aarch64": 55}[os.uname().machine], errno.EPERM)
 
 
 def test_words():
@@ -362,6 +349,45 @@ def test_file():
         equal(kept.read_text(), "content of a\n")
         kept.unlink()
         equal([name.name for name in shared.iterdir() if ".part" in name.name], [])
+
+    with case("--save-fd gives the bits of a group to that group alone, and keeps it where it can"):
+        if os.geteuid() != 0:
+            skip("needs root, to be somebody else for a moment")
+        place, program = folder / "groups", folder / "beam-as-another"
+        place.mkdir()
+        os.chown(place, 65534, 65534)
+        shutil.copy(BEAM, program)
+        folder.chmod(0o755)
+
+        def nobody():
+            os.setgroups([1234])
+            os.setgid(65534)
+            os.setuid(65534)
+        for gid, gid_then, mode_then in ((0, 65534, 0o604), (1234, 1234, 0o664)):
+            (place / "file").write_text("old")
+            (place / "file").chmod(0o664)
+            os.chown(place / "file", 0, gid)
+            with serving("echo", "--listen", f"unix:{folder}/any.sock", "--socket-mode", "0666"):
+                done = subprocess.run([program, "call", f"unix:{folder}/any.sock", "echo", "--send-fd",
+                                       "-", "--save-fd", place / "file"], input=b"new",
+                                      stderr=subprocess.PIPE, preexec_fn=nobody, timeout=PATIENCE)
+            equal(done.returncode, OK, done.stderr)
+            st = (place / "file").stat()
+            equal((st.st_uid, st.st_gid, oct(stat.S_IMODE(st.st_mode))),
+                  (65534, gid_then, oct(mode_then)), f"of group {gid}")
+            equal((place / "file").read_text(), "new")
+        if os.uname().machine in ("x86_64", "aarch64"):  # on a file system that knows no owners
+            target.write_text("old")
+            target.chmod(0o664)
+            call("file", "path=a.txt", "--save-fd", target, preexec_fn=without_fchown)
+            equal(oct(stat.S_IMODE(target.stat().st_mode)), oct(0o664))
+        os.chown(place, 0, 1234)  # whose new files have its group
+        place.chmod(0o2755)
+        os.chown(place / "file", 0, 0)
+        (place / "file").chmod(0o660)
+        call("file", "path=a.txt", "--save-fd", place / "file")
+        st = (place / "file").stat()
+        equal((st.st_uid, st.st_gid, oct(stat.S_IMODE(st.st_mode))), (0, 0, oct(0o660)))
 
     with case("--save-fd waits for the disk before the file takes its name"):
         if os.uname().machine not in ("x86_64", "aarch64"):
