@@ -2,9 +2,9 @@
  *
  * The bytes go to PATH.part-XXXXXX, which is synced and renamed at the end, so that nobody ever sees half a
  * file under the real name, not after a loss of power either; a failure and a signal remove the part
- * again. A file that is replaced leaves its mode, and its owner where that can be, and a symbolic link
- * stays: it is what it leads to that is replaced. What already exists and is no regular file (a pipe,
- * /dev/null) is written to directly: renaming would replace it.
+ * again. A file that is replaced leaves its mode, and its owner where that can be, unless somebody else put
+ * it where anybody may; and a symbolic link stays: it is what it leads to that is replaced. What already
+ * exists and is no regular file (a pipe, /dev/null) is written to directly: renaming would replace it.
  *
  * copy_file_range(2) lets file systems share blocks; where it does not apply (pipes, sockets, other
  * file systems) sendfile(2), and then read and write, go on from where it stopped. */
@@ -126,17 +126,18 @@ static char *directory_of(const char *path)
     return !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
-/* As the kernel has it for who opens a file through a link (proc_sys_fs(5), protected_symlinks), and does not
- * see when it is followed here: in a directory where anybody may put one, only our own, or its owner's. */
-static bool may_follow(const struct stat *link, const char *path)
+/* Whether what is at `path` says where to write, and with which mode and owner. As the kernel has it for who
+ * opens a file through a link (proc_sys_fs(5), protected_symlinks), and does not see when it is followed
+ * here: in a directory where anybody may put something, only our own, or its owner's. */
+static bool may_heed(const struct stat *found, const char *path)
 {
     struct stat dir;
     char *name = directory_of(path);
     bool known = name && stat(name, &dir) == 0;
     free(name);
     const mode_t shared = S_ISVTX | S_IWOTH;
-    return known && ((dir.st_mode & shared) != shared || link->st_uid == geteuid() ||
-                     link->st_uid == dir.st_uid);
+    return known && ((dir.st_mode & shared) != shared || found->st_uid == geteuid() ||
+                     found->st_uid == dir.st_uid);
 }
 
 /* What the symbolic link `path` says; its length, 0: it is none, or not there. -errno. */
@@ -148,7 +149,7 @@ static ssize_t read_link(const char *path, char to[PATH_MAX])
         return errno == ENOENT ? 0 : -errno;
     ssize_t len = 0;
     if (fstat(fd, &st) == 0 && S_ISLNK(st.st_mode))
-        len = may_follow(&st, path) ? readlinkat(fd, "", to, PATH_MAX) : -EACCES;
+        len = may_heed(&st, path) ? readlinkat(fd, "", to, PATH_MAX) : -EACCES;
     close(fd);
     return len == PATH_MAX ? -ENAMETOOLONG : len;
 }
@@ -234,7 +235,7 @@ static int sync_directory_of(const char *path)
     return r;
 }
 
-/* replaced: what is at path now, or NULL. */
+/* replaced: what is at path now and leaves its mode and owner, or NULL. */
 static int save_by_rename(int from, const char *path, const struct stat *replaced)
 {
     char *part = NULL;
@@ -272,7 +273,8 @@ static int save_to_file(int from, const char *path)
     int r = follow(path, &target);
     if (r < 0)
         return r;
-    r = save_by_rename(from, target, stat(target, &st) == 0 ? &st : NULL);
+    bool heeded = lstat(target, &st) == 0 && S_ISREG(st.st_mode) && may_heed(&st, target);
+    r = save_by_rename(from, target, heeded ? &st : NULL);
     free(target);
     return r;
 }

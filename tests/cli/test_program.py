@@ -350,6 +350,28 @@ def test_file():
         kept.unlink()
         equal([name.name for name in shared.iterdir() if ".part" in name.name], [])
 
+    with case("--save-fd keeps no owner and mode of what somebody else put where anybody may"):
+        if os.geteuid() != 0:
+            skip("needs root, to be somebody else for a moment")
+        wanted = {"theirs": (65534, 0o602, 0, 0o666 & ~umask), "ours": (0, 0o602, 0, 0o602),
+                  "its owner's": (1234, 0o602, 1234, 0o602)}
+        os.chown(shared, 1234, 1234)
+        for name, (owner, mode, owner_then, mode_then) in wanted.items():
+            (shared / name).unlink(missing_ok=True)
+            (shared / name).write_text("planted")
+            (shared / name).chmod(mode)
+            os.chown(shared / name, owner, owner)
+            call("file", "path=a.txt", "--save-fd", shared / name)
+            st = (shared / name).stat()
+            equal((st.st_uid, st.st_gid, oct(stat.S_IMODE(st.st_mode))),
+                  (owner_then, owner_then, oct(mode_then)), name)
+            equal((shared / name).read_text(), "content of a\n")
+        shared.chmod(0o755)  # where nobody else may put one it is the owner's own
+        os.chown(shared / "ours", 65534, 65534)
+        call("file", "path=a.txt", "--save-fd", shared / "ours")
+        st = (shared / "ours").stat()
+        equal((st.st_uid, oct(stat.S_IMODE(st.st_mode))), (65534, oct(0o602)))
+
     with case("--save-fd gives the bits of a group to that group alone, and keeps it where it can"):
         if os.geteuid() != 0:
             skip("needs root, to be somebody else for a moment")
