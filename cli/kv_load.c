@@ -48,7 +48,7 @@ struct load {
     uint64_t read;                    /* bytes of it, or of lines */
     int status;                       /* of what failed, after saying so */
     bool opened;                      /* the target */
-    bool made;                        /* ... was not there before */
+    bool made;                        /* ... was not there before, and nothing was in it */
 
     /* The batch: a question that is open while count > 0. */
     struct kv_call call;
@@ -88,7 +88,8 @@ static int open_target(struct load *load)
     bool new = !target->is_url &&access(target->text, F_OK) < 0;
     int status = kv_target_open(target, true);
     load->opened = status == EXIT_OK;
-    load->made = load->opened && new;
+    /* Another process may have made it since that look: what it has put there is not taken away. */
+    load->made = load->opened && new && target->was_empty;
     return status;
 }
 

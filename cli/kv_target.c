@@ -24,7 +24,7 @@ struct kv_own {
     const char *path;
     enum beam_store_sync sync;
     beam_store *store;
-    bool opened;
+    bool opened, was_empty;
     int error;
     sem_t done;
 };
@@ -133,6 +133,10 @@ static void open_own(void *arg)
         &BEAM_STORE_OPTIONS(.path = own->path, .sync = own->sync, .txn_len_max = OWN_TXN_LEN_MAX),
         &own->store);
     own->opened = own->error >= 0;
+    struct beam_store_info info = BEAM_STORE_INFO();
+    if (own->error >= 0)
+        own->error = beam_store_info(own->store, &info);
+    own->was_empty = own->error >= 0 && info.rev == 0 && info.keys == 0;
     if (own->error >= 0)
         own->error = beam_store_serve(own->store, NULL);
     sem_post(&own->done);
@@ -174,6 +178,7 @@ static int open_file(struct kv_target *target, bool make)
     sem_init(&own->done, 0, 0);
     target->own = own;
     int r = run_own(own, open_own);
+    target->was_empty = own->was_empty;
     return r < 0 ? kv_target_complain(target, r) : EXIT_OK;
 }
 

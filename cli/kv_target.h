@@ -19,6 +19,7 @@ struct kv_target {
     beam_runtime *runtime;
     beam_session *session; /* to whoever has the store: its server, or ourselves */
     struct kv_own *own;    /* of a file: the store that we have opened */
+    bool was_empty;        /* ... then: nothing had ever been put into it */
 };
 
 /* Rows of a table of options. */

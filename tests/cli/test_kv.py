@@ -3,6 +3,7 @@ that was acknowledged, nothing changed that is damaged.
 
     test_kv.py [path/to/beam]
 """
+import errno
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ sys.path[:0] = [str(TESTS / "house"), str(TESTS / "ports"), str(TESTS / "cli")]
 import kv as documents  # noqa: E402
 from cases import case, check, finish, skip  # noqa: E402
 from shell import (ANSWERED, BEAM, LIMIT, NOT_FOUND, OK, OTHER, PATIENCE, UNAVAILABLE,  # noqa: E402
-                   USAGE, beam, contains, equal, read_line, running, serving)
+                   USAGE, beam, contains, equal, read_line, running, serving, without_call)
 
 TORN = 10
 VERBS = ("get", "put", "del", "scan", "watch", "dump", "load", "check", "compact")
@@ -537,6 +538,21 @@ def test_copies():
         check(not name.exists(), f"{name} was made")
         kv("load", name, stdin=b"")  # of no keys comes a store without any
         equal((checked(name)["keys"], checked(name)["verdict"]), (0, "ok"))
+
+    with case("a file that somebody else makes while load looks whether there is one stays"):
+        if os.uname().machine not in ("x86_64", "aarch64"):
+            skip("the number of access(2) is not known here")
+
+        def before_it_was_made():
+            without_call({"x86_64": 21, "aarch64": 48}[os.uname().machine], errno.ENOENT)
+        name = filled({"k": 1})
+        before = checked(name)
+        kv("load", name, stdin=bad["too long a value"][0], code=LIMIT, preexec_fn=before_it_was_made)
+        check(name.exists(), "a file with what somebody else had put is gone")
+        equal(checked(name)["digest"], before["digest"])
+        kv("del", name, "k")
+        kv("load", name, stdin=bad["too long a value"][0], code=LIMIT, preexec_fn=before_it_was_made)
+        check(name.exists(), "a file whose last revision has no keys is gone")
 
     with case("a named pipe is read once, be it lines or the file of a store"):
         for content in (kv("dump", whole).out, kv("dump", whole, "--json").out):
