@@ -242,21 +242,38 @@ static int read_all(FILE *in, beam_buffer *bytes)
     return r < 0 ? r : ferror(in) ? -EIO : 0;
 }
 
-/* A file is read by its name, as it may be long; what comes but once, as of a pipe, whole. */
-static int load_file(struct load *load, FILE *in, bool by_name)
+/* The name under which the file that is open as `in` can be opened again, for free(3). NULL: it has none, or
+ * comes but once, as of a pipe. */
+static char *name_of(const struct load *load, FILE *in)
+{
+    struct stat here, there;
+    if (in == stdin || fstat(fileno(in), &here) < 0 || !S_ISREG(here.st_mode))
+        return NULL;
+    char *name = realpath(load->copy, NULL); /* a link is not followed when a store is read */
+    if (name && lstat(name, &there) == 0 && here.st_dev == there.st_dev &&
+        here.st_ino == there.st_ino)
+        return name;
+    free(name);
+    return NULL;
+}
+
+/* A file is read by its name, as it may be long; what has none, whole. */
+static int load_file(struct load *load, FILE *in)
 {
     struct kv_target copy = {.text = load->name};
     beam_buffer bytes;
     int r;
     load->info = BEAM_STORE_FILE_INFO();
     beam_buffer_init(&bytes, SIZE_MAX / 2);
-    if (!by_name) {
+    char *name = name_of(load, in);
+    if (!name) {
         r = read_all(in, &bytes);
         if (r >= 0)
             r = beam_store_read(bytes.ptr, bytes.len, add_entry, load, &load->info);
     } else {
-        r = beam_store_read_file(load->copy, add_entry, load, &load->info);
+        r = beam_store_read_file(name, add_entry, load, &load->info);
     }
+    free(name);
     beam_buffer_deinit(&bytes);
     progress_end(&load->progress, load->read);
     if (r >= 0 && load->info.verdict < 0) /* without a key that could have been refused */
@@ -280,12 +297,18 @@ static int tell_torn(const struct load *load, int status)
 /* --- either ---------------------------------------------------------------------------------- */
 
 /* A file of a store begins with a record (docs/spec/kv.md, R1 and R5), and that with '@'. */
-static int load_all(struct load *load, FILE *in, bool by_name)
+static int load_all(struct load *load, FILE *in)
 {
+    struct kv_target copy = {.text = load->name};
+    int status;
+    errno = 0;
     int first = getc(in);
     if (first != EOF)
         ungetc(first, in);
-    int status = first == '@' ? load_file(load, in, by_name) : load_lines(load, in);
+    if (ferror(in)) /* of a folder, for one */
+        status = kv_target_complain(&copy, errno ? -errno : -EIO);
+    else
+        status = first == '@' ? load_file(load, in) : load_lines(load, in);
     if (status == EXIT_OK)
         status = flush(load);
     if (status == EXIT_OK)
@@ -317,7 +340,7 @@ int kv_load_main(int argc, char **argv)
     progress_begin(&load.progress, what, regular ? (uint64_t)st.st_size : 0);
     int status = load.target.is_url ? open_target(&load) : EXIT_OK;
     if (status == EXIT_OK)
-        status = load_all(&load, in, regular && !standard);
+        status = load_all(&load, in);
     if (!standard)
         fclose(in);
     return close_target(&load, status);

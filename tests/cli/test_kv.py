@@ -554,6 +554,49 @@ def test_copies():
         kv("load", name, stdin=bad["too long a value"][0], code=LIMIT, preexec_fn=before_it_was_made)
         check(name.exists(), "a file whose last revision has no keys is gone")
 
+    with case("a copy that is given by a link is what the link leads to"):
+        digest = checked(whole)["digest"]
+        link, far, lines_link, text = fresh(".kv"), fresh(".kv"), fresh(".link"), fresh(".lines")
+        link.symlink_to(whole.name)
+        far.symlink_to(link)
+        text.write_bytes(kv("dump", whole, "--json").out)
+        lines_link.symlink_to(text)
+        for copy in (link, far, lines_link):
+            name = fresh(".kv")
+            kv("load", name, copy)
+            equal(checked(name)["digest"], digest, copy)
+        for source in (whole, text):
+            name = fresh(".kv")
+            with open(source, "rb") as stdin:
+                kv("load", name, "/dev/stdin", stdin_file=stdin)
+            equal(checked(name)["digest"], digest, f"/dev/stdin: {source}")
+        gone, name = fresh(".kv"), fresh(".kv")
+        gone.write_bytes(whole.read_bytes())
+        with open(gone, "rb") as stdin:
+            gone.unlink()  # proc(5) gives it a name that another file can have
+            shutil.copy(filled({"other": 1}), f"{gone} (deleted)")
+            kv("load", name, "/dev/stdin", stdin_file=stdin)
+        equal(checked(name)["digest"], digest, "/dev/stdin without a name")
+        url, serve = server(whole)  # what it does not have yet is no torn tail: it is in use
+        with serve:
+            kv("put", url, "d", "4")
+            with open(whole, "r+b") as growing:
+                growing.seek(checked(whole)["length"])
+                growing.write(b"@torn")
+            name = fresh(".kv")
+            kv("load", name, link)
+            equal(kv("scan", name).text, "a:=1\nb:=2\nc:=3\nd:=4\n")
+
+    with case("a copy that is a folder is told as one"):
+        for words, options in (((folder,), {}), (("-",), {"stdin_file": os.open(folder, os.O_RDONLY)})):
+            name = fresh(".kv")
+            errors = kv("load", name, *words, code=OTHER, **options).errors
+            contains(errors, "Is a directory")
+            check("line 1" not in errors, errors)
+            check(not name.exists(), f"{name} was made")
+            if options:
+                os.close(options["stdin_file"])
+
     with case("a named pipe is read once, be it lines or the file of a store"):
         for content in (kv("dump", whole).out, kv("dump", whole, "--json").out):
             name, pipe = fresh(".kv"), fresh(".fifo")
