@@ -29,6 +29,8 @@ static const char help[] =
     "    beam kv scan unix:/tmp/b.sock user/ --keys --limit 10\n"
     "    beam kv scan unix:/tmp/b.sock --json | jq -r .key\n";
 
+#define NOT_A_STORE "beam: kv scan: %s answered, but not as a store does\n"
+
 struct scan {
     struct kv_target target;
     beam_str prefix;
@@ -92,12 +94,28 @@ static int print(beam_str key, const beam_kv_value *value, uint64_t rev, void *a
     return r < 0 ? -ECANCELED : 0;
 }
 
+/* Behind which key to go on: where the answer says so, else the last of its entries, if there is one. It
+ * has to be behind the one before, or there would be no end. */
+static bool go_on_behind(const beam_kv_value *answer, beam_str last, char *after, size_t *after_len)
+{
+    beam_str key = last;
+    int r = beam_kv_get_str(answer, "after", &key);
+    size_t len = key.len < *after_len ? key.len : *after_len;
+    int order = r == 0 || r == -ENOENT ? memcmp(key.ptr, after, len) : -1;
+    if (key.len == 0 || key.len > BEAM_STORE_KEY_LEN_MAX || order < 0 ||
+        (order == 0 && key.len <= *after_len))
+        return false;
+    memcpy(after, key.ptr, key.len);
+    *after_len = key.len;
+    return true;
+}
+
 static int scan_page(struct scan *scan, char *after, size_t *after_len, bool *ret_more)
 {
     struct kv_call call;
     beam_kv_value entries, value;
     beam_kv_iter iter;
-    beam_str key;
+    beam_str key, last = {"", 0};
     uint64_t left = scan->limit - scan->count;
     kv_call_begin(&call);
     beam_kv_put_strn(&call.argument, "prefix", scan->prefix.ptr, scan->prefix.len);
@@ -109,20 +127,19 @@ static int scan_page(struct scan *scan, char *after, size_t *after_len, bool *re
     *ret_more = false;
     if (status == EXIT_OK && (beam_kv_get(&call.answer, "entries", &entries) < 0 ||
                               beam_kv_get_bool(&call.answer, "more", ret_more) < 0)) {
-        fprintf(stderr, "beam: kv scan: %s answered, but not as a store does\n", scan->target.text);
+        fprintf(stderr, NOT_A_STORE, scan->target.text);
         status = EXIT_OTHER;
     }
     if (status == EXIT_OK) {
-        size_t seen = 0;
         beam_kv_iter_init(&iter, &entries);
-        while (beam_kv_iter_next(&iter, &key, &value) > 0 && print(key, &value, 0, scan) == 0 &&
-               key.len <= BEAM_STORE_KEY_LEN_MAX) {
-            memcpy(after, key.ptr, key.len);
-            *after_len = key.len;
-            seen++;
+        while (beam_kv_iter_next(&iter, &key, &value) > 0 && print(key, &value, 0, scan) == 0)
+            last = key;
+        *ret_more =
+            *ret_more && scan->error == 0 && (scan->limit == 0 || scan->count < scan->limit);
+        if (*ret_more && !go_on_behind(&call.answer, last, after, after_len)) {
+            fprintf(stderr, NOT_A_STORE, scan->target.text);
+            status = EXIT_OTHER;
         }
-        *ret_more = *ret_more && seen > 0 && scan->error == 0 &&
-                    (scan->limit == 0 || scan->count < scan->limit);
     }
     kv_call_end(&call);
     return status;

@@ -31,6 +31,7 @@
 #define SCAN_LEN_MAX (48u << 10) /* Y5: with what is around it, one frame */
 #define ENTRY_LEN_MIN 16u        /* with a key of one byte, and no value; docs/spec/kv.md K1 */
 #define SCAN_ENTRIES_MAX (SCAN_LEN_MAX / ENTRY_LEN_MIN)
+#define SCAN_KEYS_MAX 4096u /* ours: keys that are looked at for an answer, should most be gone */
 
 /* What was asked. */
 struct question {
@@ -46,7 +47,8 @@ enum answer_kind {
     ANSWER_CONFLICT, /* a key has changed since it was seen: which, and when */
 };
 
-/* What is to be told, of the revision `told` at that time. Entries and key are borrowed. */
+/* What is to be told, of the revision `told` at that time. Entries and key are borrowed; the key is the one
+ * that has changed, or with entries the one behind which to go on, if it need not be the last of them. */
 struct answer {
     enum answer_kind kind;
     bool more;
@@ -241,6 +243,8 @@ static beam_message *entries_message(beam_store *store, const struct answer *ans
 {
     beam_kv_writer w;
     begin_answer(store, &w);
+    if (answer->key.len > 0)
+        beam_kv_put_strn(&w, "after", answer->key.ptr, answer->key.len);
     beam_kv_begin_map(&w, "entries");
     for (uint32_t i = 0; i < answer->count; i++) {
         beam_kv_value value = bm_state_value(answer->entries[i]);
@@ -370,7 +374,7 @@ static void on_get(beam_request *request, const beam_message *message, void *arg
     answer_at(store, request, entry ? entry->rev : 0, &answer);
 }
 
-/* What the answer tells, in `found`, and up to which revision. */
+/* What the answer tells, in `found`, and up to which revision. It looks at so many keys and no more. */
 static uint64_t scan(const beam_store *store, beam_str prefix, beam_str after, uint64_t limit,
                      const struct bm_tree_entry *found[SCAN_ENTRIES_MAX], struct answer *ret_answer)
 {
@@ -378,12 +382,19 @@ static uint64_t scan(const beam_store *store, beam_str prefix, beam_str after, u
     if (after.ptr && bm_key_compare(after.ptr, after.len, prefix.ptr, prefix.len) >= 0)
         iter = bm_tree_seek(&store->state.tree, after.ptr, after.len, true);
     const struct bm_tree_entry *entry;
+    beam_str last = {NULL, 0};
     uint64_t len = 0, rev = 0;
     *ret_answer = (struct answer){.kind = ANSWER_ENTRIES, .entries = found};
-    while (!ret_answer->more && (entry = bm_tree_next(&iter))) {
+    for (unsigned keys = 0; !ret_answer->more && (entry = bm_tree_next(&iter)); keys++) {
         beam_str key = bm_state_key(entry);
         if (key.len < prefix.len || memcmp(key.ptr, prefix.ptr, prefix.len) != 0)
             break;
+        if (keys == SCAN_KEYS_MAX) {
+            ret_answer->more = true;
+            ret_answer->key = last;
+            break;
+        }
+        last = key;
         /* What is deleted and pending is passed over, and so is told of as well; that there are more
          * tells of the one which is. */
         rev = later(rev, entry->rev);

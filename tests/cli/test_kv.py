@@ -3,6 +3,8 @@ that was acknowledged, nothing changed that is damaged.
 
     test_kv.py [path/to/beam]
 """
+import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -25,6 +27,7 @@ import kv as documents  # noqa: E402
 from cases import case, check, finish, skip  # noqa: E402
 from shell import (ANSWERED, BEAM, LIMIT, NOT_FOUND, OK, OTHER, PATIENCE, UNAVAILABLE,  # noqa: E402
                    USAGE, beam, contains, equal, read_line, running, serving, without_call)
+from strict import session as port  # noqa: E402
 
 TORN = 10
 VERBS = ("get", "put", "del", "scan", "watch", "dump", "load", "check", "compact")
@@ -357,6 +360,41 @@ def test_in_use():
         with serving("kv.get=echo", "kv.scan=echo", "kv.watch=clock", "--listen", url):
             for words in (("get", "a"), ("scan",), ("watch",)):
                 check(beam("kv", words[0], url, *words[1:], code=OTHER).errors, words)
+
+
+def scan_of(*pages, code=OK):
+    """What `beam kv scan` says of an owner that gives these answers, and behind which keys it was asked."""
+    at, asked, left = fresh(".sock"), [], list(pages)
+
+    async def scan(message):
+        asked.append(documents.decode(message.body).get("after"))
+        entries, more, *after = left.pop(0)
+        answer = {"epoch": "1122334455667788", "now": 1, "entries": entries, "more": more}
+        return {}, documents.encode(answer | ({"after": after[0]} if after else {})), ()
+
+    async def conversation():
+        with contextlib.closing(port.listen(str(at))) as listener:
+            accepting = asyncio.create_task(port.accept(listener, {"kv.scan": scan}))
+            result = await asyncio.to_thread(kv, "scan", f"unix:{at}", code=code)
+            await (await accepting).close()
+        return result
+    result = asyncio.run(conversation())
+    equal(left, [], result.text)
+    return result, asked
+
+
+def test_pages():
+    with case("scan goes on where an answer says, or else behind its last key"):
+        result, asked = scan_of(({"a": 1, "b": 2}, True), ({"c": 3}, True, "k"), ({}, True, "ka"),
+                                ({}, True, "m"), ({"n": 4}, False))
+        equal(result.text, "a:=1\nb:=2\nc:=3\nn:=4\n")
+        equal(asked, [None, "b", "k", "ka", "m"])
+
+    with case("an owner that does not say where to go on, or back, is none"):
+        for pages in ([({}, True)], [({"b": 1}, True), ({}, True)], [({}, True, "b"), ({}, True, "b")],
+                      [({}, True, "bb"), ({}, True, "b")], [({}, True, 7)], [({}, True, "k" * 1025)],
+                      [({"b": 1}, True), ({"a": 1}, True)]):
+            contains(scan_of(*pages, code=OTHER)[0].errors, "not as a store does")
 
 
 def test_watch():
@@ -860,6 +898,7 @@ try:
     test_values()
     test_codecs()
     test_scan()
+    test_pages()
     test_in_use()
     test_watch()
     test_copies()

@@ -73,7 +73,7 @@ def everything(session, prefix=""):
         entries |= answer["entries"]
         if not answer["more"]:
             return entries
-        after = max(entries, key=str.encode)
+        after = answer.get("after") or max(entries, key=str.encode)
 
 
 def random_change(rng, session):
@@ -189,6 +189,16 @@ with case("a copy notices that a revision is missing, and has nothing to resume 
             check(False, f"{rev} was taken behind 8")
         except Stale:
             check(copy.epoch is None and copy.state == {"a": 1, "b": 2}, f"{copy.state}")
+
+with case("a scan goes on where an answer says, or else behind its last key"):
+    class Pages:
+        def call(self, service, meta, body, timeout):
+            answers = {None: ({"a": 1}, True), "a": ({"b": 2}, True, "k"), "k": ({}, True, "m"), "m": ({"n": 3}, False)}
+            entries, more, *after = answers[kv.decode(body).get("after")]
+            answer = {"entries": entries, "more": more} | ({"after": after[0]} if after else {})
+            return None, kv.encode(answer), ()
+    got = everything(Pages())
+    check(got == {"a": 1, "b": 2, "n": 3}, f"{got}")
 
 with case("a revision that none can be is refused"):
     class Owner:

@@ -89,7 +89,7 @@ static void on_answer(const struct beam_status *status, const beam_message *mess
 
 /* What is asked, where each may be missing. */
 struct question {
-    const char *key, *value;
+    const char *key, *value, *after;
     int64_t number; /* of a value; 0: none */
     int64_t seen;   /* -1: none */
     int64_t limit;  /* 0: none */
@@ -103,6 +103,8 @@ static beam_message *message_of(const struct question *question)
     size_t len;
     beam_kv_writer_init(&w, room, sizeof(room));
     beam_kv_begin_map(&w, NULL);
+    if (question->after)
+        beam_kv_put_str(&w, "after", question->after);
     if (question->key)
         beam_kv_put_str(&w, "key", question->key);
     if (question->limit > 0)
@@ -299,6 +301,64 @@ TEST(a_scan_waits_for_what_is_behind_its_end)
     disk_fail(&random);
     turns();
     CHECK_INT(scan.code, BEAM_UNAVAILABLE);
+    end();
+}
+
+/* "a0000" to "a9999" are set, "b" too; or those with a number are removed. */
+static void commit_many(bool removed)
+{
+    beam_buffer buffer;
+    beam_kv_writer w;
+    beam_kv_value root;
+    const void *document;
+    size_t len;
+    beam_buffer_init(&buffer, 1 << 20);
+    beam_kv_writer_init_buffer(&w, &buffer);
+    if (removed)
+        beam_kv_begin_list(&w, NULL);
+    else
+        beam_kv_begin_map(&w, NULL);
+    for (unsigned i = 0; i < 10000; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "a%04u", i);
+        if (removed)
+            beam_kv_put_str(&w, NULL, key);
+        else
+            beam_kv_put_nil(&w, key);
+    }
+    if (!removed)
+        beam_kv_put_int(&w, "b", 1);
+    beam_kv_end(&w);
+    REQUIRE_INT(beam_kv_writer_finish(&w, &document, &len), 0);
+    REQUIRE_INT(beam_kv_root(document, len, &root), 0);
+    struct beam_store_txn txn =
+        BEAM_STORE_TXN(.set = removed ? NULL : &root, .remove = removed ? &root : NULL);
+    REQUIRE_INT(beam_store_commit(own.store, &txn, NULL, NULL), 0);
+    beam_buffer_deinit(&buffer);
+}
+
+/* Keys whose deletion waits for the disk are still in the map. An answer says how far it has looked. */
+TEST(a_scan_passes_over_so_many_keys_and_no_more)
+{
+#define SO_FAR "\"epoch\":\"0000000000000005\",\"more\":true,\"now\":2}"
+#define ALL "\"epoch\":\"0000000000000005\",\"more\":false,\"now\":2}"
+    struct answer first, second, third, last;
+    begin(BM_LOG_EACH);
+    commit_many(false);
+    write_all();
+    commit_many(true);
+    ask_with("kv.scan", &(struct question){.seen = -1}, &first);
+    ask_with("kv.scan", &(struct question){.seen = -1, .after = "a4095"}, &second);
+    ask_with("kv.scan", &(struct question){.seen = -1, .after = "a8191"}, &third);
+    ask_with("kv.scan", &(struct question){.seen = -1, .after = "a5903"}, &last);
+    CHECK_UINT(first.count + second.count + third.count + last.count, 0);
+    write_all();
+    CHECK_STR(first.text, "{\"after\":\"a4095\",\"entries\":{}," SO_FAR);
+    CHECK_STR(second.text, "{\"after\":\"a8191\",\"entries\":{}," SO_FAR);
+    CHECK_STR(third.text, "{\"entries\":{\"b\":1}," ALL);
+    CHECK_STR(last.text, "{\"after\":\"a9999\",\"entries\":{}," SO_FAR);
+    ask_with("kv.scan", &(struct question){.seen = -1, .after = "a9999"}, &last);
+    CHECK_STR(last.text, "{\"entries\":{\"b\":1}," ALL);
     end();
 }
 
