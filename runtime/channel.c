@@ -416,8 +416,11 @@ void bm_channel_message_holds(beam_message *message, beam_session *session)
 static void message_lets_go(beam_message *message)
 {
     beam_channel *channel = message->payer;
-    if ((message->flags & BM_MESSAGE_CHARGED) && channel->holds_of)
-        channel->holds_of->large_held -= message->charged;
+    if (message->flags & BM_MESSAGE_CHARGED) {
+        if (channel->holds_of)
+            channel->holds_of->large_held -= message->charged;
+        message->charged = 0; /* it may be sent on, and come again */
+    }
     message->flags &= (uint16_t) ~(BM_MESSAGE_CHARGED | BM_MESSAGE_HOLDS);
     bm_channel_let_go(channel);
 }

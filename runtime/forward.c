@@ -3,7 +3,8 @@
  * too; fds travel along, and channels attached to a message are joined by hops of their own.
  *
  * A message holds its sender's credit until it has gone on, so a slow end slows the other and no
- * more than a window waits here. Each core keeps one session to each other core, opened at the
+ * more than a window waits here. A large one stays in the budget of the session by which it came until
+ * the application behind the hop is done with it (message.h, charge). Each core keeps one session to each other core, opened at the
  * first request; what finds no room on it (it is not open yet, or too much is under way) waits in
  * line. That session has no limits of its own for channels and resets: each of its channels stands for
  * one that was counted where it came in, and what one caller does must not be at the expense of the
@@ -123,6 +124,13 @@ static int join_attached(beam_message *message)
     return r;
 }
 
+/* Before a message that has come in goes on. -ENOMEM. */
+static int prepare(beam_message *message)
+{
+    int r = bm_message_pass_charge(message);
+    return r == 0 && bm_message_channels(message) > 0 ? join_attached(message) : r;
+}
+
 /* --- what flows ------------------------------------------------------------------------------ */
 
 /* As one end has ended, so does the other. false: the hop is no more. */
@@ -214,7 +222,7 @@ static bool take_on(struct bm_hop *hop, struct end *to, const beam_message *borr
     beam_message *message = beam_message_keep(borrowed);
     if (!message)
         return hop_break(hop, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
-    if (bm_message_channels(message) > 0 && join_attached(message) < 0) {
+    if (prepare(message) < 0) {
         beam_message_free(message);
         return hop_break(hop, BEAM_RESOURCE_EXHAUSTED, "no memory to pass it on");
     }
@@ -397,7 +405,7 @@ static struct bm_hop *hop_begin(beam_channel *channel, beam_message *message)
     hop->service = channel->service;
     hop->peer = channel->peer;
     hop->first = beam_message_keep(message);
-    if (hop->first && (bm_message_channels(hop->first) == 0 || join_attached(hop->first) == 0))
+    if (hop->first && prepare(hop->first) == 0)
         return hop;
     beam_message_free(hop->first);
     bm_free(NULL, hop, sizeof(*hop));

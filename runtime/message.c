@@ -316,12 +316,45 @@ void bm_message_take_home(struct bm_core *core, beam_message *message)
     free_blocks(bm_core_pool(core), message);
 }
 
+static void drop_charge(beam_message *message)
+{
+    beam_message *charge = message->charge;
+    message->flags &= (uint16_t)~BM_MESSAGE_PASSED;
+    message->charge = NULL;
+    beam_message_free(charge);
+}
+
+int bm_message_pass_charge(beam_message *message)
+{
+    beam_channel *payer = message->payer;
+    if (!(message->flags & BM_MESSAGE_CHARGED) || !payer->holds_of ||
+        (message->flags & BM_MESSAGE_PASSED))
+        return 0;
+    bm_assert(!message->shown);
+    beam_message *charge = bm_message_new(payer->core);
+    if (!charge)
+        return -ENOMEM;
+    /* It owes the cost of a message without a body, which this one then owes no more. */
+    charge->payer = bm_channel_ref(payer);
+    bm_channel_return_credit(payer, -(int64_t)BM_MESSAGE_COST);
+    bm_channel_message_holds(charge, payer->holds_of);
+    charge->charged = message->charged;
+    charge->flags |= BM_MESSAGE_CHARGED;
+    message->charge = charge;
+    message->charged = 0;
+    message->flags &= (uint16_t)~BM_MESSAGE_CHARGED;
+    message->flags |= BM_MESSAGE_PASSED;
+    return 0;
+}
+
 void bm_message_unbind(beam_message *message)
 {
     if (message->attachments && message->attachments->channel_count > 0)
         bm_attachments_drop_channels(message);
     if (message->payer)
         bm_channel_message_done(message);
+    if (message->flags & BM_MESSAGE_PASSED)
+        drop_charge(message);
 }
 
 int bm_message_make_ours(beam_message *message)
@@ -334,8 +367,12 @@ int bm_message_make_ours(beam_message *message)
     }
     if (att)
         bm_attachments_close_ranks(att);
-    if (message->payer)
+    if (message->payer) {
+        /* One that was made here goes on; what came with it has come to its end. */
+        if ((message->flags & BM_MESSAGE_PASSED) && message->charge->payer != message->payer)
+            drop_charge(message);
         bm_channel_message_done(message);
+    }
     return 0;
 }
 

@@ -13,7 +13,11 @@
  *
  * What binds a received message to a core: it owes credit to the peer of a channel (`payer`), or
  * channels are attached to it. Everything that touches these runs on that core; without them a
- * message is plain memory and fds, for any one thread at a time. */
+ * message is plain memory and fds, for any one thread at a time.
+ *
+ * A large message that a hop passes on to another core leaves its session, whose budget it was in. What
+ * it had there is taken over by its *charge*, a message without a body, bound to the channel it came on;
+ * the two travel together, and freeing the charge, on whatever thread, gives the budget back. */
 #ifndef BM_MESSAGE_H
 #define BM_MESSAGE_H
 
@@ -47,6 +51,7 @@ enum {
     BM_MESSAGE_HOLDS = 1 << 11,     /* received: counted in the holds of its payer */
     BM_MESSAGE_CHARGED = 1 << 12,   /* received: a large one, in the session's budget for those */
     BM_MESSAGE_CHANGED = 1 << 13,   /* received, then built upon: came_* are its lengths before */
+    BM_MESSAGE_PASSED = 1 << 14,    /* goes over a hop, or came over one: it has a `charge` */
 };
 
 struct bm_attached_channel {
@@ -84,7 +89,11 @@ struct beam_message {
     uint16_t fds_owed; /* received: fd credits to give back for fds not yet taken */
 
     beam_message *shown; /* the small message in which the content lies, ours too; NULL: none */
-    struct bm_core *shown_home;
+    union {
+        struct bm_core *shown_home;
+        beam_message *charge; /* PASSED, and so large, and shows none: what holds the budget of the
+                                 session by which it came */
+    };
 
     /* What only the maker and the sending session need. */
     int error;
@@ -282,14 +291,20 @@ static inline void bm_message_return(beam_message *message, const bool *kept)
 }
 
 /* Before a message is sent that may have been received: its credit goes back, and what was taken
- * out of it is forgotten. -EINVAL: it holds channels that nobody took, which cannot travel on. */
+ * out of it is forgotten. So does a charge that came with it; one that was made here goes on. -EINVAL:
+ * it holds channels that nobody took, which cannot travel on. */
 int bm_message_make_ours(beam_message *message);
+
+/* A received message is about to be passed on to another core as it is: what it has of its session's budget
+ * for large ones goes over to a charge, until its next receiver is done with it. -ENOMEM: nothing has
+ * changed. */
+int bm_message_pass_charge(beam_message *message);
 
 /* Gives the memory of a message back, without looking at payer, fds and channels. Any thread. */
 void bm_message_free_memory(beam_message *message);
 
-/* Takes off a message what binds it to its core: credit goes back, channels are dropped; fds stay.
- * Any thread may own it then. Owner's core. */
+/* Takes off a message what binds it to its core: credit goes back, a charge too, channels are dropped;
+ * fds stay. Any thread may own it then. Owner's core. */
 void bm_message_unbind(beam_message *message);
 
 /* The memory of a message has come home to this core, whose thread this is; NULL: it goes back to

@@ -204,10 +204,13 @@ static void refuse_body(const char *codec, int error, size_t offset, struct refu
 /* What a body has become is charged as if it had come like that. */
 static bool charge(beam_session *session, beam_message *message)
 {
-    if (message->body_len <= BM_FRAME_LEN_MAX || message->body_len <= message->charged || !session)
+    /* Behind a hop what it was before is charged to the session by which it came. */
+    const uint32_t passed = message->flags & BM_MESSAGE_PASSED ? message->charge->charged : 0;
+    const uint32_t before = message->charged + passed;
+    if (message->body_len <= BM_FRAME_LEN_MAX || message->body_len <= before || !session)
         return true;
     const uint64_t most = large_len_max(session);
-    const uint32_t more = message->body_len - message->charged;
+    const uint32_t more = message->body_len - before;
     if (session->large_held > most || more > most - session->large_held)
         return false;
     if (!(message->flags & BM_MESSAGE_HOLDS))

@@ -718,6 +718,35 @@ FLOW_TEST(codec_growth_behind_a_hop_is_charged_to_the_session_between)
     CHECK_UINT(seen->len, 0);
 }
 
+/* What came as a large one is charged to the session of its caller, and what it grew by to the one between. */
+FLOW_TEST_UNIX(codec_growth_of_a_large_message_behind_a_hop_is_charged_once)
+{
+    enum { ZEROS = 60000, CAME = 2 * ZEROS + 1, GROWN = 16 * ZEROS + 8 };
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct flow_answer answer = {0};
+    hoarded = 0;
+    flow_serve_in_at_home(&beam_kv_codec, "hoard", on_hoard, seen);
+    flow_start(NULL);
+    for (unsigned round = 1; round <= 2; round++) {
+        beam_message *question = json_zeros(ZEROS);
+        int r = beam_call(flow.session, "hoard", &question, flow_on_reply, &answer, NULL);
+        beam_message_free(question);
+        REQUIRE_INT(r, 0);
+        FLOW_WAIT(seen->count == round);
+        flow_at_home(note_large, seen);
+        CHECK_UINT(seen->len, GROWN - CAME);
+        flow_at_server(note_large, seen);
+        CHECK_UINT(seen->len, CAME);
+        flow_at_home(answer_hoarded, NULL);
+        FLOW_WAIT(answer.count == 1);
+        CHECK_INT(answer.code, BEAM_OK);
+        flow_answer_clear(&answer);
+        flow_at_home(note_large, seen);
+        CHECK_UINT(seen->len, 0);
+        FLOW_WAIT((flow_at_server(note_large, seen), seen->len == 0));
+    }
+}
+
 /* A codec that looks, while a document is on its way to it, at what the session of its callers has. */
 static struct {
     beam_session *session;

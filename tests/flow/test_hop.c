@@ -689,6 +689,186 @@ FLOW_TEST(hop_requests_without_fds_do_not_wait_behind_those_with)
     }
 }
 
+/* --- large messages -------------------------------------------------------------------------- */
+
+enum { LARGE = 1 << 17 };
+
+static void sit_on_message(beam_channel *channel, const beam_message *message, void *arg)
+{
+    sat_on[sat_on_count++] = beam_message_keep(message);
+    ((struct seen *)arg)->asked++;
+}
+
+static const struct beam_channel_handlers sit_handlers = {.on_message = sit_on_message,
+                                                          .on_end = on_end};
+
+/* Sits on what comes on its channel. */
+static void on_sit_long(beam_request *request, const beam_message *message, void *arg)
+{
+    on_talk(request, message, arg);
+    beam_channel_set_handlers(beam_request_channel(request), &sit_handlers, arg);
+}
+
+static beam_channel *sat_channel;
+
+static void on_sit_attached(beam_request *request, const beam_message *message, void *arg)
+{
+    sat_channel = beam_message_take_channel(message, 0);
+    REQUIRE(sat_channel != NULL);
+    beam_channel_set_handlers(sat_channel, &sit_handlers, arg);
+    beam_reply(request, NULL);
+}
+
+static void free_sat_channel(beam_request *request, void *arg)
+{
+    sat_channel = beam_channel_free(sat_channel);
+}
+
+/* What the session of the caller has at the other end. */
+static void note_held(beam_request *request, void *arg)
+{
+    struct beam_session_stats stats = {0};
+    beam_session_stats(beam_request_session(request), &stats);
+    ((struct seen *)arg)->bytes = stats.large_len;
+}
+
+static uint64_t held(struct seen *seen)
+{
+    flow_at_server(note_held, seen);
+    return seen->bytes;
+}
+
+static void send_large(beam_channel *channel)
+{
+    beam_message *message = flow_message_of(LARGE, 1);
+    int r;
+    FLOW_WAIT((r = beam_channel_send(channel, &message)) != -EAGAIN);
+    beam_message_free(message);
+    REQUIRE_INT(r, 0);
+}
+
+static void ask_large(const char *service, enum beam_code code)
+{
+    struct flow_answer answer = flow_ask(service, flow_message_of(LARGE, 2));
+    CHECK_INT(answer.code, code);
+    flow_answer_clear(&answer);
+}
+
+/* W5: until the application behind the hop is done with them. */
+FLOW_TEST_UNIX(hop_large_messages_stay_in_the_budget_of_their_caller)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct seen here = {0};
+    sat_on_count = 0;
+    flow_serve_at_home("sit", on_sit, seen);
+    flow_serve_at_home("talk", on_sit_long, seen);
+    flow_serve_at_home("attached", on_sit_attached, seen);
+    flow_serve_at_home("echo", on_echo, flow_share(sizeof(*seen)));
+    flow_start(
+        &(struct flow_options){.server = {.message_len_max = LARGE, .large_len_max = 4 * LARGE}});
+    beam_channel *talk = open_talk(seen, &here);
+    beam_message *message = beam_message_new();
+    beam_channel *attached = beam_message_attach_channel(message);
+    REQUIRE(attached != NULL);
+    struct flow_answer answer = flow_ask("attached", message);
+    CHECK_INT(answer.code, BEAM_OK);
+    flow_answer_clear(&answer);
+    for (unsigned round = 0; round < 3; round++) {
+        CHECK_UINT(held(seen), 0);
+        seen->asked = 0;
+        message = flow_message_of(LARGE, 0);
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        beam_message_attach_fd(message, &fd);
+        answer = flow_ask("sit", message);
+        CHECK_INT(answer.code, BEAM_OK);
+        flow_answer_clear(&answer);
+        CHECK_UINT(held(seen), LARGE);
+        message = flow_message_of(LARGE, 0);
+        REQUIRE_INT(beam_send_event(flow.session, "sit", &message), 0);
+        FLOW_WAIT(seen->asked == 2);
+        CHECK_UINT(held(seen), 2 * LARGE);
+        send_large(talk);
+        FLOW_WAIT(seen->asked == 3);
+        CHECK_UINT(held(seen), 3 * LARGE);
+        send_large(attached);
+        FLOW_WAIT(seen->asked == 4);
+        CHECK_UINT(held(seen), 4 * LARGE);
+        ask_large("echo", BEAM_RESOURCE_EXHAUSTED);
+        answer = flow_ask("echo", flow_message_of(1000, 3));
+        CHECK_INT(answer.code, BEAM_OK);
+        flow_answer_clear(&answer);
+
+        flow_at_home(get_up, NULL);
+        FLOW_WAIT(held(seen) == 0);
+        /* What goes back as it came is its receiver's no more. */
+        ask_large("echo", BEAM_OK);
+        FLOW_WAIT(held(seen) == 0);
+    }
+    beam_channel_free(talk);
+    beam_channel_free(attached);
+    FLOW_WAIT(seen->cancelled == 1);
+    flow_at_home(reply_served, NULL);
+    flow_at_home(free_sat_channel, NULL);
+}
+
+FLOW_TEST_UNIX(hop_large_messages_that_do_not_go_on_leave_the_budget_as_it_was)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct seen here = {0};
+    sat_on_count = 0;
+    flow_serve_at_home("talk", on_sit_long, seen);
+    flow_start(
+        &(struct flow_options){.server = {.message_len_max = LARGE, .large_len_max = 4 * LARGE}});
+    beam_channel *channel = open_talk(seen, &here);
+    seen->asked = 0;
+    send_large(channel);
+    FLOW_WAIT(seen->asked == 1);
+    /* No credit behind the hop: it waits there. */
+    send_large(channel);
+    FLOW_WAIT(held(seen) == 2 * LARGE);
+    flow_settle();
+    CHECK_UINT(seen->asked, 1);
+    beam_channel_free(channel);
+    FLOW_WAIT(seen->cancelled == 1);
+    FLOW_WAIT(held(seen) == LARGE);
+    flow_at_home(get_up, NULL);
+    FLOW_WAIT(held(seen) == 0);
+    flow_at_home(reply_served, NULL);
+}
+
+FLOW_TEST_UNIX(hop_large_messages_outlive_the_session_of_their_caller)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct seen here = {0};
+    sat_on_count = 0;
+    flow_serve_at_home("sit", on_sit, seen);
+    flow_serve_at_home("talk", on_sit_long, seen);
+    flow_serve_at_home("echo", on_echo, flow_share(sizeof(*seen)));
+    flow_start(
+        &(struct flow_options){.server = {.message_len_max = LARGE, .large_len_max = LARGE}});
+    for (unsigned round = 0; round < 3; round++) {
+        seen->asked = seen->cancelled = 0;
+        beam_channel *channel = open_talk(seen, &here);
+        send_large(channel);
+        FLOW_WAIT(seen->asked == 2);
+        CHECK_UINT(held(seen), LARGE);
+        flow.session = beam_session_free(flow.session);
+        FLOW_WAIT(seen->cancelled == 1);
+        beam_channel_free(channel);
+        flow.session = flow_connect(NULL, NULL);
+        FLOW_WAIT(beam_session_is_open(flow.session));
+        CHECK_UINT(held(seen), 0); /* that of the one before is not this one's */
+        ask_large("echo", BEAM_OK);
+        if (round < 2)
+            flow_at_home(get_up, NULL);
+        flow_at_home(reply_served, NULL);
+        FLOW_WAIT(held(seen) == 0);
+    }
+    flow_at_home(get_up, NULL);
+}
+
+/* --- channels that are attached ---------------------------------------------------------------- */
+
 static beam_channel *taken_channel;
 static beam_stream *taken_stream;
 
