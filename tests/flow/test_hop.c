@@ -867,6 +867,22 @@ FLOW_TEST_UNIX(hop_large_messages_outlive_the_session_of_their_caller)
     flow_at_home(get_up, NULL);
 }
 
+/* Freed when nothing runs any more of what they came over. */
+FLOW_TEST_UNIX(hop_large_messages_outlive_their_runtime)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    sat_on_count = 0;
+    flow_serve_at_home("sit", on_sit, seen);
+    flow_start(NULL);
+    for (unsigned i = 0; i < 3; i++)
+        ask_large("sit", BEAM_OK);
+    CHECK_UINT(held(seen), 3 * LARGE);
+    if (!flow.one_process)
+        flow_at_home(get_up, NULL);
+    flow_stop();
+    get_up(NULL, NULL);
+}
+
 /* --- channels that are attached ---------------------------------------------------------------- */
 
 static beam_channel *taken_channel;
