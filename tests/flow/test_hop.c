@@ -636,7 +636,7 @@ FLOW_TEST(hop_fds_arrive_as_the_same_files)
     }
 }
 
-static beam_message *sat_on[8];
+static beam_message *sat_on[64];
 static unsigned sat_on_count;
 
 static void on_sit(beam_request *request, const beam_message *message, void *arg)
@@ -865,6 +865,73 @@ FLOW_TEST_UNIX(hop_large_messages_outlive_the_session_of_their_caller)
         FLOW_WAIT(held(seen) == 0);
     }
     flow_at_home(get_up, NULL);
+}
+
+static struct {
+    beam_message *message;
+    beam_channel *channel;
+} unsent;
+
+/* To a channel that leads nowhere yet, where it waits. */
+static void send_on(beam_request *request, void *arg)
+{
+    unsent.message = beam_message_new();
+    unsent.channel = beam_message_attach_channel(unsent.message);
+    REQUIRE(unsent.channel != NULL && sat_on_count == 1);
+    REQUIRE_INT(beam_channel_send(unsent.channel, &sat_on[0]), 0);
+    sat_on_count = 0;
+}
+
+static void free_unsent(beam_request *request, void *arg)
+{
+    unsent.message = beam_message_free(unsent.message);
+    unsent.channel = beam_channel_free(unsent.channel);
+}
+
+FLOW_TEST_UNIX(hop_large_messages_that_are_sent_on_are_their_callers_no_more)
+{
+    struct seen *seen = flow_share(sizeof(*seen));
+    sat_on_count = 0;
+    flow_serve_at_home("sit", on_sit, seen);
+    flow_start(NULL);
+    ask_large("sit", BEAM_OK);
+    CHECK_UINT(held(seen), LARGE);
+    flow_at_home(send_on, NULL);
+    FLOW_WAIT(held(seen) == 0);
+    flow_at_home(free_unsent, NULL);
+    CHECK_UINT(held(seen), 0);
+}
+
+FLOW_TEST_UNIX(hop_gives_the_credit_of_large_messages_back_and_no_more)
+{
+    enum { WINDOW = 16384, MANY_LARGE = 300 };
+    struct seen *seen = flow_share(sizeof(*seen));
+    struct seen here = {0};
+    uint8_t body[936] = {0}; /* 1000 with its cost */
+    sat_on_count = 0;
+    flow_serve_at_home("talk", on_sit_long, seen);
+    flow_start(&(struct flow_options){.server = {.window = WINDOW}});
+    beam_channel *channel = open_talk(seen, &here);
+    seen->asked = 0;
+    for (unsigned i = 1; i <= flow_many(MANY_LARGE, 3); i++) {
+        send_large(channel);
+        FLOW_WAIT(seen->asked == i);
+        flow_at_home(get_up, NULL);
+    }
+    /* What one who does not read lets in is a window here, and one behind the hop. */
+    unsigned n = 0;
+    for (unsigned still = 0; still < 10 && n < 2 * WINDOW / 1000 + 4;) {
+        int r = beam_channel_send_body(channel, body, sizeof(body));
+        still = r == 0 ? 0 : still + 1;
+        n += r == 0;
+        if (r < 0)
+            flow_settle();
+    }
+    CHECK(n >= 2 * WINDOW / 1000 - 2 && n < 2 * WINDOW / 1000 + 4);
+    beam_channel_free(channel);
+    FLOW_WAIT(seen->cancelled == 1);
+    flow_at_home(get_up, NULL);
+    flow_at_home(reply_served, NULL);
 }
 
 /* Freed when nothing runs any more of what they came over. */
