@@ -199,6 +199,20 @@ int bm_log_place_open_read(const struct bm_log_place *place, int *ret_fd)
     return open_regular(place, place->name, O_RDONLY, ret_fd);
 }
 
+/* As far as we may. Who may not give a file away goes on with one of his own; the bits of a group that it cannot
+ * have are for no other. Before the mode: a change of owner may take bits of that away. */
+static int take_owner(int fd, struct stat *st)
+{
+    struct stat now;
+    if (fchown(fd, st->st_uid, st->st_gid) == 0 || fchown(fd, (uid_t)-1, st->st_gid) == 0)
+        return 0;
+    if (fstat(fd, &now) < 0)
+        return -errno;
+    if (now.st_gid != st->st_gid)
+        st->st_mode &= ~(mode_t)S_IRWXG;
+    return 0;
+}
+
 int bm_log_place_make_new(const struct bm_log_place *place, int old_fd, int *ret_fd)
 {
     struct stat st;
@@ -211,12 +225,10 @@ int bm_log_place_make_new(const struct bm_log_place *place, int old_fd, int *ret
     r = create_new(place, &fd);
     if (r < 0)
         return r;
-    /* The owner first: a change of it may take bits of the mode away. */
-    if (fchown(fd, st.st_uid, st.st_gid) < 0 && fchown(fd, (uid_t)-1, st.st_gid) < 0) {
-        /* who may not give a file away goes on with one of his own */
-    }
-    if (fchmod(fd, st.st_mode & 0777) < 0) {
+    r = take_owner(fd, &st);
+    if (r == 0 && fchmod(fd, st.st_mode & 0777) < 0)
         r = -errno;
+    if (r < 0) {
         bm_log_place_remove_new(place, fd);
         close(fd);
         return r;

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -20,7 +21,7 @@ static struct log_rig rig;
 static bool no_fallocate, disk_full;
 static int disk_full_but = -1; /* with disk_full: not for this file */
 static unsigned fallocates;
-static int interruptions; /* of fallocate, one after the other */
+static int interruptions;                 /* of fallocate, one after the other */
 static uint64_t written_from, written_to; /* of the last pwrite(2) */
 static int pwrites, syncs;
 
@@ -41,6 +42,17 @@ int fallocate(int fd, int mode, off_t offset, off_t len)
         return -1;
     }
     return (int)syscall(SYS_fallocate, fd, mode, offset, len);
+}
+
+static bool no_fchown;
+
+int fchown(int fd, uid_t uid, gid_t gid)
+{
+    if (no_fchown) {
+        errno = EPERM;
+        return -1;
+    }
+    return (int)syscall(SYS_fchown, fd, uid, gid);
 }
 
 ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
@@ -379,6 +391,31 @@ TEST(log_that_is_interrupted_while_it_grows_takes_the_append)
     CHECK_INT(interruptions, 0);
     CHECK_INT(log_rig_close(&rig), 0);
     log_rig_deinit(&rig);
+}
+
+TEST(log_that_may_not_give_its_new_file_to_a_group_gives_the_bits_of_that_to_no_other)
+{
+    enum { GROUP = 54321 };
+    if (geteuid() != 0)
+        SKIP("a file of another group takes root");
+    for (int may = 0; may < 2; may++) {
+        struct told told;
+        struct stat st;
+        log_rig_init(&rig);
+        log_rig_open(&rig);
+        log_rig_put(&rig, "a", 1);
+        REQUIRE(chown(rig.path, (uid_t)-1, GROUP) == 0 && chmod(rig.path, 0664) == 0);
+        no_fchown = !may;
+        REQUIRE_INT(log_rig_start_compaction(&rig, &told), 0);
+        log_rig_until(&rig, &told.calls);
+        no_fchown = false;
+        CHECK_INT(told.res, 0);
+        REQUIRE_INT(stat(rig.path, &st), 0);
+        CHECK_INT(st.st_gid == GROUP, may);
+        CHECK_INT(st.st_mode & 0777, may ? 0664 : 0604);
+        CHECK_INT(log_rig_close(&rig), 0);
+        log_rig_deinit(&rig);
+    }
 }
 
 TEST(log_on_a_full_file_system_refuses_appends_until_there_is_room)
