@@ -181,7 +181,8 @@ static void draw_letters(char *to)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
     unsigned char random[PART_LETTERS] = {0};
-    (void)getrandom(random, sizeof(random), 0); /* that it is taken is seen anyway */
+    if (getrandom(random, sizeof(random), 0) < 0)
+        memset(random, 0, sizeof(random)); /* that a name is taken is seen anyway */
     for (int i = 0; i < PART_LETTERS; i++)
         to[i] = letters[random[i] % (sizeof(letters) - 1)];
 }
