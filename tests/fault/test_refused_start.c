@@ -28,7 +28,10 @@ static int part_error;
 
 static bool fails(enum part part)
 {
-    return atomic_load(&countdown[part]) > 0 && atomic_fetch_sub(&countdown[part], 1) == 1;
+    int left = atomic_load(&countdown[part]);
+    while (left > 0 && !atomic_compare_exchange_weak(&countdown[part], &left, left - 1))
+        ;
+    return left == 1;
 }
 
 int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct io_uring_params *p)
