@@ -1,0 +1,24 @@
+# net/: TLS, HTTP/2, HTTP/1.1 and WebSocket, as a library of its own: who speaks over rings and unix
+# sockets alone links none of what stands here, and none of its licences.
+pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2>=1.52)
+find_path(WSLAY_INCLUDE_DIR wslay/wslay.h REQUIRED)
+find_library(WSLAY_LIBRARY wslay REQUIRED)
+pkg_check_modules(WOLFSSL REQUIRED IMPORTED_TARGET wolfssl>=5.5.4)
+
+# llhttp comes as C that its own generator made; what it makes is not held to our warnings.
+find_path(LLHTTP_INCLUDE_DIR llhttp.h PATHS /usr/share/include/llhttp REQUIRED)
+find_path(LLHTTP_SOURCE_DIR llhttp.c PATHS /usr/share/llhttp REQUIRED)
+add_library(beam_llhttp OBJECT
+    ${LLHTTP_SOURCE_DIR}/api.c ${LLHTTP_SOURCE_DIR}/http.c ${LLHTTP_SOURCE_DIR}/llhttp.c)
+set_target_properties(beam_llhttp PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
+target_include_directories(beam_llhttp SYSTEM PRIVATE ${LLHTTP_INCLUDE_DIR})
+
+set(net_needs PkgConfig::NGHTTP2 PkgConfig::WOLFSSL ${WSLAY_LIBRARY})
+beam_layer(net/proto ${net_needs})
+if(TARGET beam_net_proto)
+    target_include_directories(beam_net_proto SYSTEM PRIVATE ${LLHTTP_INCLUDE_DIR} ${WSLAY_INCLUDE_DIR})
+    add_library(beam_net_static STATIC
+        $<TARGET_OBJECTS:beam_net_proto> $<TARGET_OBJECTS:beam_llhttp>)
+    set_target_properties(beam_net_static PROPERTIES OUTPUT_NAME beam-net EXPORT_NAME beam_net_static)
+    target_link_libraries(beam_net_static PRIVATE ${net_needs} PUBLIC beam_static)
+endif()
