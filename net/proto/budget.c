@@ -1,0 +1,24 @@
+/* A token bucket. n below 2^32 and a burst below it keep every product below in 64 bits. */
+#include "net/proto/budget.h"
+
+static uint64_t cost_ns(const struct bm_budget_limit *limit, uint32_t n)
+{
+    return n * BM_NS_PER_S / limit->per_s;
+}
+
+bool bm_budget_spend(struct bm_budget *budget, const struct bm_budget_limit *limit, uint32_t n,
+                     uint64_t now_ns)
+{
+    uint64_t missing_ns = budget->full_at_ns > now_ns ? budget->full_at_ns - now_ns : 0;
+    uint64_t cost = cost_ns(limit, n);
+    if (missing_ns + cost > cost_ns(limit, limit->burst))
+        return false;
+    budget->full_at_ns = now_ns + missing_ns + cost;
+    return true;
+}
+
+void bm_budget_earn(struct bm_budget *budget, const struct bm_budget_limit *limit, uint32_t n)
+{
+    uint64_t cost = cost_ns(limit, n);
+    budget->full_at_ns -= cost < budget->full_at_ns ? cost : budget->full_at_ns;
+}
