@@ -13,9 +13,17 @@ add_library(beam_llhttp OBJECT
 set_target_properties(beam_llhttp PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
 target_include_directories(beam_llhttp SYSTEM PRIVATE ${LLHTTP_INCLUDE_DIR})
 
+# Not every nghttp2 of a version has the option: distributions mend old ones.
+include(CheckSymbolExists)
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::NGHTTP2)
+check_symbol_exists(nghttp2_option_set_max_continuations nghttp2/nghttp2.h BEAM_HAVE_NGHTTP2_CONTINUATIONS)
+unset(CMAKE_REQUIRED_LIBRARIES)
+
 set(net_needs PkgConfig::NGHTTP2 PkgConfig::WOLFSSL ${WSLAY_LIBRARY})
 beam_layer(net/proto ${net_needs})
 if(TARGET beam_net_proto)
+    target_compile_definitions(beam_net_proto PRIVATE
+        $<$<BOOL:${BEAM_HAVE_NGHTTP2_CONTINUATIONS}>:BEAM_HAVE_NGHTTP2_CONTINUATIONS>)
     target_include_directories(beam_net_proto SYSTEM PRIVATE ${LLHTTP_INCLUDE_DIR} ${WSLAY_INCLUDE_DIR})
     add_library(beam_net_static STATIC
         $<TARGET_OBJECTS:beam_net_proto> $<TARGET_OBJECTS:beam_llhttp>)

@@ -96,7 +96,11 @@ enum beam_code {
     X(KV_SEQUENCE, 4258, "kv: record does not follow the one before it")                           \
     X(KV_FORMAT, 4259, "kv: not a kv file, or of a newer format")                                  \
     X(KV_CORRUPT, 4260, "kv: file is damaged where it had been whole")                             \
-    X(KV_LOCKED, 4261, "kv: file has another writer")
+    X(KV_LOCKED, 4261, "kv: file has another writer")                                              \
+    X(H2_PREFACE, 4320, "http/2: peer speaks something else")                                      \
+    X(H2_PROTOCOL, 4321, "http/2: peer broke a rule of the protocol")                              \
+    X(H2_FLOOD, 4322, "http/2: peer did too much of something")                                    \
+    X(H2_TIMEOUT, 4323, "http/2: peer left us waiting")
 
 enum beam_error {
 #define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,
