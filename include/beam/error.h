@@ -100,7 +100,11 @@ enum beam_code {
     X(H2_PREFACE, 4320, "http/2: peer speaks something else")                                      \
     X(H2_PROTOCOL, 4321, "http/2: peer broke a rule of the protocol")                              \
     X(H2_FLOOD, 4322, "http/2: peer did too much of something")                                    \
-    X(H2_TIMEOUT, 4323, "http/2: peer left us waiting")
+    X(H2_TIMEOUT, 4323, "http/2: peer left us waiting")                                            \
+    X(HTTP_SYNTAX, 4352, "http: malformed message")                                                \
+    X(HTTP_TOO_LARGE, 4353, "http: a head or a body over its limit")                               \
+    X(HTTP_UNSUPPORTED, 4354, "http: a version, method, coding or expectation that is not known")  \
+    X(HTTP_CUT, 4355, "http: the connection ended within a message")
 
 enum beam_error {
 #define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,
