@@ -104,7 +104,13 @@ enum beam_code {
     X(HTTP_SYNTAX, 4352, "http: malformed message")                                                \
     X(HTTP_TOO_LARGE, 4353, "http: a head or a body over its limit")                               \
     X(HTTP_UNSUPPORTED, 4354, "http: a version, method, coding or expectation that is not known")  \
-    X(HTTP_CUT, 4355, "http: the connection ended within a message")
+    X(HTTP_CUT, 4355, "http: the connection ended within a message")                               \
+    X(WEBSOCKET_PROTOCOL, 4368, "websocket: peer breaks the rules for frames")                     \
+    X(WEBSOCKET_DATA, 4369, "websocket: text, or a reason that is not UTF-8")                      \
+    X(WEBSOCKET_TOO_LARGE, 4370, "websocket: message over its limit")                              \
+    X(WEBSOCKET_FLOOD, 4371, "websocket: peer sends frames without content faster than allowed")   \
+    X(WEBSOCKET_CUT, 4372, "websocket: the connection ended without a close handshake")            \
+    X(WEBSOCKET_HANDSHAKE, 4373, "websocket: the answer accepts nothing that was offered")
 
 enum beam_error {
 #define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,
