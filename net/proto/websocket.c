@@ -110,30 +110,36 @@ static const struct wslay_frame_callbacks callbacks = {
 
 /* ---- what goes out ---- */
 
+static void put_piece(struct bm_websocket *websocket, struct wslay_frame_iocb *frame)
+{
+    ssize_t n = wslay_frame_send(websocket->frames, frame);
+    bm_assert(n >= 0 && (size_t)n == frame->data_length); /* there was room */
+}
+
 /* One frame of all the pieces, or -ENOMEM and nothing. */
 static int put_frame(struct bm_websocket *websocket, uint8_t opcode, const struct bm_bytes *pieces,
                      size_t count)
 {
     uint64_t len = 0;
-    size_t room, i = 0;
-    for (size_t j = 0; j < count; j++)
-        len += bm_bytes_left(&pieces[j]);
+    size_t room;
+    for (size_t i = 0; i < count; i++)
+        len += bm_bytes_left(&pieces[i]);
     if (len > SIZE_MAX - FRAME_HEAD_MAX)
         return -ENOMEM;
     uint8_t *from = bm_outbox_room(&websocket->outbox, (size_t)len + FRAME_HEAD_MAX, 0, &room);
     if (!from)
         return -ENOMEM;
     websocket->to = from;
-    do { /* once for the head alone, if there is no piece */
-        struct wslay_frame_iocb frame = {
-            .fin = 1, .opcode = opcode, .payload_length = len, .mask = websocket->client};
-        if (i < count) {
-            frame.data = pieces[i].pos;
-            frame.data_length = (size_t)bm_bytes_left(&pieces[i]);
-        }
-        ssize_t n = wslay_frame_send(websocket->frames, &frame);
-        bm_assert(n >= 0 && (size_t)n == frame.data_length); /* there was room */
-    } while (++i < count);
+    struct wslay_frame_iocb frame = {
+        .fin = 1, .opcode = opcode, .payload_length = len, .mask = websocket->client};
+    if (len == 0)
+        put_piece(websocket, &frame);
+    for (size_t i = 0; i < count; i++) {
+        frame.data = pieces[i].pos;
+        frame.data_length = (size_t)bm_bytes_left(&pieces[i]);
+        if (frame.data_length > 0) /* after its last byte wslay would begin another frame */
+            put_piece(websocket, &frame);
+    }
     bm_outbox_commit(&websocket->outbox, (size_t)(websocket->to - from));
     return 0;
 }
