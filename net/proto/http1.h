@@ -78,8 +78,9 @@ struct bm_http1_source {
     ssize_t (*read)(void *arg, uint8_t *buf, size_t len, bool *ret_end);
 };
 
-/* Called from bm_http1_receive, _receive_end, _output and _tick, never from another call. The engine may not be freed in one (note it, and do it when the call is back); everything
- * else may be called. */
+/* Called from bm_http1_receive, _receive_end, _output and _tick, never from another call. The
+ * engine may not be freed in one (note it, and do it when the call is back); everything else may be
+ * called. */
 struct bm_http1_handlers {
     /* A request, or the answer to ours, has begun. A server answers now or later, before or after
      * the body. */
@@ -123,8 +124,8 @@ enum {
  *   -ENOMEM */
 int bm_http1_receive(struct bm_http1 *http, const uint8_t *bytes, size_t len, uint64_t now_ns,
                      size_t *ret_used);
-/* The peer sends no more. 0 when nothing is missing: a server goes on answering then.
- * -BEAM_EHTTP_CUT within a message. */
+/* The peer sends no more, and all that it sent was taken. 0 when nothing is missing: a server goes
+ * on answering then. -BEAM_EHTTP_CUT within a message. */
 int bm_http1_receive_end(struct bm_http1 *http);
 /* Whether bm_http1_receive would take a byte now. May change with every call. */
 bool bm_http1_wants_input(const struct bm_http1 *http);

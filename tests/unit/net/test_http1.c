@@ -319,7 +319,7 @@ TEST(http1_extensions_of_chunks_are_bounded)
     snprintf(text, sizeof(text), "1%.*s\r\na\r\n", (int)BM_HTTP1_EXTENSION_MAX, extension);
     for (size_t i = 0; i < BM_HTTP1_EXTENSIONS_MAX / BM_HTTP1_EXTENSION_MAX; i++)
         CHECK_INT(rig_say(&server, text), 0);
-    CHECK_INT(rig_say(&server, "1\r\na\r\n1;\r\n"), -BEAM_EHTTP_SYNTAX);
+    CHECK_INT(rig_say(&server, "1\r\na\r\n1;x\r\n"), -BEAM_EHTTP_SYNTAX);
     rig_deinit(&server);
 }
 
@@ -662,6 +662,16 @@ TEST(http1_held_body_stays_with_the_caller)
     CHECK_UINT(used, 5);
     CHECK_STR(server.log, "POST / 'hello' end");
     rig_deinit(&server);
+
+    rig_init(&server, false); /* ... and has as long as ever then */
+    server.quiet = true;
+    CHECK_INT(rig_say(&server, POST "Content-Length: 5\r\n\r\n"), 0);
+    bm_http1_hold(server.http, true);
+    server.now_ns += 100 * RIG_SECOND;
+    CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
+    bm_http1_hold(server.http, false);
+    CHECK_UINT(bm_http1_deadline(server.http), server.now_ns + 20 * RIG_SECOND);
+    rig_deinit(&server);
 }
 
 TEST(http1_body_that_breaks_is_answered_if_nothing_was)
@@ -859,6 +869,21 @@ TEST(http1_peer_that_takes_no_output_is_left)
     CHECK_INT(bm_http1_tick(server.http, now), 0);
     CHECK_INT(bm_http1_tick(server.http, now += 29 * RIG_SECOND), 0);
     CHECK_INT(bm_http1_tick(server.http, now += RIG_SECOND), -ETIMEDOUT);
+    rig_deinit(&server);
+}
+
+TEST(http1_exchange_after_exchange_allocates_nothing)
+{
+    static const char text[] = CHUNKED "5\r\nhello\r\n0\r\n\r\n";
+    rig_init(&server, false);
+    CHECK_INT(rig_say(&server, text), 0);
+    uint64_t allocs = server.account.allocs;
+    for (unsigned i = 0; i < 100; i++) {
+        CHECK_INT(rig_give(&server, text, strlen(text), 10), 0);
+        server.out_len = server.log_len = 0;
+    }
+    CHECK_UINT(server.account.allocs, allocs);
+    CHECK(server.account.used < 12000); /* what one that waits costs */
     rig_deinit(&server);
 }
 

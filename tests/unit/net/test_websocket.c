@@ -441,6 +441,22 @@ TEST(websocket_sends_what_there_is_room_for)
     rig_deinit(&end);
 }
 
+TEST(websocket_message_after_message_allocates_nothing)
+{
+    static uint8_t bytes[16000];
+    rig_init(&end, false);
+    CHECK_INT(rig_frame(&end, FIN | BINARY, bytes, sizeof(bytes)), 0);
+    rig_drain(&end);
+    uint64_t allocs = end.account.allocs;
+    for (unsigned i = 0; i < 100; i++) {
+        CHECK_INT(rig_frame(&end, FIN | BINARY, bytes, sizeof(bytes)), 0);
+        end.log_len = end.out_len = 0;
+        rig_drain(&end);
+    }
+    CHECK_UINT(end.account.allocs, allocs);
+    rig_deinit(&end);
+}
+
 TEST(websocket_masks_differ)
 {
     uint8_t first[4];
