@@ -244,7 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     uint8_t mode = data[0];
-    size_t piece = 1 + data[1] % 64u;
+    size_t piece = 1 + data[1] % 64u + size / 256; /* long ones in not too many */
     start(&whole, mode);
     start(&pieces, mode);
     int r = run(&whole, data + 2, size - 2, SIZE_MAX);

@@ -189,6 +189,10 @@ static const struct row rows[] = {
     {"7.1.5", 1, "close:1000 '' CLOSE:1000''", {F(BINARY, "a"), NORMAL, F(FIN | CONT, "b")}},
     {"7.3.1", 1, "close:1005 '' CLOSE''", {F(FIN | CLOSE, "")}},
     {"7.3.2", PROTOCOL, BAD, {F(FIN | CLOSE, "a")}},
+    {"one byte where two have been",
+     PROTOCOL,
+     "PONG'\x03\xe8' " BAD,
+     {F(FIN | PING, "\x03\xe8"), F(FIN | CLOSE, "\x03")}},
     {"7.3.3", 1, "close:1000 '' CLOSE:1000''", {NORMAL}},
     {"7.3.4",
      1,
@@ -310,6 +314,18 @@ TEST(websocket_messages_of_all_lengths_come_and_go)
     }
 }
 
+TEST(websocket_limit_is_of_one_message)
+{
+    static uint8_t bytes[RIG_MESSAGE_MAX];
+    rig_init(&end, false);
+    end.quiet = true;
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_INT(rig_frame(&end, BINARY, bytes, sizeof(bytes) - 5), 0);
+        CHECK_INT(rig_frame(&end, FIN | CONT, bytes, 5), 0);
+    }
+    rig_deinit(&end);
+}
+
 TEST(websocket_message_over_its_limit_is_refused_before_it_comes)
 {
     static const struct {
@@ -399,6 +415,14 @@ TEST(websocket_flood_of_frames_without_content_ends_the_connection)
         CHECK_MEM(end.out + end.out_len - 4, 4, "\x88\x02\x03\xf0", 4); /* 1008 */
         rig_deinit(&end);
     }
+    rig_init(&end, false); /* nothing is saved up */
+    end.now_ns += 1000000 * RIG_SECOND;
+    unsigned count = 0;
+    while (rig_frame(&end, FIN | PONG, "", 0) == 0)
+        count++;
+    CHECK_UINT(count, BM_WEBSOCKET_FRAMES_BURST);
+    rig_deinit(&end);
+
     rig_init(&end, false); /* what has content is none */
     for (unsigned i = 0; i < 10000; i++) {
         CHECK_INT(rig_frame(&end, i ? CONT : BINARY, "a", 1), 0);
