@@ -213,6 +213,30 @@ TEST(websocket_request_is_judged)
     }
 }
 
+TEST(websocket_request_has_one_origin)
+{
+    const struct change none = NONE;
+    struct bm_field fields[8];
+    size_t count = make_fields(&none, fields);
+    struct bm_websocket_answer answer;
+    struct bm_websocket_policy policy = {0};
+    fields[count] = fields[count + 1] = BM_FIELD("origin", "https://example.com:8443");
+    struct bm_websocket_request request = {
+        .upgrade = true,
+        .method = "GET",
+        .method_len = 3,
+        .authority = "example.com:8443",
+        .authority_len = 16,
+        .fields = fields,
+        .field_count = count + 1,
+    };
+    bm_websocket_judge(&request, &policy, &answer);
+    CHECK_INT(answer.status, 101);
+    request.field_count++;
+    bm_websocket_judge(&request, &policy, &answer);
+    CHECK_INT(answer.status, 403);
+}
+
 TEST(websocket_accept_is_that_of_the_standard)
 {
     char accept[BM_WEBSOCKET_ACCEPT_LEN + 1];
