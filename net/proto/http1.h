@@ -13,7 +13,8 @@
  * A negative result of any call but bm_http1_answer and bm_http1_ask is the end of the connection;
  * the same one is given from then on. A server's peer has been told by then, in the output, where
  * there was a way to tell (400, 408, 411, 413, 414, 417, 431, 501, 505 with `connection: close`):
- * send what is left, then close. */
+ * send what is left, shut writing down, and drop for a moment what still comes: a connection that
+ * is closed over unread bytes takes the answer with it (RFC 9112 section 9.6). */
 #ifndef BM_HTTP1_H
 #define BM_HTTP1_H
 
@@ -127,7 +128,9 @@ int bm_http1_receive(struct bm_http1 *http, const uint8_t *bytes, size_t len, ui
 /* The peer sends no more, and all that it sent was taken. 0 when nothing is missing: a server goes
  * on answering then. -BEAM_EHTTP_CUT within a message. */
 int bm_http1_receive_end(struct bm_http1 *http);
-/* Whether bm_http1_receive would take a byte now. May change with every call. */
+/* Whether bm_http1_receive would take a byte now. May change with every call. While an answer is
+ * under way it is false: who wants to hear of the peer's end all the same may read on, and hold what
+ * comes up to a bound of its own. */
 bool bm_http1_wants_input(const struct bm_http1 *http);
 /* Stops and goes on taking the body: bytes a receiver has no room for stay with the caller. What
  * came with the call under way is still delivered. A client that waits for 100 Continue gets it

@@ -155,7 +155,7 @@ static const struct {
     {400, "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 0},
     /* Bytes that do not belong into fields. */
     {400, "GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", 29},
-    {400, "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", 36},
+    {400, "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", 34},
     {400, "GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n", 0},
     {400, "GET / HTTP/1.1\r\nHost: a\r\nX: \x1b[2J\r\n\r\n", 0},
     {400, "GET / HTTP/1.1\r\nHost: a\r\nNo-Colon\r\n\r\n", 0},
