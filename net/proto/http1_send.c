@@ -229,7 +229,7 @@ int bm_http1_send_answer(struct bm_http1_send *send, const struct bm_http1_answe
     bool old = request->message.minor_version == 0;
     bool until_end = !bodiless && body->len == -1 && old;
     char line[NUMBERS_LEN];
-    struct writer w;
+    struct writer w = {0};
     size_t len;
     int r = check_answer(answer, request);
     if (r == 0)
@@ -276,7 +276,7 @@ static int check_ask(const struct bm_http1_ask *ask)
 int bm_http1_send_ask(struct bm_http1_send *send, const struct bm_http1_ask *ask)
 {
     const struct bm_http1_body *body = &ask->body;
-    struct writer w;
+    struct writer w = {0};
     size_t len;
     int r = check_ask(ask);
     if (r == 0)
@@ -308,7 +308,7 @@ int bm_http1_send_ask(struct bm_http1_send *send, const struct bm_http1_ask *ask
 
 int bm_http1_send_refusal(struct bm_http1_send *send, int status, bool to_head)
 {
-    struct writer w;
+    struct writer w = {0};
     char line[NUMBERS_LEN], text[NUMBERS_LEN];
     int r = begin(send, sizeof(line) + sizeof(text), &w);
     if (r < 0)

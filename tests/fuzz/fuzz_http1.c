@@ -175,8 +175,20 @@ static void start(struct end *end, uint8_t mode)
     end->out_len = 0;
 }
 
+/* Nobody waits for ever. */
+static void expect_deadline(struct end *end)
+{
+    uint64_t deadline = bm_http1_deadline(end->http);
+    if (deadline == UINT64_MAX)
+        return;
+    EXPECT(bm_http1_tick(end->http, deadline - 1) == 0);
+    EXPECT(bm_http1_tick(end->http, deadline) == -ETIMEDOUT);
+    EXPECT(bm_http1_ended(end->http) == 1 || bm_http1_output(end->http, &(size_t){0}) != NULL);
+}
+
 static void stop(struct end *end)
 {
+    expect_deadline(end);
     bm_http1_free(end->http);
     EXPECT(end->account.used == 0);
     free(end->out);

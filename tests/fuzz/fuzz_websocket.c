@@ -2,7 +2,7 @@
  * written from RFC 6455, says what is in them and with which code the connection ends; and what comes
  * out is understood by the other role.
  *
- * Covers: net/proto/websocket.c net/proto/outbox.c */
+ * Covers: net/proto/websocket.c net/proto/outbox.c:-bm_outbox_append */
 #include <beam/error.h>
 
 #include <errno.h>
@@ -188,8 +188,23 @@ static void start(struct end *end, bool client, uint64_t message_len_max)
     EXPECT(bm_websocket_new(&options, &end->websocket) == 0);
 }
 
+/* Closes what is not closed; nobody waits for ever. */
+static void expect_end(struct end *end)
+{
+    int r = end->seen.r;
+    EXPECT(bm_websocket_close(end->websocket, 1000, "", 7) == (r == 0 ? 0 : -EPIPE));
+    uint64_t deadline = bm_websocket_deadline(end->websocket);
+    EXPECT((deadline == UINT64_MAX) == (r < 0));
+    EXPECT(r < 0 || bm_websocket_tick(end->websocket, deadline - 1) == 0);
+    int s = bm_websocket_tick(end->websocket, deadline);
+    EXPECT(s == (r < 0 ? r : r == 0 ? -ETIMEDOUT : 0));
+    EXPECT(bm_websocket_receive_end(end->websocket) == s);
+    EXPECT(bm_websocket_ended(end->websocket) == 1);
+}
+
 static void stop(struct end *end)
 {
+    expect_end(end);
     bm_websocket_free(end->websocket);
     EXPECT(end->account.used == 0);
     free(end->out);
@@ -233,6 +248,8 @@ static void expect_understood(const struct end *said, bool client, unsigned code
     if (said->out_len > 0)
         r = bm_websocket_receive(other.websocket, said->out, said->out_len, 0);
     EXPECT(r == (code ? BM_WEBSOCKET_CLOSED : 0));
+    other.seen.r = r;
+    drain(&other);
     if (code) {
         const uint8_t *last = other.seen.bytes + other.seen.len - 4;
         EXPECT(other.seen.len >= 4 && last[1] == code >> 8 && last[3] == (code & 0xff));
