@@ -129,8 +129,8 @@ int bm_http1_receive(struct bm_http1 *http, const uint8_t *bytes, size_t len, ui
  * on answering then. -BEAM_EHTTP_CUT within a message. */
 int bm_http1_receive_end(struct bm_http1 *http);
 /* Whether bm_http1_receive would take a byte now. May change with every call. While an answer is
- * under way it is false: who wants to hear of the peer's end all the same may read on, and hold what
- * comes up to a bound of its own. */
+ * under way it is false: who wants to hear of the peer's end all the same may read on, and hold
+ * what comes up to a bound of its own. */
 bool bm_http1_wants_input(const struct bm_http1 *http);
 /* Stops and goes on taking the body: bytes a receiver has no room for stay with the caller. What
  * came with the call under way is still delivered. A client that waits for 100 Continue gets it
@@ -175,8 +175,8 @@ struct bm_http1_ask {
     const char *upgrade; /* to what, or NULL */
 };
 
-/* Sends a request. Errors as above; -EBUSY: another one is under way; -ENOTCONN: the connection
- * takes no more. */
+/* Sends a request. Errors as above; -EBUSY: another one is under way, which it is until
+ * bm_http1_receive has come back from its on_message_end; -ENOTCONN: the connection takes no more. */
 int bm_http1_ask(struct bm_http1 *http, const struct bm_http1_ask *ask);
 
 /* The source has something again. */

@@ -62,7 +62,9 @@ TEST(http1_bodies_come_as_they_are)
         const char *framing, *body, *log;
     } rows[] = {
         {"Content-Length: 5\r\n", "hello", "POST / sent 'hello' end"},
+        {"Content-Length:   5  \r\n", "hello", "POST / sent 'hello' end"},
         {"Content-Length: 0\r\n", "", "POST / end sent"},
+        {"Transfer-Encoding:   chunked  \r\n", "0\r\n\r\n", "POST / sent end"},
         {"Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", "POST / sent 'hello' end"},
         {"transfer-encoding: Chunked\r\n", "0\r\n\r\n", "POST / sent end"},
         {"Transfer-Encoding: chunked\r\n",
