@@ -353,8 +353,10 @@ static int parse_head(struct bm_http1 *http)
     } else if (!is_status_line(line, http->start_len - 2)) {
         return 400;
     }
-    http->head = (struct bm_http1_head){
-        .answer = http->client, .to_head = http->to_head, .to_upgrade = http->to_upgrade};
+    bm_http1_head_init(&http->head);
+    http->head.answer = http->client;
+    http->head.to_head = http->to_head;
+    http->head.to_upgrade = http->to_upgrade;
     llhttp_init(&http->parser, http->client ? HTTP_RESPONSE : HTTP_REQUEST, &settings);
     http->parser.data = http;
     http->parsed = false;

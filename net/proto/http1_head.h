@@ -3,6 +3,8 @@
 #ifndef BM_HTTP1_HEAD_H
 #define BM_HTTP1_HEAD_H
 
+#include <string.h>
+
 #include "net/proto/http1.h"
 
 struct bm_http1_head {
@@ -11,7 +13,6 @@ struct bm_http1_head {
     bool to_upgrade; /* ... to a request that offered one: 101 is allowed */
     const char *target;
     size_t target_len;
-    struct bm_field fields[BM_HTTP1_FIELDS_MAX];
     struct bm_http1_message message;
 
     /* What bm_http1_head_judge finds out. */
@@ -19,7 +20,15 @@ struct bm_http1_head {
     bool until_end; /* of the connection */
     bool keep_alive;
     bool expects_continue;
+
+    struct bm_field fields[BM_HTTP1_FIELDS_MAX]; /* as many as message.field_count says are there */
 };
+
+/* All zero but the fields, which are 2 KiB that a request of five need not pay for. */
+static inline void bm_http1_head_init(struct bm_http1_head *head)
+{
+    memset(head, 0, offsetof(struct bm_http1_head, fields));
+}
 
 /* A request line without its CR LF, one that came through the gate: 0; 505 for a version that is
  * not 1.0 or 1.1; 400 for what is no version. */
