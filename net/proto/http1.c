@@ -17,7 +17,7 @@
  *   - a parser lives for one message: nothing of one can reach into the next;
  *   - bytes are taken for one exchange at a time; a client that expects no answer takes none as
  *     one;
- *   - callbacks run from `settle` and from what is received, never from answer, ask, hold or wake;
+ *   - callbacks run from `settle` and from what is received, never from answer, ask, hold or resume;
  *   - after an error nothing is taken, no source is asked and nothing is called.
  *
  * It knows no paths, no methods (but HEAD, OPTIONS, CONNECT, and those that must have a length), no
@@ -695,7 +695,7 @@ int bm_http1_ask(struct bm_http1 *http, const struct bm_http1_ask *ask)
     return 0;
 }
 
-void bm_http1_wake(struct bm_http1 *http)
+void bm_http1_resume(struct bm_http1 *http)
 {
     http->send.asleep = false;
 }
@@ -737,7 +737,7 @@ bool bm_http1_upgraded(const struct bm_http1 *http)
     return http->upgraded && !http->error;
 }
 
-int bm_http1_ended(const struct bm_http1 *http)
+int bm_http1_over(const struct bm_http1 *http)
 {
     if (http->send.outbox.len > 0)
         return 0;
@@ -784,7 +784,7 @@ int bm_http1_tick(struct bm_http1 *http, uint64_t now_ns)
     return r;
 }
 
-uint64_t bm_http1_deadline(const struct bm_http1 *http)
+uint64_t bm_http1_next_ns(const struct bm_http1 *http)
 {
     if (http->error)
         return UINT64_MAX;

@@ -4,7 +4,7 @@
  *     bm_http1_new ── bm_http1_receive ──> on_message, on_body…, on_message_end
  *                     bm_http1_answer / bm_http1_ask
  *                     bm_http1_output, bm_http1_output_ack ──> on_sent
- *                     bm_http1_tick at bm_http1_deadline
+ *                     bm_http1_tick at bm_http1_next_ns
  *
  * An exchange is one request and its answer. There is one at a time: bytes behind a request are
  * taken only when its answer is complete, so that a peer that sends requests in a row waits, and
@@ -73,7 +73,7 @@ struct bm_http1_message {
 /* Where a body that goes out comes from. Const; called from bm_http1_output only. */
 struct bm_http1_source {
     /* Puts up to `len` bytes (at least 1) into buf and returns how many. 0 with *ret_end false:
-     * nothing now, and it is asked again after bm_http1_wake. *ret_end, false before: these were
+     * nothing now, and it is asked again after bm_http1_resume. *ret_end, false before: these were
      * the last. A negative error: the body ends in its middle, and the connection with it, so that
      * the peer cannot take it for whole. Not called again after the end or an error. */
     ssize_t (*read)(void *arg, uint8_t *buf, size_t len, bool *ret_end);
@@ -176,11 +176,12 @@ struct bm_http1_ask {
 };
 
 /* Sends a request. Errors as above; -EBUSY: another one is under way, which it is until
- * bm_http1_receive has come back from its on_message_end; -ENOTCONN: the connection takes no more. */
+ * bm_http1_receive has come back from its on_message_end; -ENOTCONN: the connection takes no
+ * more. */
 int bm_http1_ask(struct bm_http1 *http, const struct bm_http1_ask *ask);
 
 /* The source has something again. */
-void bm_http1_wake(struct bm_http1 *http);
+void bm_http1_resume(struct bm_http1 *http);
 
 /* The next bytes for the peer, or NULL and 0; they stay where they are until they are acknowledged.
  * Asks the source. */
@@ -191,12 +192,12 @@ void bm_http1_output_ack(struct bm_http1 *http, size_t len);
 /* Time-outs: 0, or -ETIMEDOUT (the peer was told 408 where it was sending a request). */
 int bm_http1_tick(struct bm_http1 *http, uint64_t now_ns);
 /* When to call it next; UINT64_MAX: no need. */
-uint64_t bm_http1_deadline(const struct bm_http1 *http);
+uint64_t bm_http1_next_ns(const struct bm_http1 *http);
 
 /* 0: it goes on. 1: nothing more will come or go, all output is acknowledged: close. A negative
  * error: end the connection so that the peer sees it broken, once the output is acknowledged (a
  * reset, no close_notify). */
-int bm_http1_ended(const struct bm_http1 *http);
+int bm_http1_over(const struct bm_http1 *http);
 /* Whether a 101 was sent or received: then the output that is left goes first, and the rest is not
  * HTTP. */
 bool bm_http1_upgraded(const struct bm_http1 *http);

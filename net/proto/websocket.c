@@ -437,7 +437,7 @@ static bool is_closing(const struct bm_websocket *websocket)
     return websocket->close_sent && !websocket->error;
 }
 
-int bm_websocket_ended(const struct bm_websocket *websocket)
+int bm_websocket_over(const struct bm_websocket *websocket)
 {
     if (websocket->ended)
         return 1; /* nobody takes what is left */
@@ -469,7 +469,7 @@ int bm_websocket_tick(struct bm_websocket *websocket, uint64_t now_ns)
     return 0;
 }
 
-uint64_t bm_websocket_deadline(const struct bm_websocket *websocket)
+uint64_t bm_websocket_next_ns(const struct bm_websocket *websocket)
 {
     uint64_t closing = UINT64_MAX, stalled = UINT64_MAX;
     if (websocket->error || websocket->ended)

@@ -4,7 +4,7 @@
  *     bm_websocket_receive ──> on_data… on_close
  *     bm_websocket_send, bm_websocket_close
  *     bm_websocket_output, bm_websocket_output_ack
- *     bm_websocket_tick at bm_websocket_deadline
+ *     bm_websocket_tick at bm_websocket_next_ns
  *
  * Messages are binary; text is refused with 1003. They are handed on as their bytes come, and
  * nothing of one is kept. No extension is spoken, so that reserved bits are an error.
@@ -122,11 +122,11 @@ void bm_websocket_output_ack(struct bm_websocket *websocket, size_t len);
 /* 0, or -ETIMEDOUT: the peer did not answer a close, or takes no output. */
 int bm_websocket_tick(struct bm_websocket *websocket, uint64_t now_ns);
 /* When to call it next; UINT64_MAX: no need. */
-uint64_t bm_websocket_deadline(const struct bm_websocket *websocket);
+uint64_t bm_websocket_next_ns(const struct bm_websocket *websocket);
 
 /* 0: it goes on. 1: all that will be said has been said and acknowledged: close the connection. A
  * server does so once both have closed; a client waits for it (RFC 6455 section 7.1.1) until
  * bm_websocket_receive_end or the deadline. */
-int bm_websocket_ended(const struct bm_websocket *websocket);
+int bm_websocket_over(const struct bm_websocket *websocket);
 
 #endif

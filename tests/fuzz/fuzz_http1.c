@@ -156,7 +156,7 @@ static void drain(struct end *end)
         end->out_len += len;
         bm_http1_output_ack(end->http, len);
     }
-    bm_http1_wake(end->http);
+    bm_http1_resume(end->http);
 }
 
 static void start(struct end *end, uint8_t mode)
@@ -178,12 +178,12 @@ static void start(struct end *end, uint8_t mode)
 /* Nobody waits for ever. */
 static void expect_deadline(struct end *end)
 {
-    uint64_t deadline = bm_http1_deadline(end->http);
+    uint64_t deadline = bm_http1_next_ns(end->http);
     if (deadline == UINT64_MAX)
         return;
     EXPECT(bm_http1_tick(end->http, deadline - 1) == 0);
     EXPECT(bm_http1_tick(end->http, deadline) == -ETIMEDOUT);
-    EXPECT(bm_http1_ended(end->http) == 1 || bm_http1_output(end->http, &(size_t){0}) != NULL);
+    EXPECT(bm_http1_over(end->http) == 1 || bm_http1_output(end->http, &(size_t){0}) != NULL);
 }
 
 static void stop(struct end *end)
@@ -229,7 +229,7 @@ static int run(struct end *end, const uint8_t *data, size_t size, size_t piece)
     size_t used = 0;
     if (r < 0) {
         EXPECT(bm_http1_receive(end->http, &byte, 1, 1, &used) == r);
-        EXPECT(bm_http1_ended(end->http) != 0 && !end->open);
+        EXPECT(bm_http1_over(end->http) != 0 && !end->open);
         EXPECT(bm_http1_tick(end->http, UINT64_MAX) == r);
     }
     return r;

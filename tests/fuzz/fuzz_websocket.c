@@ -193,13 +193,13 @@ static void expect_end(struct end *end)
 {
     int r = end->seen.r;
     EXPECT(bm_websocket_close(end->websocket, 1000, "", 7) == (r == 0 ? 0 : -EPIPE));
-    uint64_t deadline = bm_websocket_deadline(end->websocket);
+    uint64_t deadline = bm_websocket_next_ns(end->websocket);
     EXPECT((deadline == UINT64_MAX) == (r < 0));
     EXPECT(r < 0 || bm_websocket_tick(end->websocket, deadline - 1) == 0);
     int s = bm_websocket_tick(end->websocket, deadline);
     EXPECT(s == (r < 0 ? r : r == 0 ? -ETIMEDOUT : 0));
     EXPECT(bm_websocket_receive_end(end->websocket) == s);
-    EXPECT(bm_websocket_ended(end->websocket) == 1);
+    EXPECT(bm_websocket_over(end->websocket) == 1);
 }
 
 static void stop(struct end *end)
@@ -236,7 +236,7 @@ static void run(struct end *end, const uint8_t *data, size_t size, size_t piece)
     EXPECT(bm_websocket_receive(end->websocket, &byte, r == 0 ? 0 : 1, 0) == r);
     EXPECT(end->account.used < 100000);
     drain(end);
-    EXPECT(bm_websocket_ended(end->websocket) == 0 || r != 0);
+    EXPECT(bm_websocket_over(end->websocket) == 0 || r != 0);
 }
 
 /* The other role gets the code that is expected, and nothing that it refuses. */

@@ -18,7 +18,7 @@ TEST(http1_request_is_answered)
     CHECK_STR(server.log, "GET /a?b=c end sent");
     CHECK_STR((char *)server.out, "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nx-empty: \r\n"
                                   "content-length: 2\r\n\r\nok");
-    CHECK_INT(bm_http1_ended(server.http), 0);
+    CHECK_INT(bm_http1_over(server.http), 0);
     CHECK(bm_http1_wants_input(server.http));
     rig_deinit(&server);
 }
@@ -260,7 +260,7 @@ TEST(http1_what_could_be_read_in_two_ways_is_refused)
             CHECK_INT(rig_last_status(&server), hostile[i].status);
             CHECK(strstr((char *)server.out, "connection: close\r\n"));
             CHECK(!strstr(server.log, "smuggled"));
-            CHECK_INT(bm_http1_ended(server.http), 1);
+            CHECK_INT(bm_http1_over(server.http), 1);
             size_t used = 9;
             CHECK_INT(bm_http1_receive(server.http, (uint8_t *)text, 1, 0, &used), r);
             rig_deinit(&server);
@@ -414,7 +414,7 @@ TEST(http1_connection_persists_or_not)
         CHECK_INT(rig_say(&server, rows[i].text), 0);
         rig_drain(&server);
         CHECK_STR(server.log, "GET / end sent");
-        CHECK_INT(bm_http1_ended(server.http), rows[i].ended);
+        CHECK_INT(bm_http1_over(server.http), rows[i].ended);
         CHECK_INT(bm_http1_wants_input(server.http), !rows[i].ended);
         snprintf(said, sizeof(said), "\r\nconnection: %s\r\n", rows[i].said ? rows[i].said : "");
         CHECK_INT(strstr((char *)server.out, said) != NULL, rows[i].said != NULL);
@@ -458,7 +458,7 @@ TEST(http1_answers_have_the_framing_that_fits)
         CHECK_INT(rig_say(&server, text), 0);
         CHECK_INT(server.answered, 0);
         CHECK_STR((char *)server.out, rows[i].out);
-        CHECK_INT(bm_http1_ended(server.http), rows[i].ended);
+        CHECK_INT(bm_http1_over(server.http), rows[i].ended);
         CHECK_UINT(server.account.used > 0, 1);
         rig_deinit(&server);
     }
@@ -540,14 +540,14 @@ TEST(http1_source_is_asked_when_there_is_room_and_it_has_something)
     server.give = 100;
     server.total = 100;
     size_t out = server.out_len;
-    bm_http1_wake(server.http);
+    bm_http1_resume(server.http);
     rig_drain(&server);
     CHECK_MEM(server.out + out, 4, "64\r\n", 4);
     CHECK_MEM(server.out + server.out_len - 7, 7, "\r\n0\r\n\r\n", 7);
     CHECK_UINT(server.out_len - out, 4 + 100 + 7);
     CHECK_STR(server.log, "GET / end sent");
     reads = server.reads;
-    bm_http1_wake(server.http);
+    bm_http1_resume(server.http);
     rig_drain(&server);
     CHECK_UINT(server.reads, reads);
     rig_deinit(&server);
@@ -580,7 +580,7 @@ TEST(http1_source_that_fails_breaks_the_connection)
         rig_drain(&server);
         CHECK_STR(server.log, rows[i].log);
         CHECK(!strstr((char *)server.out, "\r\n0\r\n\r\n"));
-        CHECK_INT(bm_http1_ended(server.http), rows[i].r);
+        CHECK_INT(bm_http1_over(server.http), rows[i].r);
         rig_deinit(&server);
     }
 }
@@ -597,7 +597,7 @@ TEST(http1_continue_is_sent_when_the_body_is_wanted)
     CHECK_INT(bm_http1_answer(server.http, &server.answer), 0);
     rig_drain(&server);
     CHECK_STR(server.log, "POST / 'hello' end sent");
-    CHECK_INT(bm_http1_ended(server.http), 0);
+    CHECK_INT(bm_http1_over(server.http), 0);
     rig_deinit(&server);
 
     rig_init(&server, false); /* later */
@@ -616,7 +616,7 @@ TEST(http1_continue_is_sent_when_the_body_is_wanted)
     CHECK(!strstr((char *)server.out, "100 Continue"));
     CHECK(strstr((char *)server.out, "connection: close"));
     CHECK_STR(server.log, "POST / sent abort:ECANCELED");
-    CHECK_INT(bm_http1_ended(server.http), 1);
+    CHECK_INT(bm_http1_over(server.http), 1);
     rig_deinit(&server);
 
     rig_init(&server, false); /* HTTP/1.0 has no such thing */
@@ -642,7 +642,7 @@ TEST(http1_rest_of_a_request_is_taken_for_the_next_ones_sake_but_not_without_end
                   over ? -BEAM_EHTTP_TOO_LARGE : 0);
         CHECK(strstr(server.log,
                      over ? "POST / sent abort:HTTP_TOO_LARGE" : "POST / sent body:65536 end"));
-        CHECK_INT(bm_http1_ended(server.http), over);
+        CHECK_INT(bm_http1_over(server.http), over);
         CHECK_INT(rig_last_status(&server), 200); /* not a second answer */
         rig_deinit(&server);
     }
@@ -658,7 +658,7 @@ TEST(http1_held_body_stays_with_the_caller)
     CHECK(!bm_http1_wants_input(server.http));
     CHECK_INT(bm_http1_receive(server.http, (const uint8_t *)"hello", 5, 0, &used), 0);
     CHECK_UINT(used, 0);
-    CHECK_UINT(bm_http1_deadline(server.http), UINT64_MAX); /* it is not the peer that is slow */
+    CHECK_UINT(bm_http1_next_ns(server.http), UINT64_MAX); /* it is not the peer that is slow */
     bm_http1_hold(server.http, false);
     CHECK_INT(bm_http1_receive(server.http, (const uint8_t *)"hello", 5, 0, &used), 0);
     CHECK_UINT(used, 5);
@@ -672,7 +672,7 @@ TEST(http1_held_body_stays_with_the_caller)
     server.now_ns += 100 * RIG_SECOND;
     CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
     bm_http1_hold(server.http, false);
-    CHECK_UINT(bm_http1_deadline(server.http), server.now_ns + 20 * RIG_SECOND);
+    CHECK_UINT(bm_http1_next_ns(server.http), server.now_ns + 20 * RIG_SECOND);
     rig_deinit(&server);
 }
 
@@ -685,7 +685,7 @@ TEST(http1_body_that_breaks_is_answered_if_nothing_was)
     CHECK_INT(rig_last_status(&server), 400);
     CHECK_STR(server.log, "POST / 'a' abort:HTTP_SYNTAX");
     CHECK_INT(bm_http1_answer(server.http, &server.answer), -ENOTCONN);
-    CHECK_INT(bm_http1_ended(server.http), 1);
+    CHECK_INT(bm_http1_over(server.http), 1);
     rig_deinit(&server);
 
     rig_init(&server, false); /* half an answer is under way: nothing can be said */
@@ -697,7 +697,7 @@ TEST(http1_body_that_breaks_is_answered_if_nothing_was)
     CHECK_INT(rig_last_status(&server), 200);
     CHECK(!strstr((char *)server.out, "400"));
     CHECK_STR(server.log, "POST / 'a' abort:HTTP_SYNTAX");
-    CHECK_INT(bm_http1_ended(server.http), -BEAM_EHTTP_SYNTAX);
+    CHECK_INT(bm_http1_over(server.http), -BEAM_EHTTP_SYNTAX);
     rig_deinit(&server);
 }
 
@@ -723,12 +723,12 @@ TEST(http1_end_of_the_peer_is_told_from_a_cut)
         CHECK_INT(rig_say(&server, rows[i].text), 0);
         CHECK_INT(bm_http1_receive_end(server.http), rows[i].r);
         if (rows[i].status == 200) { /* half a connection is enough for the answer */
-            CHECK_INT(bm_http1_ended(server.http), 0);
+            CHECK_INT(bm_http1_over(server.http), 0);
             CHECK_INT(bm_http1_answer(server.http, &server.answer), 0);
         }
         rig_drain(&server);
         CHECK_INT(rig_last_status(&server), rows[i].status);
-        CHECK_INT(bm_http1_ended(server.http), 1);
+        CHECK_INT(bm_http1_over(server.http), 1);
         rig_deinit(&server);
     }
 }
@@ -749,8 +749,8 @@ TEST(http1_upgrade_leaves_the_rest_to_others)
               "HTTP/1.1 101 Switching Protocols\r\nupgrade: beam\r\nconnection: upgrade\r\n\r\n");
     CHECK_STR(server.log, "GET / end sent");
     CHECK(bm_http1_upgraded(server.http));
-    CHECK_INT(bm_http1_ended(server.http), 0);
-    CHECK_UINT(bm_http1_deadline(server.http), UINT64_MAX);
+    CHECK_INT(bm_http1_over(server.http), 0);
+    CHECK_UINT(bm_http1_next_ns(server.http), UINT64_MAX);
     CHECK_INT(bm_http1_receive(server.http, (const uint8_t *)text, len, 0, &used),
               BM_HTTP1_UPGRADED);
     CHECK_UINT(used, 0);
@@ -814,15 +814,15 @@ TEST(http1_slow_peers_are_told_and_left)
         CHECK_INT(rig_say(&server, rows[i].text), 0);
         rig_drain(&server);
         uint64_t then = server.now_ns + rows[i].after * RIG_SECOND;
-        CHECK_UINT(bm_http1_deadline(server.http), then);
+        CHECK_UINT(bm_http1_next_ns(server.http), then);
         CHECK_INT(bm_http1_tick(server.http, then - 1), 0);
-        CHECK_INT(bm_http1_ended(server.http), 0);
+        CHECK_INT(bm_http1_over(server.http), 0);
         server.out_len = 0;
         CHECK_INT(bm_http1_tick(server.http, then), -ETIMEDOUT);
         rig_drain(&server);
         CHECK_INT(rig_last_status(&server), rows[i].status);
-        CHECK_INT(bm_http1_ended(server.http), 1);
-        CHECK_UINT(bm_http1_deadline(server.http), UINT64_MAX);
+        CHECK_INT(bm_http1_over(server.http), 1);
+        CHECK_UINT(bm_http1_next_ns(server.http), UINT64_MAX);
         CHECK_INT(bm_http1_tick(server.http, then), -ETIMEDOUT);
         rig_deinit(&server);
     }
@@ -836,7 +836,7 @@ TEST(http1_dribbled_bytes_do_not_move_a_heads_deadline)
     for (size_t i = 0; i < 10; i++, server.now_ns += RIG_SECOND) {
         CHECK_INT(rig_give(&server, text + i, 1, 1), 0);
         CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
-        CHECK_UINT(bm_http1_deadline(server.http), begun + 10 * RIG_SECOND);
+        CHECK_UINT(bm_http1_next_ns(server.http), begun + 10 * RIG_SECOND);
     }
     CHECK_INT(bm_http1_tick(server.http, server.now_ns), -ETIMEDOUT);
     rig_deinit(&server);
@@ -849,7 +849,7 @@ TEST(http1_body_has_as_long_as_its_bytes_earn)
     server.quiet = true;
     CHECK_INT(rig_say(&server, POST "Content-Length: 100000\r\n\r\n"), 0);
     CHECK_INT(rig_give(&server, body, sizeof(body), SIZE_MAX), 0);
-    CHECK_UINT(bm_http1_deadline(server.http), server.now_ns + 30 * RIG_SECOND);
+    CHECK_UINT(bm_http1_next_ns(server.http), server.now_ns + 30 * RIG_SECOND);
     rig_deinit(&server);
 }
 
@@ -863,7 +863,7 @@ TEST(http1_peer_that_takes_no_output_is_left)
                                27, server.now_ns, &used),
               0);
     uint64_t now = server.now_ns;
-    CHECK_UINT(bm_http1_deadline(server.http), now + 30 * RIG_SECOND);
+    CHECK_UINT(bm_http1_next_ns(server.http), now + 30 * RIG_SECOND);
     CHECK_INT(bm_http1_tick(server.http, now), 0);
     CHECK_INT(bm_http1_tick(server.http, now += 29 * RIG_SECOND), 0);
     CHECK_UINT(rig_drain_some(&server, 1),
@@ -918,7 +918,7 @@ TEST(http1_client_asks_and_is_answered)
                                       "content-length: 5\r\n\r\nhello");
         CHECK_INT(rig_say(&client, "HTTP/1.1 200 Fine\r\nContent-Length: 3\r\n\r\nyes"), 0);
         CHECK_STR(client.log, "sent 200 'yes' end");
-        CHECK_INT(bm_http1_ended(client.http), 0);
+        CHECK_INT(bm_http1_over(client.http), 0);
     }
     rig_deinit(&client);
 }
@@ -958,7 +958,7 @@ TEST(http1_client_takes_every_framing)
             if (piece > 1)
                 CHECK_STR(client.log, rows[i].log);
             CHECK_STR(client.log + client.log_len - 3, "end");
-            CHECK_INT(bm_http1_ended(client.http), rows[i].ended);
+            CHECK_INT(bm_http1_over(client.http), rows[i].ended);
             rig_deinit(&client);
         }
     }
@@ -999,7 +999,7 @@ TEST(http1_client_refuses_answers_that_could_be_read_in_two_ways)
         rig_drain(&client);
         CHECK_UINT(client.out_len, 0); /* a server is told nothing */
         CHECK(strncmp(client.log, "sent abort:HTTP_", 16) == 0);
-        CHECK_INT(bm_http1_ended(client.http), 1);
+        CHECK_INT(bm_http1_over(client.http), 1);
         rig_deinit(&client);
     }
 }
@@ -1042,10 +1042,10 @@ TEST(http1_client_that_is_answered_early_sends_no_more)
     CHECK_INT(rig_say(&client, "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"), 0);
     CHECK_STR(client.log, "413 end abort:ECANCELED");
     unsigned reads = client.reads;
-    bm_http1_wake(client.http);
+    bm_http1_resume(client.http);
     rig_drain(&client);
     CHECK_UINT(client.reads, reads);
-    CHECK_INT(bm_http1_ended(client.http), -ECANCELED);
+    CHECK_INT(bm_http1_over(client.http), -ECANCELED);
     rig_deinit(&client);
 }
 
@@ -1162,8 +1162,8 @@ TEST(http1_ends_understand_each_other)
         CHECK_STR(client.log + client.log_len - 3, "end");
         CHECK(strstr(server.log, "POST /") && strstr(server.log, "end") &&
               strstr(server.log, "sent"));
-        CHECK_INT(bm_http1_ended(client.http), 0);
-        CHECK_INT(bm_http1_ended(server.http), 0);
+        CHECK_INT(bm_http1_over(client.http), 0);
+        CHECK_INT(bm_http1_over(server.http), 0);
         rig_deinit(&client);
         rig_deinit(&server);
     }

@@ -268,13 +268,13 @@ TEST(websocket_frames_mean_what_the_suite_says)
                 CHECK_STR(end.log, rows[i].log);
                 /* Whoever has closed, or was told why not, may go; a client waits for its
                  * server. */
-                CHECK_INT(bm_websocket_ended(end.websocket),
+                CHECK_INT(bm_websocket_over(end.websocket),
                           rows[i].r < 0 || (rows[i].r > 0 && !client));
                 CHECK_INT(bm_websocket_receive_end(end.websocket), rows[i].r < 0 ? rows[i].r
                                                                    : rows[i].r > 0
                                                                        ? 0
                                                                        : -BEAM_EWEBSOCKET_CUT);
-                CHECK_INT(bm_websocket_ended(end.websocket), 1);
+                CHECK_INT(bm_websocket_over(end.websocket), 1);
                 rig_deinit(&end);
             }
         }
@@ -508,7 +508,7 @@ TEST(websocket_closes_both_ways)
     CHECK_INT(bm_websocket_close(end.websocket, 1000, "", end.now_ns), -EPIPE);
     CHECK_INT(bm_websocket_send(end.websocket, &piece, 1), -EPIPE);
     rig_drain(&end);
-    CHECK_INT(bm_websocket_ended(end.websocket), 0); /* the other has not closed */
+    CHECK_INT(bm_websocket_over(end.websocket), 0); /* the other has not closed */
     CHECK_INT(rig_frame(&end, FIN | BINARY, "late", 4), 0);
     CHECK_STR(end.log, "'late'");
     CHECK_INT(rig_give(&other, end.out, end.out_len, SIZE_MAX), BM_WEBSOCKET_CLOSED);
@@ -516,11 +516,10 @@ TEST(websocket_closes_both_ways)
     CHECK_INT(bm_websocket_send(other.websocket, &piece, 1), -EPIPE);
     rig_drain(&other);
     CHECK_INT(rig_give(&end, other.out, other.out_len, SIZE_MAX), BM_WEBSOCKET_CLOSED);
-    CHECK_INT(bm_websocket_ended(end.websocket), 1);
-    CHECK_INT(bm_websocket_ended(other.websocket),
-              0); /* it is the server's to end the connection */
+    CHECK_INT(bm_websocket_over(end.websocket), 1);
+    CHECK_INT(bm_websocket_over(other.websocket), 0); /* it is the server's to end the connection */
     CHECK_INT(bm_websocket_receive_end(other.websocket), 0);
-    CHECK_INT(bm_websocket_ended(other.websocket), 1);
+    CHECK_INT(bm_websocket_over(other.websocket), 1);
     rig_deinit(&end);
     rig_deinit(&other);
 }
@@ -541,23 +540,23 @@ TEST(websocket_reason_that_is_too_long_is_left_out)
 TEST(websocket_peer_that_does_not_answer_a_close_is_left)
 {
     rig_init(&end, false);
-    CHECK_UINT(bm_websocket_deadline(end.websocket), UINT64_MAX);
+    CHECK_UINT(bm_websocket_next_ns(end.websocket), UINT64_MAX);
     CHECK_INT(bm_websocket_close(end.websocket, 1000, "", end.now_ns), 0);
     rig_drain(&end);
     uint64_t then = end.now_ns + 5 * RIG_SECOND;
-    CHECK_UINT(bm_websocket_deadline(end.websocket), then);
+    CHECK_UINT(bm_websocket_next_ns(end.websocket), then);
     CHECK_INT(bm_websocket_tick(end.websocket, then - 1), 0);
     CHECK_INT(bm_websocket_tick(end.websocket, then), -ETIMEDOUT);
-    CHECK_INT(bm_websocket_ended(end.websocket), 1);
-    CHECK_UINT(bm_websocket_deadline(end.websocket), UINT64_MAX);
+    CHECK_INT(bm_websocket_over(end.websocket), 1);
+    CHECK_UINT(bm_websocket_next_ns(end.websocket), UINT64_MAX);
     rig_deinit(&end);
 
     rig_init(&end, true); /* a server that has closed but does not go */
     CHECK_INT(rig_frame(&end, FIN | CLOSE, "", 0), BM_WEBSOCKET_CLOSED);
     rig_drain(&end);
-    CHECK_INT(bm_websocket_ended(end.websocket), 0);
+    CHECK_INT(bm_websocket_over(end.websocket), 0);
     CHECK_INT(bm_websocket_tick(end.websocket, then), 0);
-    CHECK_INT(bm_websocket_ended(end.websocket), 1);
+    CHECK_INT(bm_websocket_over(end.websocket), 1);
     rig_deinit(&end);
 }
 
@@ -567,7 +566,7 @@ TEST(websocket_peer_that_takes_nothing_is_left)
     rig_init(&end, false);
     CHECK_INT(bm_websocket_send(end.websocket, &piece, 1), 0);
     uint64_t now = end.now_ns;
-    CHECK_UINT(bm_websocket_deadline(end.websocket), now + 30 * RIG_SECOND);
+    CHECK_UINT(bm_websocket_next_ns(end.websocket), now + 30 * RIG_SECOND);
     CHECK_INT(bm_websocket_tick(end.websocket, now), 0);
     CHECK_INT(bm_websocket_tick(end.websocket, now += 29 * RIG_SECOND), 0);
     bm_websocket_output_ack(end.websocket, 1);
