@@ -383,11 +383,8 @@ static int head_is_whole(struct bm_http1 *http)
         begin_head(http);
         return ++http->interims <= BM_HTTP1_INTERIMS_MAX ? 0 : refuse(http, 431);
     }
-    if (!http->client) {
-        http->open = true;
-        http->keep = !http->ended;
-    }
-    http->keep = http->keep && http->head.keep_alive;
+    http->open = true; /* a client's is already */
+    http->keep = http->head.keep_alive;
     http->owes_continue = http->head.expects_continue;
     begin_body(http);
     bool whole = http->input == IN_WHOLE;
@@ -464,7 +461,7 @@ static int take_data(struct bm_http1 *http, const uint8_t *bytes, size_t len)
     http->body_len += len;
     http->rated += len;
     http->owes_continue = false;
-    if (http->sent) {
+    if (!http->client && http->sent) {
         http->drained += len;
         if (http->drained > BM_HTTP1_DRAIN_MAX)
             return refuse(http, 413);

@@ -26,6 +26,7 @@ struct rig {
     uint64_t now_ns;
     bool hold;
     bool quiet; /* does not answer by itself */
+    bool late;  /* answers when the request is whole */
     struct bm_http1_answer answer;
     int answered; /* what bm_http1_answer said */
     const struct bm_http1_message *message;
@@ -62,7 +63,7 @@ static inline void rig_on_message(struct bm_http1 *http, const struct bm_http1_m
                 (int)(message->path_len < 64 ? message->path_len : 64), message->path);
     if (rig->hold)
         bm_http1_hold(http, true);
-    if (message->status == 0 && !rig->quiet)
+    if (message->status == 0 && !rig->quiet && !rig->late)
         rig->answered = bm_http1_answer(http, &rig->answer);
 }
 
@@ -81,8 +82,10 @@ static inline void rig_on_body(struct bm_http1 *http, const uint8_t *bytes, size
 
 static inline void rig_on_message_end(struct bm_http1 *http, void *arg)
 {
-    (void)http;
-    rig_log(arg, "end");
+    struct rig *rig = arg;
+    rig_log(rig, "end");
+    if (rig->message->status == 0 && rig->late)
+        rig->answered = bm_http1_answer(http, &rig->answer);
 }
 
 static inline void rig_on_sent(struct bm_http1 *http, void *arg)

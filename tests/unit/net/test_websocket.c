@@ -514,6 +514,8 @@ TEST(websocket_closes_both_ways)
     CHECK_INT(rig_give(&other, end.out, end.out_len, SIZE_MAX), BM_WEBSOCKET_CLOSED);
     CHECK_STR(other.log, "'abc' close:1001 'bye'");
     CHECK_INT(bm_websocket_send(other.websocket, &piece, 1), -EPIPE);
+    CHECK_INT(rig_frame(&other, FIN | BINARY, "behind", 6), BM_WEBSOCKET_CLOSED);
+    CHECK_STR(other.log, "'abc' close:1001 'bye'"); /* nothing is looked at any more */
     rig_drain(&other);
     CHECK_INT(rig_give(&end, other.out, other.out_len, SIZE_MAX), BM_WEBSOCKET_CLOSED);
     CHECK_INT(bm_websocket_over(end.websocket), 1);
@@ -554,6 +556,8 @@ TEST(websocket_peer_that_does_not_answer_a_close_is_left)
     rig_init(&end, true); /* a server that has closed but does not go */
     CHECK_INT(rig_frame(&end, FIN | CLOSE, "", 0), BM_WEBSOCKET_CLOSED);
     rig_drain(&end);
+    CHECK_UINT(bm_websocket_next_ns(end.websocket), then);
+    CHECK_INT(bm_websocket_tick(end.websocket, then - 1), 0);
     CHECK_INT(bm_websocket_over(end.websocket), 0);
     CHECK_INT(bm_websocket_tick(end.websocket, then), 0);
     CHECK_INT(bm_websocket_over(end.websocket), 1);

@@ -235,6 +235,11 @@ TEST(websocket_request_has_one_origin)
     request.field_count++;
     bm_websocket_judge(&request, &policy, &answer);
     CHECK_INT(answer.status, 403);
+    fields[count] = BM_FIELD("origin", "https://"); /* nobody's, where no host was asked for */
+    request.field_count = count + 1;
+    request.authority_len = 0;
+    bm_websocket_judge(&request, &policy, &answer);
+    CHECK_INT(answer.status, 403);
 }
 
 TEST(websocket_accept_is_that_of_the_standard)
