@@ -1266,12 +1266,15 @@ TEST(http1_without_memory_fails_and_keeps_nothing)
         r = r < 0 ? r : bm_http1_new(&options, &server.http);
         r = r < 0 ? r : exchange_bodies(5000);
         bool short_of = scarce_asked > left;
+        /* Somebody was told, and nobody takes what came for whole. */
+        CHECK(!short_of || r < 0 || server.answered == -ENOMEM || bm_http1_over(client.http) ||
+              bm_http1_over(server.http));
+        CHECK(!short_of || client.body_len < BODY_LEN || !strstr(client.log, "end"));
         rig_deinit(&client);
         rig_deinit(&server);
         scarce_end();
         if (!short_of)
             break;
-        CHECK(r < 0 || !strstr(client.log, "end") || client.log_len > 0);
     }
     CHECK(left > 5 && left < 200);
     CHECK_STR(client.log + client.log_len - 3, "end");
