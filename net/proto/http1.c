@@ -200,25 +200,21 @@ static void begin_head(struct bm_http1 *http)
     http->lines = http->empty_lines = 0;
 }
 
-/* All of one exchange is over; what is kept says whether another may follow. */
-static void end_exchange(struct bm_http1 *http)
+/* All of one exchange is over; `keep` says whether another may follow. An error is told while what
+ * was lent is still there. */
+static void end_exchange(struct bm_http1 *http, int error)
 {
-    http->open = http->asked = http->sent = http->owes_continue = http->held = false;
+    bool open = http->open;
+    http->open = http->asked = http->sent = http->tell_sent = false;
+    http->owes_continue = http->held = false;
     http->interims = 0;
     http->send.source = NULL;
     http->first = false;
     http->since_ns = http->now_ns;
     http->done = http->done || !http->keep;
-    begin_head(http);
-}
-
-static void abort_exchange(struct bm_http1 *http, int error)
-{
-    bool open = http->open;
-    end_exchange(http);
-    http->tell_sent = false;
-    if (open)
+    if (open && error < 0)
         http->handlers->on_abort(http, error, http->arg);
+    begin_head(http);
 }
 
 static bool is_to_head(const struct bm_http1 *http)
@@ -239,8 +235,8 @@ static int fail(struct bm_http1 *http, int status, int error)
     else if (!http->client && !http->asked && status > 0)
         (void)bm_http1_send_refusal(&http->send, status,
                                     is_to_head(http)); /* else it is not told */
-    abort_exchange(http, error);
-    http->done = true;
+    http->keep = false;
+    end_exchange(http, error);
     return error;
 }
 
@@ -268,19 +264,20 @@ static void settle(struct bm_http1 *http)
         return;
     if (http->tell_sent) {
         http->tell_sent = false;
-        http->held = false; /* what is left of the request is in the way of the next */
+        if (!http->client)
+            http->held = false; /* what is left of the request is in the way of the next */
         http->handlers->on_sent(http, http->arg);
     }
     if (!http->open)
         return;
     bool whole = http->input == IN_WHOLE;
     if (http->sent && whole) {
-        end_exchange(http);
+        end_exchange(http, 0);
     } else if (http->client ? whole : http->sent && !http->keep) {
         http->keep = false;
         if (http->client)
             http->broken = -ECANCELED;
-        abort_exchange(http, -ECANCELED);
+        end_exchange(http, -ECANCELED);
     }
 }
 

@@ -30,6 +30,7 @@ struct rig {
     struct bm_http1_answer answer;
     int answered; /* what bm_http1_answer said */
     const struct bm_http1_message *message;
+    char last_name; /* of the last field's name the first letter, as on_abort saw it */
 
     /* A source: gives `give` bytes of 'x' at once, `total` in all, then says so or fails. */
     size_t give, total;
@@ -96,8 +97,11 @@ static inline void rig_on_sent(struct bm_http1 *http, void *arg)
 
 static inline void rig_on_abort(struct bm_http1 *http, int error, void *arg)
 {
-    (void)http;
-    rig_log(arg, "abort:%s", beam_error_name(error));
+    struct rig *rig = arg;
+    if (rig->message && rig->message->field_count > 0) /* is still there */
+        rig->last_name = rig->message->fields[rig->message->field_count - 1].name[0];
+    rig_log(rig, "abort:%s", beam_error_name(error));
+    CHECK_INT(bm_http1_answer(http, &rig->answer), -ENOTCONN);
 }
 
 static const struct bm_http1_handlers rig_handlers = {
@@ -124,12 +128,18 @@ static inline ssize_t rig_read(void *arg, uint8_t *buf, size_t len, bool *ret_en
 
 static const struct bm_http1_source rig_source = {.read = rig_read};
 
-static inline void rig_init(struct rig *rig, bool client)
+/* As it is before an engine is made. */
+static inline void rig_clear(struct rig *rig)
 {
     memset(rig, 0, offsetof(struct rig, out));
     memset(&rig->out_len, 0, sizeof(*rig) - offsetof(struct rig, out_len));
     rig->now_ns = 1000 * RIG_SECOND;
     rig->answer = (struct bm_http1_answer){.status = 200, .body = {.len = 2, .bytes = "ok"}};
+}
+
+static inline void rig_init(struct rig *rig, bool client)
+{
+    rig_clear(rig);
     REQUIRE_INT(bm_http1_new(&(struct bm_http1_options){.client = client,
                                                         .account = &rig->account,
                                                         .handlers = &rig_handlers,

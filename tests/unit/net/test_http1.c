@@ -591,6 +591,17 @@ TEST(http1_source_is_asked_when_there_is_room_and_it_has_something)
     rig_deinit(&server);
 }
 
+TEST(http1_source_is_asked_for_much_at_once)
+{
+    rig_init(&server, false);
+    server.answer.body = (struct bm_http1_body){.len = -1, .source = &rig_source, .arg = &server};
+    server.give = server.total = 100000;
+    CHECK_INT(rig_say(&server, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 0);
+    CHECK(server.out_len > 100000);
+    CHECK(server.reads < 10);
+    rig_deinit(&server);
+}
+
 TEST(http1_source_that_fails_breaks_the_connection)
 {
     static const struct {
@@ -750,6 +761,21 @@ TEST(http1_body_that_breaks_is_answered_if_nothing_was)
     CHECK(!strstr((char *)server.out, "400"));
     CHECK_STR(server.log, "POST / 'a' abort:HTTP_SYNTAX");
     CHECK_INT(bm_http1_over(server.http), -BEAM_EHTTP_SYNTAX);
+    rig_deinit(&server);
+}
+
+TEST(http1_head_is_there_until_the_exchange_has_ended)
+{
+    static char text[12000];
+    rig_init(&server, false);
+    server.quiet = true;
+    size_t len = (size_t)snprintf(text, sizeof(text),
+                                  POST "Transfer-Encoding: chunked\r\nYou: %09000d\r\n\r\n", 0);
+    CHECK_INT(rig_give(&server, text, len, SIZE_MAX), 0);
+    CHECK_INT(rig_say(&server, "x"), -BEAM_EHTTP_SYNTAX);
+    CHECK_STR(server.log, "POST / abort:HTTP_SYNTAX");
+    CHECK_INT(server.last_name, 'y');
+    CHECK(server.account.used < 9000);
     rig_deinit(&server);
 }
 
@@ -1124,6 +1150,33 @@ TEST(http1_client_that_is_answered_early_sends_no_more)
     rig_deinit(&client);
 }
 
+TEST(http1_client_holds_an_answer_while_it_asks)
+{
+    size_t used;
+    rig_init(&client, true);
+    struct bm_http1_ask what = {
+        .method = "PUT",
+        .target = "/",
+        .authority = "a",
+        .body = {.len = 100, .source = &rig_source, .arg = &client},
+    };
+    client.total = 100;
+    client.hold = true;
+    CHECK_INT(bm_http1_ask(client.http, &what), 0);
+    rig_drain(&client);
+    static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+    CHECK_INT(bm_http1_receive(client.http, (const uint8_t *)head, sizeof(head) - 1, 0, &used), 0);
+    client.give = 100;
+    bm_http1_resume(client.http);
+    rig_drain(&client);
+    CHECK_STR(client.log, "200 sent");
+    CHECK(!bm_http1_wants_input(client.http)); /* still */
+    bm_http1_hold(client.http, false);
+    CHECK_INT(rig_say(&client, "yes"), 0);
+    CHECK_STR(client.log, "200 sent 'yes' end");
+    rig_deinit(&client);
+}
+
 TEST(http1_client_is_told_of_a_cut)
 {
     static const char *const rows[] = {
@@ -1252,10 +1305,8 @@ TEST(http1_without_memory_fails_and_keeps_nothing)
     int left;
     for (left = 0; left < 200; left++) {
         test_note("%d allocations", left);
-        memset(&client, 0, offsetof(struct rig, out));
-        memset(&server, 0, offsetof(struct rig, out));
-        client.out_len = server.out_len = 0;
-        server.answer = (struct bm_http1_answer){.status = 200};
+        rig_clear(&client);
+        rig_clear(&server);
         scarce_begin(left);
         struct bm_http1_options options = {
             .client = true, .account = &client.account, .handlers = &rig_handlers, .arg = &client};
