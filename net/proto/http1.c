@@ -39,6 +39,9 @@
 #define HEAD_LEN_FIRST 1024u /* most heads are shorter */
 #define HEAD_LEN_KEPT 4096u  /* what a connection that waits may keep */
 #define HEAD_LEN_MAX (BM_HTTP1_START_LINE_MAX + BM_HTTP1_FIELDS_LEN_MAX + 4) /* two line ends */
+/* Output that is there so long after the last call with a time begins to be waited for: there is none
+ * in those that make it. */
+#define NOTICE_NS BM_NS_PER_S
 
 enum input {
     IN_HEAD,
@@ -96,7 +99,8 @@ struct bm_http1 {
     unsigned calls; /* of ours that may call back, under way */
 
     uint64_t now_ns;
-    uint64_t since_ns; /* of what is waited for: the first byte, the head, the body */
+    uint64_t
+        since_ns; /* of what is waited for: the first byte, the head, the body; 0: not known yet */
     uint64_t rated;    /* bytes of the body since */
     uint64_t stall_ns; /* when output was first seen not to move; 0: not yet */
 };
@@ -210,7 +214,7 @@ static void end_exchange(struct bm_http1 *http, int error)
     http->interims = 0;
     http->send.source = NULL;
     http->first = false;
-    http->since_ns = http->now_ns;
+    http->since_ns = 0; /* now_ns may be that of long ago */
     http->done = http->done || !http->keep;
     if (open && error < 0)
         http->handlers->on_abort(http, error, http->arg);
@@ -564,6 +568,13 @@ static int take(struct bm_http1 *http, const uint8_t *bytes, size_t len, size_t 
     return 0;
 }
 
+static void see_time(struct bm_http1 *http, uint64_t now_ns)
+{
+    http->now_ns = now_ns;
+    if (http->since_ns == 0)
+        http->since_ns = now_ns;
+}
+
 /* ---- what may be called ---- */
 
 int bm_http1_new(const struct bm_http1_options *options, struct bm_http1 **ret_http)
@@ -607,7 +618,7 @@ int bm_http1_receive(struct bm_http1 *http, const uint8_t *bytes, size_t len, ui
 {
     size_t used = 0;
     int r = http->error;
-    http->now_ns = now_ns;
+    see_time(http, now_ns);
     http->calls++;
     while (r == 0 && used < len && bm_http1_wants_input(http)) {
         size_t n = 0;
@@ -645,7 +656,7 @@ int bm_http1_receive_end(struct bm_http1 *http)
 void bm_http1_hold(struct bm_http1 *http, bool held)
 {
     if (http->held && !held) { /* the peer was not to blame meanwhile */
-        http->since_ns = http->now_ns;
+        http->since_ns = 0;
         http->rated = 0;
     }
     http->held = held;
@@ -750,18 +761,20 @@ static uint64_t input_deadline(const struct bm_http1 *http)
     bool begun = http->len > 0 || http->line.len > 0;
     if (http->client || http->done || http->upgraded || http->input == IN_WHOLE)
         return UINT64_MAX;
+    if (http->held && http->input != IN_HEAD)
+        return UINT64_MAX;
+    if (http->since_ns == 0)
+        return bm_clock_after(http->now_ns, NOTICE_NS);
     if (http->input == IN_HEAD)
         return bm_clock_after(http->since_ns,
                               begun || http->first ? BM_HTTP1_HEAD_NS : BM_HTTP1_IDLE_NS);
-    if (http->held)
-        return UINT64_MAX;
     return bm_clock_after(http->since_ns,
                           BM_HTTP1_BODY_NS + http->rated * (BM_NS_PER_S / BM_HTTP1_BODY_RATE_MIN));
 }
 
 int bm_http1_tick(struct bm_http1 *http, uint64_t now_ns)
 {
-    http->now_ns = now_ns;
+    see_time(http, now_ns);
     if (http->error)
         return http->error;
     int r = 0;
@@ -785,6 +798,7 @@ uint64_t bm_http1_next_ns(const struct bm_http1 *http)
     uint64_t input = input_deadline(http);
     uint64_t output = UINT64_MAX;
     if (http->send.outbox.len > 0)
-        output = bm_clock_after(http->stall_ns ? http->stall_ns : http->now_ns, BM_HTTP1_STALL_NS);
+        output = http->stall_ns ? bm_clock_after(http->stall_ns, BM_HTTP1_STALL_NS)
+                                : bm_clock_after(http->now_ns, NOTICE_NS);
     return input < output ? input : output;
 }

@@ -29,6 +29,8 @@
 
 #define FRAME_HEAD_MAX 14u /* two bytes, eight of a length, four of a mask */
 #define CONTROL_MAX 125u   /* RFC 6455 section 5.5 */
+/* Output that is there so long after the last call with a time begins to be waited for. */
+#define NOTICE_NS BM_NS_PER_S
 
 struct bm_websocket {
     struct bm_account *account;
@@ -477,7 +479,7 @@ uint64_t bm_websocket_next_ns(const struct bm_websocket *websocket)
     if (is_closing(websocket))
         closing = bm_clock_after(websocket->close_ns, BM_WEBSOCKET_CLOSE_NS);
     if (websocket->outbox.len > 0)
-        stalled = bm_clock_after(websocket->stall_ns ? websocket->stall_ns : websocket->now_ns,
-                                 BM_WEBSOCKET_STALL_NS);
+        stalled = websocket->stall_ns ? bm_clock_after(websocket->stall_ns, BM_WEBSOCKET_STALL_NS)
+                                      : bm_clock_after(websocket->now_ns, NOTICE_NS);
     return closing < stalled ? closing : stalled;
 }

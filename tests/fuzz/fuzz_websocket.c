@@ -188,11 +188,24 @@ static void start(struct end *end, bool client, uint64_t message_len_max)
     EXPECT(bm_websocket_new(&options, &end->websocket) == 0);
 }
 
+static void drain(struct end *end)
+{
+    const uint8_t *bytes;
+    size_t len;
+    while ((bytes = bm_websocket_output(end->websocket, &len)) != NULL) {
+        end->out = realloc(end->out, end->out_len + len);
+        memcpy(end->out + end->out_len, bytes, len);
+        end->out_len += len;
+        bm_websocket_output_ack(end->websocket, len);
+    }
+}
+
 /* Closes what is not closed; nobody waits for ever. */
 static void expect_end(struct end *end)
 {
     int r = end->seen.r;
     EXPECT(bm_websocket_close(end->websocket, 1000, "", 7) == (r == 0 ? 0 : -EPIPE));
+    drain(end);
     uint64_t deadline = bm_websocket_next_ns(end->websocket);
     EXPECT((deadline == UINT64_MAX) == (r < 0));
     EXPECT(r < 0 || bm_websocket_tick(end->websocket, deadline - 1) == 0);
@@ -208,18 +221,6 @@ static void stop(struct end *end)
     bm_websocket_free(end->websocket);
     EXPECT(end->account.used == 0);
     free(end->out);
-}
-
-static void drain(struct end *end)
-{
-    const uint8_t *bytes;
-    size_t len;
-    while ((bytes = bm_websocket_output(end->websocket, &len)) != NULL) {
-        end->out = realloc(end->out, end->out_len + len);
-        memcpy(end->out + end->out_len, bytes, len);
-        end->out_len += len;
-        bm_websocket_output_ack(end->websocket, len);
-    }
 }
 
 static void run(struct end *end, const uint8_t *data, size_t size, size_t piece)

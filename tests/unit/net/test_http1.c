@@ -732,9 +732,9 @@ TEST(http1_held_body_stays_with_the_caller)
     server.quiet = true;
     CHECK_INT(rig_say(&server, POST "Content-Length: 5\r\n\r\n"), 0);
     bm_http1_hold(server.http, true);
-    server.now_ns += 100 * RIG_SECOND;
-    CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
+    server.now_ns += 100 * RIG_SECOND; /* which nobody tells it */
     bm_http1_hold(server.http, false);
+    CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
     CHECK_UINT(bm_http1_next_ns(server.http), server.now_ns + 20 * RIG_SECOND);
     rig_deinit(&server);
 }
@@ -891,6 +891,7 @@ TEST(http1_slow_peers_are_told_and_left)
         server.quiet = rows[i].after == 20;
         CHECK_INT(rig_say(&server, rows[i].text), 0);
         rig_drain(&server);
+        CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
         uint64_t then = server.now_ns + rows[i].after * RIG_SECOND;
         CHECK_UINT(bm_http1_next_ns(server.http), then);
         CHECK_INT(bm_http1_tick(server.http, then - 1), 0);
@@ -904,6 +905,21 @@ TEST(http1_slow_peers_are_told_and_left)
         CHECK_INT(bm_http1_tick(server.http, then), -ETIMEDOUT);
         rig_deinit(&server);
     }
+}
+
+TEST(http1_time_that_an_answer_took_is_not_the_peers)
+{
+    rig_init(&server, false);
+    server.quiet = true;
+    CHECK_INT(rig_say(&server, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 0);
+    CHECK_UINT(bm_http1_next_ns(server.http), UINT64_MAX);
+    server.now_ns += 1000 * RIG_SECOND;
+    CHECK_INT(bm_http1_answer(server.http, &server.answer), 0);
+    rig_drain(&server);
+    CHECK(bm_http1_next_ns(server.http) <= server.now_ns + RIG_SECOND);
+    CHECK_INT(bm_http1_tick(server.http, server.now_ns), 0);
+    CHECK_UINT(bm_http1_next_ns(server.http), server.now_ns + 300 * RIG_SECOND);
+    rig_deinit(&server);
 }
 
 TEST(http1_dribbled_bytes_do_not_move_a_heads_deadline)
@@ -952,8 +968,9 @@ TEST(http1_peer_that_takes_no_output_is_left)
                                27, server.now_ns, &used),
               0);
     uint64_t now = server.now_ns;
+    CHECK_UINT(bm_http1_next_ns(server.http), now + RIG_SECOND);
+    CHECK_INT(bm_http1_tick(server.http, now += RIG_SECOND), 0);
     CHECK_UINT(bm_http1_next_ns(server.http), now + 30 * RIG_SECOND);
-    CHECK_INT(bm_http1_tick(server.http, now), 0);
     CHECK_INT(bm_http1_tick(server.http, now += 29 * RIG_SECOND), 0);
     CHECK_UINT(rig_drain_some(&server, 1),
                1); /* one byte is progress; the rest of the row is TCP's */

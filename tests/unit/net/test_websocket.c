@@ -570,8 +570,9 @@ TEST(websocket_peer_that_takes_nothing_is_left)
     rig_init(&end, false);
     CHECK_INT(bm_websocket_send(end.websocket, &piece, 1), 0);
     uint64_t now = end.now_ns;
+    CHECK_UINT(bm_websocket_next_ns(end.websocket), now + RIG_SECOND);
+    CHECK_INT(bm_websocket_tick(end.websocket, now += RIG_SECOND), 0);
     CHECK_UINT(bm_websocket_next_ns(end.websocket), now + 30 * RIG_SECOND);
-    CHECK_INT(bm_websocket_tick(end.websocket, now), 0);
     CHECK_INT(bm_websocket_tick(end.websocket, now += 29 * RIG_SECOND), 0);
     bm_websocket_output_ack(end.websocket, 1);
     CHECK_INT(bm_websocket_tick(end.websocket, now += 29 * RIG_SECOND), 0);
