@@ -1,10 +1,11 @@
 /* HTTP/1.1 on one connection.
  *
  * Model: bytes come through a gate (http1_line.c) that knows lines and nothing else, then through
- * the parser, which knows what they mean; http1_head.c judges the head that comes out. The head is
- * collected and parsed in one piece, so that names and values are spans of one buffer; bodies are
- * handed on where they lie. What the parser says about lengths has to be what the judge says: where
- * two readers differ, the message is refused. What goes out is http1_send.c's.
+ * the parser (http1_parser.c), which knows what they mean; http1_head.c judges the head that comes
+ * out. The head is collected and parsed in one piece, so that names and values are spans of one
+ * buffer; bodies are handed on where they lie. What the parser says about lengths has to be what
+ * the judge says: where two readers differ, the message is refused. What goes out is
+ * http1_send.c's.
  *
  *     HEAD ─> LENGTH ──────────────────────────────────────┐
  *        └──> CHUNK ─> CHUNK_DATA ─> CHUNK_END ─┐          │
@@ -17,7 +18,8 @@
  *   - a parser lives for one message: nothing of one can reach into the next;
  *   - bytes are taken for one exchange at a time; a client that expects no answer takes none as
  *     one;
- *   - callbacks run from `settle` and from what is received, never from answer, ask, hold or resume;
+ *   - callbacks run from `settle` and from what is received, never from answer, ask, hold or
+ *     resume;
  *   - after an error nothing is taken, no source is asked and nothing is called.
  *
  * It knows no paths, no methods (but HEAD, OPTIONS, CONNECT, and those that must have a length), no
@@ -27,20 +29,20 @@
 #include <beam/error.h>
 
 #include <errno.h>
-#include <llhttp.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "net/proto/http1_head.h"
 #include "net/proto/http1_line.h"
+#include "net/proto/http1_parser.h"
 #include "net/proto/http1_send.h"
 
 #define HEAD_LEN_FIRST 1024u /* most heads are shorter */
 #define HEAD_LEN_KEPT 4096u  /* what a connection that waits may keep */
 #define HEAD_LEN_MAX (BM_HTTP1_START_LINE_MAX + BM_HTTP1_FIELDS_LEN_MAX + 4) /* two line ends */
-/* Output that is there so long after the last call with a time begins to be waited for: there is none
- * in those that make it. */
+/* Output that is there so long after the last call with a time begins to be waited for: there is
+ * none in those that make it. */
 #define NOTICE_NS BM_NS_PER_S
 
 enum input {
@@ -62,7 +64,7 @@ struct bm_http1 {
     bool client;
 
     /* What comes in. */
-    llhttp_t parser;
+    struct bm_http1_parser *parser;
     enum input input;
     struct bm_http1_line line;
     uint8_t *bytes; /* the head */
@@ -71,9 +73,6 @@ struct bm_http1 {
     unsigned lines;   /* of fields, or of trailers */
     unsigned empty_lines, interims;
     struct bm_http1_head head;
-    bool in_head; /* the parser's callbacks collect it */
-    bool parsed;  /* ... and it says the message is whole */
-    size_t seen;  /* bytes of the body that it showed */
     uint64_t left;
     uint64_t body_len, extensions, trailers_len;
     uint64_t drained; /* of the body, since the answer is complete */
@@ -99,95 +98,10 @@ struct bm_http1 {
     unsigned calls; /* of ours that may call back, under way */
 
     uint64_t now_ns;
-    uint64_t
-        since_ns; /* of what is waited for: the first byte, the head, the body; 0: not known yet */
+    uint64_t since_ns; /* of waiting for the first byte, the head, the body; 0: not known yet */
     uint64_t rated;    /* bytes of the body since */
     uint64_t stall_ns; /* when output was first seen not to move; 0: not yet */
 };
-
-/* ---- what the parser shows ---- */
-
-static struct bm_http1 *of(llhttp_t *parser)
-{
-    return parser->data;
-}
-
-static int on_method(llhttp_t *parser, const char *at, size_t len)
-{
-    of(parser)->head.message.method = at;
-    of(parser)->head.message.method_len = len;
-    return 0;
-}
-
-static int on_url(llhttp_t *parser, const char *at, size_t len)
-{
-    of(parser)->head.target = at;
-    of(parser)->head.target_len = len;
-    return 0;
-}
-
-static int on_header_field(llhttp_t *parser, const char *at, size_t len)
-{
-    struct bm_http1 *http = of(parser);
-    if (!http->in_head)
-        return 0; /* a trailer's */
-    size_t count = http->head.message.field_count++;
-    bm_assert(count < BM_HTTP1_FIELDS_MAX); /* lines were counted */
-    http->head.fields[count] =
-        (struct bm_field){.name = at, .name_len = len, .value = at + len, .value_len = 0};
-    return 0;
-}
-
-static int on_header_value(llhttp_t *parser, const char *at, size_t len)
-{
-    struct bm_http1 *http = of(parser);
-    if (!http->in_head || http->head.message.field_count == 0)
-        return 0;
-    struct bm_field *field = &http->head.fields[http->head.message.field_count - 1];
-    while (len > 0 && (at[len - 1] == ' ' || at[len - 1] == '\t'))
-        len--;
-    field->value = at;
-    field->value_len = len;
-    return 0;
-}
-
-static int on_headers_complete(llhttp_t *parser)
-{
-    const struct bm_http1 *http = of(parser);
-    int status = parser->status_code;
-    /* 1: no body, whatever the fields say (RFC 9112 section 6.3) */
-    return http->client && (http->to_head || status < 200 || status == 204 || status == 304);
-}
-
-static int on_body(llhttp_t *parser, const char *at, size_t len)
-{
-    of(parser)->seen += len;
-    return 0;
-}
-
-static int on_message_complete(llhttp_t *parser)
-{
-    of(parser)->parsed = true;
-    return 0;
-}
-
-static const llhttp_settings_t settings = {
-    .on_method = on_method,
-    .on_url = on_url,
-    .on_header_field = on_header_field,
-    .on_header_value = on_header_value,
-    .on_headers_complete = on_headers_complete,
-    .on_body = on_body,
-    .on_message_complete = on_message_complete,
-};
-
-/* Whether it takes the bytes. A message that asks for an upgrade is its last one, which is all the
- * same here. */
-static bool parse(struct bm_http1 *http, const uint8_t *bytes, size_t len)
-{
-    llhttp_errno_t r = llhttp_execute(&http->parser, (const char *)bytes, len);
-    return r == HPE_OK || (r == HPE_PAUSED_UPGRADE && http->parsed);
-}
 
 /* ---- the exchange ---- */
 
@@ -320,37 +234,14 @@ static bool is_status_line(const char *line, size_t len)
     return line[10] >= '0' && line[10] <= '9' && line[11] >= '0' && line[11] <= '9';
 }
 
-/* The parser's view of it has to be the judge's. */
-static bool parser_agrees(const struct bm_http1 *http)
-{
-    const struct bm_http1_head *head = &http->head;
-    if (head->message.body_len == 0)
-        return http->parsed;
-    if (http->parsed || !head->chunked != !(http->parser.flags & F_CHUNKED))
-        return false;
-    return head->message.body_len < 0 ||
-           http->parser.content_length == (uint64_t)head->message.body_len;
-}
-
-static void lower_names(struct bm_http1 *http)
-{
-    for (size_t i = 0; i < http->head.message.field_count; i++) {
-        const struct bm_field *field = &http->head.fields[i];
-        uint8_t *name = http->bytes + (field->name - (const char *)http->bytes);
-        for (size_t j = 0; j < field->name_len; j++)
-            if (name[j] >= 'A' && name[j] <= 'Z')
-                name[j] = (uint8_t)(name[j] + 32);
-    }
-}
-
 /* 0, or a status. */
 static int parse_head(struct bm_http1 *http)
 {
     const char *line = (const char *)http->bytes;
     if (!http->client) {
-        int status = bm_http1_head_check_version(line, http->start_len - 2);
-        if (status > 0)
-            return status;
+        int bad = bm_http1_head_check_version(line, http->start_len - 2);
+        if (bad > 0)
+            return bad;
     } else if (!is_status_line(line, http->start_len - 2)) {
         return 400;
     }
@@ -358,21 +249,12 @@ static int parse_head(struct bm_http1 *http)
     http->head.answer = http->client;
     http->head.to_head = http->to_head;
     http->head.to_upgrade = http->to_upgrade;
-    llhttp_init(&http->parser, http->client ? HTTP_RESPONSE : HTTP_REQUEST, &settings);
-    http->parser.data = http;
-    http->parsed = false;
-    http->in_head = true;
-    bool taken = parse(http, http->bytes, http->len);
-    http->in_head = false;
-    if (!taken)
-        return llhttp_get_errno(&http->parser) == HPE_INVALID_METHOD ? 501 : 400;
-    http->head.message.minor_version = http->parser.http_minor;
-    http->head.message.status = http->client ? http->parser.status_code : 0;
-    lower_names(http);
-    int status = bm_http1_head_judge(&http->head, http->body_len_max);
+    int status = bm_http1_parser_head(http->parser, http->bytes, http->len, &http->head);
+    if (status == 0)
+        status = bm_http1_head_judge(&http->head, http->body_len_max);
     if (status > 0)
         return status;
-    return parser_agrees(http) ? 0 : 400;
+    return bm_http1_parser_agrees(http->parser, &http->head) ? 0 : 400;
 }
 
 static int head_is_whole(struct bm_http1 *http)
@@ -456,8 +338,8 @@ static int take_head(struct bm_http1 *http, const uint8_t *bytes, size_t len, si
 /* Hands on what the parser has just taken for a part of the body, too. */
 static int take_data(struct bm_http1 *http, const uint8_t *bytes, size_t len)
 {
-    http->seen = 0;
-    if (!parse(http, bytes, len) || http->seen != len)
+    size_t content = 0;
+    if (!bm_http1_parser_body(http->parser, bytes, len, &content) || content != len)
         return refuse(http, 400);
     http->body_len += len;
     http->rated += len;
@@ -484,7 +366,7 @@ static int take_length(struct bm_http1 *http, const uint8_t *bytes, size_t len, 
         http->line = (struct bm_http1_line){.kind = BM_HTTP1_LINE_CHUNK_END};
         return 0;
     }
-    if (!http->parsed)
+    if (!bm_http1_parser_whole(http->parser))
         return refuse(http, 400);
     end_message(http);
     return 0;
@@ -500,7 +382,7 @@ static int take_until_end(struct bm_http1 *http, const uint8_t *bytes, size_t le
 
 static int chunk_has_begun(struct bm_http1 *http)
 {
-    http->left = http->parser.content_length;
+    http->left = bm_http1_parser_chunk_len(http->parser);
     http->extensions += http->line.extensions;
     if (http->extensions > BM_HTTP1_EXTENSIONS_MAX)
         return refuse(http, 400);
@@ -527,7 +409,8 @@ static int take_line(struct bm_http1 *http, const uint8_t *bytes, size_t len, si
         if (http->trailers_len > BM_HTTP1_TRAILERS_LEN_MAX)
             return refuse(http, 431);
     }
-    if (!parse(http, bytes, *ret_used))
+    size_t content = 0;
+    if (!bm_http1_parser_body(http->parser, bytes, *ret_used, &content) || content != 0)
         return refuse(http, 400);
     if (r == BM_HTTP1_LINE_GOES_ON)
         return 0;
@@ -541,7 +424,7 @@ static int take_line(struct bm_http1 *http, const uint8_t *bytes, size_t len, si
     http->line = (struct bm_http1_line){.kind = BM_HTTP1_LINE_FIELD};
     if (r == BM_HTTP1_LINE_WHOLE)
         return ++http->lines <= BM_HTTP1_FIELDS_MAX ? 0 : refuse(http, 431);
-    if (!http->parsed)
+    if (!bm_http1_parser_whole(http->parser))
         return refuse(http, 400);
     end_message(http);
     return 0;
@@ -582,6 +465,11 @@ int bm_http1_new(const struct bm_http1_options *options, struct bm_http1 **ret_h
     struct bm_http1 *http = bm_alloc_zero(options->account, sizeof(*http));
     if (!http)
         return -ENOMEM;
+    int r = bm_http1_parser_new(options->account, options->client, &http->parser);
+    if (r < 0) {
+        bm_free(options->account, http, sizeof(*http));
+        return r;
+    }
     http->account = http->send.outbox.account = options->account;
     http->handlers = options->handlers;
     http->arg = options->arg;
@@ -600,6 +488,7 @@ struct bm_http1 *bm_http1_free(struct bm_http1 *http)
         return NULL;
     bm_assert(http->calls == 0);
     bm_outbox_deinit(&http->send.outbox);
+    bm_http1_parser_free(http->parser);
     bm_free(http->account, http->bytes, http->cap);
     return bm_free(http->account, http, sizeof(*http));
 }

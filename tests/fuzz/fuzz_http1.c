@@ -2,7 +2,8 @@
  * pieces they come, the same is seen of them; what is handed on keeps to its limits; whoever is
  * refused is told, and what a server says a client understands.
  *
- * Covers: net/proto/http1.c net/proto/http1_line.c net/proto/http1_head.c net/proto/field.c */
+ * Covers: net/proto/http1.c net/proto/http1_parser.c net/proto/http1_line.c net/proto/http1_head.c
+ * net/proto/field.c */
 #include <errno.h>
 
 #include "net/proto/http1.h"
