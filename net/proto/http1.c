@@ -90,9 +90,10 @@ struct bm_http1 {
 
     /* The connection. */
     int error;
-    int broken; /* the peer has half of something */
-    bool done;  /* no exchange follows */
-    bool ended; /* the peer's side */
+    int broken;    /* the peer has half of something */
+    bool draining; /* none shall follow */
+    bool done;     /* no exchange follows */
+    bool ended;    /* the peer's side */
     bool upgraded;
     bool first;     /* no exchange has been */
     unsigned calls; /* of ours that may call back, under way */
@@ -129,7 +130,7 @@ static void end_exchange(struct bm_http1 *http, int error)
     http->send.source = NULL;
     http->first = false;
     http->since_ns = 0; /* now_ns may be that of long ago */
-    http->done = http->done || !http->keep;
+    http->done = http->done || !http->keep || http->draining;
     if (open && error < 0)
         http->handlers->on_abort(http, error, http->arg);
     begin_head(http);
@@ -563,7 +564,7 @@ int bm_http1_answer(struct bm_http1 *http, const struct bm_http1_answer *answer)
     bool until_end;
     if (http->error || http->client || !http->open || http->asked)
         return -ENOTCONN;
-    bool close = answer->close || !http->keep || http->owes_continue;
+    bool close = answer->close || !http->keep || http->draining || http->owes_continue;
     int r = bm_http1_send_answer(&http->send, answer, &http->head, close, &until_end);
     if (r < 0)
         return r;
@@ -592,6 +593,12 @@ int bm_http1_ask(struct bm_http1 *http, const struct bm_http1_ask *ask)
 void bm_http1_resume(struct bm_http1 *http)
 {
     http->send.asleep = false;
+}
+
+void bm_http1_drain(struct bm_http1 *http)
+{
+    http->draining = true;
+    http->done = http->done || (!http->open && http->len == 0 && http->line.len == 0);
 }
 
 static void put_continue(struct bm_http1 *http)

@@ -189,6 +189,10 @@ const uint8_t *bm_http1_output(struct bm_http1 *http, size_t *ret_len);
 /* The first `len` of them have gone. */
 void bm_http1_output_ack(struct bm_http1 *http, size_t len);
 
+/* No other exchange begins after the one that has (one whose head has begun to come is one); a
+ * server's answer says so. Then the connection is over. */
+void bm_http1_drain(struct bm_http1 *http);
+
 /* Time-outs: 0, or -ETIMEDOUT (the peer was told 408 where it was sending a request). */
 int bm_http1_tick(struct bm_http1 *http, uint64_t now_ns);
 /* When to call it next; UINT64_MAX: no need. */

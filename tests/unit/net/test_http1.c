@@ -423,6 +423,39 @@ TEST(http1_connection_persists_or_not)
     }
 }
 
+TEST(http1_drained_connection_ends_with_its_exchange)
+{
+    static const char text[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (size_t len = 0; len < sizeof(text); len++) {
+        test_note("after %zu bytes", len);
+        rig_init(&server, false);
+        server.quiet = true;
+        CHECK_INT(rig_give(&server, text, len, SIZE_MAX), 0);
+        bm_http1_drain(server.http);
+        CHECK_INT(bm_http1_over(server.http), len == 0);
+        if (len > 0) {
+            CHECK_INT(rig_say(&server, text + len), 0);
+            CHECK_INT(bm_http1_answer(server.http, &server.answer), 0);
+            rig_drain(&server);
+            CHECK_STR(server.log, "GET / end sent");
+            CHECK(strstr((char *)server.out, "\r\nconnection: close\r\n"));
+            CHECK_INT(bm_http1_over(server.http), 1);
+        }
+        CHECK(!bm_http1_wants_input(server.http));
+        rig_deinit(&server);
+    }
+    rig_init(&client, true);
+    struct bm_http1_ask what = {.method = "GET", .target = "/", .authority = "a"};
+    CHECK_INT(bm_http1_ask(client.http, &what), 0);
+    rig_drain(&client);
+    bm_http1_drain(client.http);
+    CHECK_INT(rig_say(&client, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), 0);
+    CHECK_STR(client.log, "sent 200 end");
+    CHECK_INT(bm_http1_ask(client.http, &what), -ENOTCONN);
+    CHECK_INT(bm_http1_over(client.http), 1);
+    rig_deinit(&client);
+}
+
 TEST(http1_answers_have_the_framing_that_fits)
 {
     static const struct {
