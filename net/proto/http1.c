@@ -16,10 +16,9 @@
  *
  * Invariants:
  *   - a parser lives for one message: nothing of one can reach into the next;
- *   - bytes are taken for one exchange at a time; a client that expects no answer takes none as
- *     one;
- *   - callbacks run from `settle` and from what is received, never from answer, ask, hold or
- *     resume;
+ *   - bytes are taken for one exchange at a time; a client that expects no answer takes none;
+ *   - callbacks run from what is received and from `settle`, which no answer, ask, hold or resume
+ *     calls;
  *   - after an error nothing is taken, no source is asked and nothing is called.
  *
  * It knows no paths, no methods (but HEAD, OPTIONS, CONNECT, and those that must have a length), no

@@ -24,27 +24,26 @@
 #include <sys/types.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "net/proto/field.h"
 
 #define BM_HTTP1_START_LINE_MAX 8192u /* RFC 9112 section 3 wants 8000 at least; else 414 */
-#define BM_HTTP1_FIELDS_LEN_MAX                                                                    \
-    16384u /* all field lines of a head; as SETTINGS_MAX_HEADER_LIST_SIZE in h2 */
+/* All field lines of a head; as SETTINGS_MAX_HEADER_LIST_SIZE of HTTP/2. Else 431. */
+#define BM_HTTP1_FIELDS_LEN_MAX 16384u
 #define BM_HTTP1_FIELDS_MAX 64u /* as many as metadata may have keys; else 431 */
 #define BM_HTTP1_TRAILERS_LEN_MAX 16384u
 #define BM_HTTP1_EXTENSIONS_MAX 16384u /* of all chunks of a body: 16 bytes for each of 1024 */
-#define BM_HTTP1_INTERIMS_MAX                                                                      \
-    16u /* answers 1xx before the answer: curl takes any number, nobody sends 3 */
-#define BM_HTTP1_BODY_MAX (UINT64_C(16) << 20)   /* default of body_len_max: one message */
-#define BM_HTTP1_OUTPUT_MAX (UINT64_C(64) << 10) /* what waits before a source is asked for more */
-#define BM_HTTP1_DRAIN_MAX                                                                         \
-    (UINT64_C(64) << 10) /* body that is dropped for the next request's sake */
+#define BM_HTTP1_INTERIMS_MAX 16u      /* answers 1xx before the answer; one or two are usual */
+#define BM_HTTP1_BODY_MAX (UINT64_C(16) << 20) /* default of body_len_max: one message */
+#define BM_HTTP1_OUTPUT_MAX (64u << 10)        /* what waits before a source is asked for more */
+#define BM_HTTP1_DRAIN_MAX (64u << 10) /* of an answered request's body, for the next one's sake */
 
-#define BM_HTTP1_HEAD_NS (UINT64_C(10) * 1000000000)  /* a head, from its first byte on */
-#define BM_HTTP1_IDLE_NS (UINT64_C(300) * 1000000000) /* between requests */
-#define BM_HTTP1_STALL_NS (UINT64_C(30) * 1000000000) /* output of which nothing is taken */
+#define BM_HTTP1_HEAD_NS (10 * BM_NS_PER_S)  /* a head, from its first byte on */
+#define BM_HTTP1_IDLE_NS (300 * BM_NS_PER_S) /* between requests */
+#define BM_HTTP1_STALL_NS (30 * BM_NS_PER_S) /* output of which nothing is taken */
 /* A body: so long, and a second more for each so many bytes (what mod_reqtimeout of Apache has by
  * default). */
-#define BM_HTTP1_BODY_NS (UINT64_C(20) * 1000000000)
+#define BM_HTTP1_BODY_NS (20 * BM_NS_PER_S)
 #define BM_HTTP1_BODY_RATE_MIN 500u
 
 struct bm_http1;
@@ -160,8 +159,7 @@ struct bm_http1_answer {
  * chunks, to HTTP/1.0 until the connection ends; to HEAD and with 204 and 304 none is sent, and a
  * source not called. 0, or, with nothing changed:
  *   -EINVAL    a field that is the engine's, or no field at all (a line break in a value); 101 to a
- *     request
- *              without `upgrade`; a status or a body that do not go together
+ *              request without `upgrade`; a status or a body that do not go together
  *   -ENOTCONN  there is no request, or it has its answer
  *   -EMSGSIZE  bytes beyond BM_HTTP1_OUTPUT_MAX, or a head of more than BM_HTTP1_FIELDS_LEN_MAX
  *   -ENOMEM */

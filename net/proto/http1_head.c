@@ -25,8 +25,10 @@ static bool is_digit(char c)
 int bm_http1_head_check_version(const char *line, size_t len)
 {
     static const char name[] = "HTTP/";
+    if (len < 8)
+        return 400;
     const char *version = line + len - 8;
-    if (len < 8 || memcmp(version, name, 5) != 0 || !is_digit(version[5]) || version[6] != '.' ||
+    if (memcmp(version, name, 5) != 0 || !is_digit(version[5]) || version[6] != '.' ||
         !is_digit(version[7]) || (len > 8 && version[-1] != ' '))
         return 400;
     return version[5] == '1' && version[7] <= '1' ? 0 : 505;

@@ -21,20 +21,19 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 
-#define BM_WEBSOCKET_MESSAGE_MAX                                                                   \
-    (UINT64_C(16) << 20) /* default of message_len_max; as a Beam message */
+#define BM_WEBSOCKET_MESSAGE_MAX (UINT64_C(16) << 20) /* default of message_len_max */
 #define BM_WEBSOCKET_OUTPUT_MAX                                                                    \
-    (UINT64_C(256) << 10)            /* what waits before a message is refused: four frames */
+    (256u << 10)                     /* what waits before a message is refused: four frames */
 #define BM_WEBSOCKET_REASON_MAX 123u /* RFC 6455 section 5.5: 125 with the code */
 #define BM_WEBSOCKET_PONGS_MAX 16u /* in the output at once; then the last PING alone is answered */
 /* Frames without content (control frames, empty fragments): so many at once, and so many a
  * second. */
 #define BM_WEBSOCKET_FRAMES_BURST 1000u
 #define BM_WEBSOCKET_FRAMES_RATE 100u
-#define BM_WEBSOCKET_CLOSE_NS                                                                      \
-    (UINT64_C(5) * 1000000000) /* from close frame to close frame, or to the end */
-#define BM_WEBSOCKET_STALL_NS (UINT64_C(30) * 1000000000) /* output of which nothing is taken */
+#define BM_WEBSOCKET_CLOSE_NS (5 * BM_NS_PER_S) /* from close frame to close frame, or to the end */
+#define BM_WEBSOCKET_STALL_NS (30 * BM_NS_PER_S) /* output of which nothing is taken */
 
 /* RFC 6455 section 7.4.1. */
 enum bm_websocket_code {
@@ -85,11 +84,9 @@ enum {
 };
 
 /* Bytes of the peer, all of which are taken. 0, BM_WEBSOCKET_CLOSED, or an error:
- *   -BEAM_EWEBSOCKET_PROTOCOL    1002: a reserved bit or opcode, a mask where there may be none or
- *     none
- *                                where there has to be one, fragments out of order, control frames
- *                                  that are
- *                                long or fragmented, a code that may not be sent
+ *   -BEAM_EWEBSOCKET_PROTOCOL    1002: a reserved bit or opcode; a mask where there may be none, or
+ *                                none where there has to be one; fragments out of order; control
+ *                                frames that are long or fragmented; a code that may not be sent
  *   -BEAM_EWEBSOCKET_DATA        1003: text; 1007: a reason that is not UTF-8
  *   -BEAM_EWEBSOCKET_TOO_LARGE   1009
  *   -BEAM_EWEBSOCKET_FLOOD       1008

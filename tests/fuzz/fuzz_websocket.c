@@ -1,6 +1,6 @@
 /* Any bytes as the frames of a peer of WebSocket, to both roles and in pieces. A second reader,
- * written from RFC 6455, says what is in them and with which code the connection ends; and what comes
- * out is understood by the other role.
+ * written from RFC 6455, says what is in them and with which code the connection ends; and what
+ * comes out is understood by the other role.
  *
  * Covers: net/proto/websocket.c net/proto/outbox.c:-bm_outbox_append */
 #include <beam/error.h>
@@ -12,8 +12,8 @@
 
 #define MESSAGE_MAX 3000u
 
-/* What a reader has seen, in a row: each byte of a message behind a 'D', 'E' at its end, 'C' and what stood in a
- * close frame. */
+/* What a reader has seen, in a row: each byte of a message behind a 'D', 'E' at its end, 'C' and
+ * what stood in a close frame. */
 struct seen {
     uint8_t bytes[1 << 14];
     size_t len;
