@@ -24,14 +24,14 @@
 #include "base/clock.h"
 
 #define BM_WEBSOCKET_MESSAGE_MAX (UINT64_C(16) << 20) /* default of message_len_max */
-#define BM_WEBSOCKET_OUTPUT_MAX                                                                    \
-    (256u << 10)                     /* what waits before a message is refused: four frames */
+/* What waits when a message is refused: four of the largest frames of a session. */
+#define BM_WEBSOCKET_OUTPUT_MAX (256u << 10)
 #define BM_WEBSOCKET_REASON_MAX 123u /* RFC 6455 section 5.5: 125 with the code */
 #define BM_WEBSOCKET_PONGS_MAX 16u /* in the output at once; then the last PING alone is answered */
-/* Frames without content (control frames, empty fragments): so many at once, and so many a
- * second. */
-#define BM_WEBSOCKET_FRAMES_BURST 1000u
-#define BM_WEBSOCKET_FRAMES_RATE 100u
+/* Frames without content (control frames, empty fragments; CVE-2019-9512, -9518 are those of
+ * HTTP/2): so many at once, and so many a second. */
+#define BM_WEBSOCKET_FRAMES_BURST 100u
+#define BM_WEBSOCKET_FRAMES_RATE 10u
 #define BM_WEBSOCKET_CLOSE_NS (5 * BM_NS_PER_S) /* from close frame to close frame, or to the end */
 #define BM_WEBSOCKET_STALL_NS (30 * BM_NS_PER_S) /* output of which nothing is taken */
 
