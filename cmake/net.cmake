@@ -3,7 +3,25 @@
 pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2>=1.52)
 find_path(WSLAY_INCLUDE_DIR wslay/wslay.h REQUIRED)
 find_library(WSLAY_LIBRARY wslay REQUIRED)
-pkg_check_modules(WOLFSSL REQUIRED IMPORTED_TARGET wolfssl>=5.5.4)
+
+# wolfSSL: the one that cmake/wolfssl.sh has built for this user (`./dev deps` does), or the system's.
+set(BEAM_WOLFSSL built CACHE STRING "wolfSSL: `built` by ./dev deps where it is, or the `system`'s")
+execute_process(COMMAND bash ${PROJECT_SOURCE_DIR}/cmake/wolfssl.sh prefix
+    OUTPUT_VARIABLE wolfssl_prefix OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+add_library(beam_wolfssl INTERFACE)
+if(NOT BEAM_WOLFSSL STREQUAL "system" AND EXISTS ${wolfssl_prefix}/lib/libwolfssl.a)
+    target_include_directories(beam_wolfssl SYSTEM INTERFACE ${wolfssl_prefix}/include)
+    target_compile_definitions(beam_wolfssl INTERFACE WOLFSSL_USER_SETTINGS)
+    target_link_libraries(beam_wolfssl INTERFACE ${wolfssl_prefix}/lib/libwolfssl.a m)
+else()
+    pkg_check_modules(WOLFSSL REQUIRED IMPORTED_TARGET wolfssl>=5.5.4)
+    target_link_libraries(beam_wolfssl INTERFACE PkgConfig::WOLFSSL)
+    if(WOLFSSL_VERSION VERSION_LESS 5.9)
+        message(WARNING "wolfSSL ${WOLFSSL_VERSION} is the system's, slower, and lacks fixes unless the "
+            "distribution has them: CVE-2023-6937, CVE-2024-0901, CVE-2024-1544, CVE-2024-5814, "
+            "CVE-2026-3547, CVE-2026-11703. Do not expose it to the Internet. `./dev deps` builds a newer one.")
+    endif()
+endif()
 
 # llhttp comes as C that its own generator made; what it makes is not held to our warnings.
 find_path(LLHTTP_INCLUDE_DIR llhttp.h PATHS /usr/share/include/llhttp REQUIRED)
@@ -22,6 +40,7 @@ check_symbol_exists(nghttp2_option_set_max_continuations nghttp2/nghttp2.h BEAM_
 unset(CMAKE_REQUIRED_LIBRARIES)
 
 set(net_needs PkgConfig::NGHTTP2 PkgConfig::WOLFSSL ${WSLAY_LIBRARY})
+set(net_needs PkgConfig::NGHTTP2 beam_wolfssl ${WSLAY_LIBRARY})
 beam_layer(net/proto ${net_needs})
 if(TARGET beam_net_proto)
     target_compile_definitions(beam_net_proto PRIVATE
