@@ -17,12 +17,16 @@ STUBS = {
              "echo \"CI is ${CI:-not set}\"\nexit ${CTEST:-0}",
     "python3": "exit ${LINT:-0}",
 }
+# In the place of cmake/wolfssl.sh: where nothing has been built yet, and what building comes to.
+WOLFSSL = "if [[ $1 == prefix ]]; then echo nowhere; else exit ${WOLFSSL:-0}; fi"
 
 start()
 folder = tempfile.TemporaryDirectory()
 home = pathlib.Path(folder.name)
 (home / "bin").mkdir()
 (home / ".ci").mkdir()
+(home / "cmake").mkdir()
+(home / "cmake/wolfssl.sh").write_text(f"#!/usr/bin/env bash\n{WOLFSSL}\n")
 for name, text in STUBS.items():
     (home / "bin" / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
     (home / "bin" / name).chmod(0o755)
@@ -78,6 +82,13 @@ with case("dev: a run that is over before anything was counted says so in its la
     for command in (("dev", "test"), (".ci/run",)):
         ends(1, "0 passed, 1 failed, 0 skipped", *command)
     (home / "build").unlink()
+
+with case("dev: wolfSSL that cannot be built is said, and the system's is used"):
+    lines = ends(0, "2 passed, 0 failed, 0 skipped", "dev", "test", "asan")
+    check(any("building wolfSSL" in line and "ok" in line for line in lines), "\n".join(lines))
+    lines = ends(0, "2 passed, 0 failed, 0 skipped", "dev", "test", "asan", WOLFSSL="4")
+    check(any("the system's wolfSSL" in line and "CVE-2026-3547" in line for line in lines),
+          "\n".join(lines))
 
 with case("dev: a skip is shown with its reason"):
     lines = ends(0, "3 passed, 0 failed, 3 skipped", "dev", "test",
