@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <beam/error.h>
+
 #ifndef WOLFSSL_USER_SETTINGS /* as in tls.c */
 #include <wolfssl/options.h>
 #endif
@@ -259,4 +261,41 @@ int bm_certificate_make(struct bm_certificate *ret_certificate,
     bm_payer_free(payer);
     bm_wolfssl_leave();
     return r;
+}
+
+/* The public point, computed from the private key, has to stand in the certificate. */
+static int find_point(const uint8_t *certificate, size_t len, ecc_key *key)
+{
+    uint8_t point[2 * MAX_ECC_BYTES + 1];
+    word32 point_len = sizeof(point);
+    int r = wc_ecc_make_pub(key, NULL);
+    if (r == 0)
+        r = wc_ecc_export_x963(key, point, &point_len);
+    if (r != 0)
+        return -BEAM_ETLS_CONFIGURATION;
+    return memmem(certificate, len, point, point_len) ? 0 : -BEAM_ETLS_CONFIGURATION;
+}
+
+int bm_certificate_check_key(const uint8_t *certificate, size_t certificate_len, const uint8_t *key,
+                             size_t key_len, struct bm_account *account)
+{
+    ecc_key pair;
+    word32 at = 0;
+    size_t len = certificate_len > key_len ? certificate_len : key_len;
+    uint8_t *der = (uint8_t *)bm_alloc(account, len);
+    if (!der)
+        return -ENOMEM;
+    int r = wc_ecc_init(&pair), der_len = -1;
+    if (r == 0) {
+        der_len = wc_KeyPemToDer(key, (int)key_len, der, (int)len, NULL);
+        if (der_len > 0 && wc_EccPrivateKeyDecode(der, &at, &pair, (word32)der_len) == 0) {
+            explicit_bzero(der, len);
+            der_len = wc_CertPemToDer(certificate, (int)certificate_len, der, (int)len, CERT_TYPE);
+            r = der_len > 0 ? find_point(der, (size_t)der_len, &pair) : -BEAM_ETLS_CONFIGURATION;
+        }
+        wc_ecc_free(&pair);
+    }
+    explicit_bzero(der, len);
+    bm_free(account, der, len);
+    return r == 0 ? 0 : -BEAM_ETLS_CONFIGURATION;
 }

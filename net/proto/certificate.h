@@ -39,4 +39,11 @@ struct bm_certificate_options {
 int bm_certificate_make(struct bm_certificate *ret_certificate,
                         const struct bm_certificate_options *options);
 
+/* Whether an elliptic key is the one in the first certificate: wolfSSL looks at the curve alone. Both are
+ * PEM. 0: it is, or it is no such key;
+ * -BEAM_ETLS_CONFIGURATION: it is not, or the payer (payer.h) under which this is called has refused;
+ * -ENOMEM. */
+int bm_certificate_check_key(const uint8_t *certificate, size_t certificate_len, const uint8_t *key,
+                             size_t key_len, struct bm_account *account);
+
 #endif

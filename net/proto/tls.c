@@ -43,6 +43,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "net/proto/alert.h"
+#include "net/proto/certificate.h"
 #include "net/proto/double_buffer.h"
 #include "net/proto/payer.h"
 #include "net/proto/pem.h"
@@ -291,6 +292,28 @@ static int trust(struct bm_tls_context *context, const struct bm_tls_options *op
     return r;
 }
 
+static int use_key_pair(struct bm_tls_context *context, const struct bm_pem *chain,
+                        const struct bm_pem *key, char *ret_why)
+{
+    int said =
+        wolfSSL_CTX_use_certificate_chain_buffer(context->ctx, chain->data, (long)chain->len);
+    if (said != WOLFSSL_SUCCESS)
+        return say(ret_why, -BEAM_ETLS_CONFIGURATION, "the certificate cannot be used: %s",
+                   library_says(said));
+    said = wolfSSL_CTX_use_PrivateKey_buffer(context->ctx, key->data, (long)key->len,
+                                             WOLFSSL_FILETYPE_PEM);
+    if (said != WOLFSSL_SUCCESS)
+        return say(ret_why, -BEAM_ETLS_CONFIGURATION, "the key cannot be used: %s",
+                   library_says(said));
+    int r = wolfSSL_CTX_check_private_key(context->ctx) == WOLFSSL_SUCCESS
+                ? bm_certificate_check_key(chain->data, chain->len, key->data, key->len,
+                                           context->account)
+                : -BEAM_ETLS_CONFIGURATION;
+    return r == -BEAM_ETLS_CONFIGURATION
+               ? say(ret_why, r, "the key does not belong to the certificate")
+               : r;
+}
+
 static int identify(struct bm_tls_context *context, const struct bm_tls_options *options,
                     wc_Sha256 *hash, char *ret_why)
 {
@@ -299,25 +322,10 @@ static int identify(struct bm_tls_context *context, const struct bm_tls_options 
     if (r == 0)
         r = load(&key, &options->key, "key", context->account, ret_why);
     mix(hash, chain.data, chain.len);
-    if (r == 0 && chain.data) {
-        int said =
-            wolfSSL_CTX_use_certificate_chain_buffer(context->ctx, chain.data, (long)chain.len);
-        if (said != WOLFSSL_SUCCESS) {
-            r = say(ret_why, -BEAM_ETLS_CONFIGURATION, "the certificate cannot be used: %s",
-                    library_says(said));
-        } else {
-            said = wolfSSL_CTX_use_PrivateKey_buffer(context->ctx, key.data, (long)key.len,
-                                                     WOLFSSL_FILETYPE_PEM);
-            if (said != WOLFSSL_SUCCESS)
-                r = say(ret_why, -BEAM_ETLS_CONFIGURATION, "the key cannot be used: %s",
-                        library_says(said));
-            else if (wolfSSL_CTX_check_private_key(context->ctx) != WOLFSSL_SUCCESS)
-                r = say(ret_why, -BEAM_ETLS_CONFIGURATION,
-                        "the key does not belong to the certificate");
-        }
-        if (bm_payer_refused(context->payer))
-            r = -ENOMEM;
-    }
+    if (r == 0 && chain.data)
+        r = use_key_pair(context, &chain, &key, ret_why);
+    if (bm_payer_refused(context->payer))
+        r = -ENOMEM;
     bm_pem_deinit(&chain, context->account);
     bm_pem_deinit(&key, context->account);
     return r;
@@ -375,6 +383,14 @@ static WOLFSSL_METHOD *method_of(const struct bm_tls_options *options)
     return options->tls12 ? wolfSSLv23_client_method() : wolfTLSv1_3_client_method();
 }
 
+static int verify_mode(const struct bm_tls_context *context)
+{
+    if (context->role == BM_TLS_CLIENT)
+        return WOLFSSL_VERIFY_PEER;
+    return context->client_certificate ? WOLFSSL_VERIFY_PEER | WOLFSSL_VERIFY_FAIL_IF_NO_PEER_CERT
+                                       : WOLFSSL_VERIFY_NONE;
+}
+
 /* What every context has, whatever the options. */
 static int make_strict(struct bm_tls_context *context, const struct bm_tls_options *options)
 {
@@ -391,6 +407,8 @@ static int make_strict(struct bm_tls_context *context, const struct bm_tls_optio
         wolfSSL_CTX_only_dhe_psk(ctx) == 0;
     if (!ok)
         return -ENOMEM;
+    /* Before anything is loaded: an authority is looked at as strictly as this says. */
+    wolfSSL_CTX_set_verify(ctx, verify_mode(context), NULL);
     wolfSSL_CTX_set_session_cache_mode(ctx, WOLFSSL_SESS_CACHE_OFF);
     wolfSSL_CTX_set_default_passwd_cb(ctx, no_password);
     wolfSSL_CTX_SetIORecv(ctx, on_receive);
@@ -456,6 +474,9 @@ static int check_options(const struct bm_tls_options *options, char *ret_why)
     if (options->client_certificate && (options->role != BM_TLS_SERVER || !is_named(&options->ca)))
         return say(ret_why, -EINVAL,
                    "client certificates are for a server that names who signs them");
+    if (options->role == BM_TLS_SERVER && !options->client_certificate &&
+        (is_named(&options->ca) || is_named(&options->crl)))
+        return say(ret_why, -EINVAL, "authorities for a server that asks for no certificates");
     if (options->role == BM_TLS_CLIENT && is_named(&options->staple))
         return say(ret_why, -EINVAL, "an OCSP response is for a server to give");
     return 0;
@@ -717,7 +738,9 @@ static int on_ticket(WOLFSSL *ssl, unsigned char name[WOLFSSL_TICKET_NAME_SZ],
         *ret_len = len;
         if (wc_ChaCha20Poly1305_Decrypt(key->secret, nonce, binding, (word32)bound, ticket,
                                         (word32)len, tag, ticket) == 0)
-            return i == 0 ? WOLFSSL_TICKET_RET_OK : WOLFSSL_TICKET_RET_CREATE;
+            /* TLS 1.3 gives a new one with each connection; a result that asks for it refuses this. */
+            return i == 0 || wolfSSL_version(ssl) == TLS1_3_VERSION ? WOLFSSL_TICKET_RET_OK
+                                                                    : WOLFSSL_TICKET_RET_CREATE;
     }
     return WOLFSSL_TICKET_RET_REJECT; /* a whole handshake then */
 }
@@ -991,12 +1014,8 @@ static int begin(struct bm_tls *tls, const struct bm_tls_start *start)
     wolfSSL_SetIOReadCtx(tls->ssl, tls);
     wolfSSL_SetIOWriteCtx(tls->ssl, tls);
     wolfSSL_SetCertCbCtx(tls->ssl, tls);
-    wolfSSL_set_verify(tls->ssl,
-                       client ? WOLFSSL_VERIFY_PEER
-                       : tls->context->client_certificate
-                           ? WOLFSSL_VERIFY_PEER | WOLFSSL_VERIFY_FAIL_IF_NO_PEER_CERT
-                           : WOLFSSL_VERIFY_NONE,
-                       client || tls->context->client_certificate ? on_verify : NULL);
+    int mode = verify_mode(tls->context);
+    wolfSSL_set_verify(tls->ssl, mode, mode != WOLFSSL_VERIFY_NONE ? on_verify : NULL);
     if (client)
         return begin_client(tls, start);
     bool tickets = tls->context->has_ticket_keys && !tls->context->client_certificate;
@@ -1059,15 +1078,21 @@ struct bm_tls *bm_tls_free(struct bm_tls *tls)
 
 int bm_tls_peek_name(const uint8_t *bytes, size_t len, char *ret_name)
 {
+    static const uint8_t begin[] = {22, 3}; /* a record of a handshake, SSL 3 or later */
     unsigned name_len = BM_TLS_HOST_MAX;
-    if (len > BM_TLS_HANDSHAKE_MAX)
-        return -BEAM_ETLS_FLOOD;
-    int r = wolfSSL_SNI_GetFromBuffer(bytes, (unsigned)len, WOLFSSL_SNI_HOST_NAME,
-                                      (unsigned char *)ret_name, &name_len);
-    if (r == INCOMPLETE_DATA)
+    if (memcmp(bytes, begin, len < sizeof(begin) ? len : sizeof(begin)) != 0)
+        return -BEAM_ETLS_PROTOCOL;
+    size_t record_len = len < 5 ? 0 : 5 + ((size_t)bytes[3] << 8 | bytes[4]);
+    if (record_len > 5 + BM_TLS_RECORD_MAX)
+        return -BEAM_ETLS_PROTOCOL;
+    if (len < 5 || len < record_len)
         return 1;
-    if (r != WOLFSSL_SUCCESS || name_len == 0 || name_len > BM_TLS_HOST_MAX)
-        return r == WOLFSSL_SUCCESS || r == 0 ? -ENOENT : -BEAM_ETLS_PROTOCOL;
+    int r = wolfSSL_SNI_GetFromBuffer(bytes, (unsigned)record_len, WOLFSSL_SNI_HOST_NAME,
+                                      (unsigned char *)ret_name, &name_len);
+    if (r == 0 || (r == WOLFSSL_SUCCESS && name_len == 0))
+        return -ENOENT;
+    if (r != WOLFSSL_SUCCESS || name_len > BM_TLS_HOST_MAX)
+        return -BEAM_ETLS_PROTOCOL;
     ret_name[name_len] = '\0';
     return strlen(ret_name) == name_len ? 0 : -BEAM_ETLS_PROTOCOL;
 }
@@ -1087,12 +1112,6 @@ static void refill(struct bm_tls *tls, uint64_t now_ns)
     }
 }
 
-/* The last `count` records that were read through had no plaintext. */
-static void spend(struct bm_tls *tls, unsigned count)
-{
-    tls->idle_left -= count < tls->idle_left ? count : tls->idle_left;
-}
-
 int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_t now_ns)
 {
     if (tls->state == STATE_FAILED)
@@ -1110,15 +1129,19 @@ int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_
     return r;
 }
 
-/* After a call of wolfSSL_read(): which of the records it began are done, and cost something. */
-static void count_records(struct bm_tls *tls, bool plaintext)
+/* After a call of wolfSSL_read(): which of the records it began are done, and cost something. False: more
+ * than there was left to spend. */
+static bool count_records(struct bm_tls *tls, bool plaintext)
 {
     bool in_one = tls->header_len > 0 || tls->body_left > 0;
     unsigned done = tls->started - (in_one && tls->started > 0 ? 1 : 0);
     if (plaintext && done > 0)
         done--; /* the last of them had it */
-    spend(tls, done);
     tls->started = in_one && !plaintext ? 1 : 0;
+    if (done > tls->idle_left)
+        return false;
+    tls->idle_left -= done;
+    return true;
 }
 
 int bm_tls_read(struct bm_tls *tls, void *buf, size_t len, size_t *ret_len)
@@ -1134,13 +1157,13 @@ int bm_tls_read(struct bm_tls *tls, void *buf, size_t len, size_t *ret_len)
     struct bm_payer *outer = bm_payer_enter(tls->payer);
     int r = 0, n = wolfSSL_read(tls->ssl, buf, len > INT_MAX ? INT_MAX : (int)len);
     if (n > 0) {
-        count_records(tls, true);
+        (void)count_records(tls, true); /* on_receive() has seen to that */
         *ret_len = (size_t)n;
     } else {
         int error = wolfSSL_get_error(tls->ssl, n);
         if (error == WOLFSSL_ERROR_WANT_READ) {
-            count_records(tls, false);
-            r = BM_TLS_MORE;
+            tls->flooded = !count_records(tls, false);
+            r = tls->flooded ? fail(tls, error) : BM_TLS_MORE;
         } else if (error == WOLFSSL_ERROR_ZERO_RETURN) {
             tls->peer_closed = true;
             tls->in_left = 0; /* RFC 8446 6.1: what comes after it is ignored */
