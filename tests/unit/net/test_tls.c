@@ -910,7 +910,7 @@ TEST(tls_context_says_what_is_wrong_with_it)
     o.ca = rig_text("nobody");
     CHECK_INT(bm_tls_context_new(&context, &o, rig.why), -BEAM_ETLS_CONFIGURATION);
     CHECK_STR(rig.why, "no authority to trust");
-    o.ca = rig_text(rig.server.pem);
+    o.ca = rig_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     CHECK_INT(bm_tls_context_new(&context, &o, rig.why), -BEAM_ETLS_CONFIGURATION);
     CHECK(strstr(rig.why, "authority 1: "));
     o = good;
