@@ -28,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 #include <beam/error.h>
@@ -403,8 +404,10 @@ static int make_strict(struct bm_tls_context *context, const struct bm_tls_optio
         wolfSSL_CTX_set_cipher_list(ctx, has_aes() ? aes_first : chacha_first) == WOLFSSL_SUCCESS &&
         wolfSSL_CTX_UseSupportedCurve(ctx, WOLFSSL_ECC_X25519) == WOLFSSL_SUCCESS &&
         wolfSSL_CTX_UseSupportedCurve(ctx, WOLFSSL_ECC_SECP256R1) == WOLFSSL_SUCCESS &&
-        wolfSSL_CTX_set_groups(ctx, groups, 2) == WOLFSSL_SUCCESS &&
-        wolfSSL_CTX_only_dhe_psk(ctx) == 0;
+        wolfSSL_CTX_set_groups(ctx, groups, 2) == WOLFSSL_SUCCESS;
+#ifdef WOLFSSL_USER_SETTINGS /* 5.5.4 has no such call: it prefers fresh keys, but does not insist */
+    ok = ok && wolfSSL_CTX_only_dhe_psk(ctx) == 0;
+#endif
     if (!ok)
         return -ENOMEM;
     /* Before anything is loaded: an authority is looked at as strictly as this says. */
@@ -581,6 +584,7 @@ struct bm_tls {
     unsigned idle_left;   /* ... that may be without it */
     uint64_t refilled_ns;
     bool flooded;
+    bool alpn_refused; /* server: nothing in common */
 
     /* A client's. */
     char host[BM_TLS_HOST_MAX + 1];
@@ -655,8 +659,9 @@ static int on_send(WOLFSSL *ssl, char *buf, int len, void *arg)
 static int on_alpn(WOLFSSL *ssl, const unsigned char **ret_name, unsigned char *ret_len,
                    const unsigned char *list, unsigned list_len, void *arg)
 {
-    (void)ssl;
     const struct bm_tls_context *context = (const struct bm_tls_context *)arg;
+    struct bm_tls *tls = (struct bm_tls *)wolfSSL_GetIOReadCtx(ssl);
+    tls->alpn_refused = true;
     for (unsigned i = 0; i < context->alpn_count; i++) {
         const struct alpn_name *ours = &context->alpn[i];
         for (unsigned at = 0; at < list_len; at += 1u + list[at]) {
@@ -666,6 +671,7 @@ static int on_alpn(WOLFSSL *ssl, const unsigned char **ret_name, unsigned char *
             if (len == ours->len && memcmp(list + at + 1, ours->text, len) == 0) {
                 *ret_name = (const unsigned char *)ours->text;
                 *ret_len = ours->len;
+                tls->alpn_refused = false;
                 return SSL_TLSEXT_ERR_OK;
             }
         }
@@ -679,10 +685,10 @@ static int on_staple(WOLFSSL *ssl, void *arg)
     const struct bm_tls_context *context = (const struct bm_tls_context *)arg;
     unsigned char *copy = (unsigned char *)XMALLOC(context->staple.len, NULL, DYNAMIC_TYPE_OPENSSL);
     if (!copy)
-        return WOLFSSL_OCSP_STATUS_CB_NOACK;
+        return SSL_TLSEXT_ERR_NOACK;
     memcpy(copy, context->staple.data, context->staple.len);
     wolfSSL_set_tlsext_status_ocsp_resp(ssl, copy, (int)context->staple.len);
-    return WOLFSSL_OCSP_STATUS_CB_OK;
+    return SSL_TLSEXT_ERR_OK;
 }
 
 /* The name the client asked for; at most BM_TLS_HOST_MAX bytes, else "". */
@@ -760,16 +766,56 @@ static void remember_name(struct bm_tls *tls, const unsigned char *der, size_t l
     bm_identity_free(names, tls->account);
 }
 
-/* Remembers what was wrong, and with whose certificate; changes nothing. */
+static bool fits_name(const char *pattern, const char *host)
+{
+    if (strncmp(pattern, "*.", 2) == 0) { /* one label, the leftmost (RFC 9525 6.3) */
+        const char *dot = strchr(host, '.');
+        return dot && dot != host && strchr(dot + 1, '.') && strcasecmp(pattern + 1, dot) == 0;
+    }
+    return strcasecmp(pattern, host) == 0;
+}
+
+/* Once more than the library's own check: 5.5.4 lets any certificate pass for an address, and takes the
+ * common name for a host's. */
+static bool is_for_host(const struct bm_tls *tls, const struct bm_identity *names)
+{
+    uint8_t asked[ADDRESS_MAX] = {0}, found[ADDRESS_MAX] = {0};
+    int family = strchr(tls->host, ':') ? AF_INET6 : AF_INET;
+    if (tls->host_is_address && inet_pton(family, tls->host, asked) != 1)
+        return false;
+    for (size_t i = 0; names && i < names->count; i++) {
+        const struct bm_identity_name *name = &names->names[i];
+        if (!tls->host_is_address && name->kind == BM_IDENTITY_DNS &&
+            fits_name(name->text, tls->host))
+            return true;
+        if (tls->host_is_address && name->kind == BM_IDENTITY_IP &&
+            inet_pton(family, name->text, found) == 1 && memcmp(asked, found, sizeof(asked)) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Remembers what was wrong, and with whose certificate. Refuses what the library lets pass; the other way
+ * round never. */
 static int on_verify(int ok, WOLFSSL_X509_STORE_CTX *store)
 {
     struct bm_tls *tls = (struct bm_tls *)store->userCtx;
-    if (ok || tls->verify_error != 0)
+    if (!store->certs || store->error_depth < 0 || store->error_depth >= store->totalCerts)
         return ok;
-    tls->verify_error = store->error;
-    if (store->certs && store->error_depth >= 0 && store->error_depth < store->totalCerts)
-        remember_name(tls, store->certs[store->error_depth].buffer,
-                      store->certs[store->error_depth].length);
+    const WOLFSSL_BUFFER_INFO *certificate = &store->certs[store->error_depth];
+    if (!ok && tls->verify_error == 0) {
+        tls->verify_error = store->error;
+        remember_name(tls, certificate->buffer, certificate->length);
+    } else if (ok && store->error_depth == 0 && tls->context->role == BM_TLS_CLIENT) {
+        struct bm_identity *names = NULL;
+        if (bm_identity_new(&names, tls->account, certificate->buffer, certificate->length) < 0 ||
+            !is_for_host(tls, names)) {
+            tls->verify_error = DOMAIN_NAME_MISMATCH;
+            remember_name(tls, certificate->buffer, certificate->length);
+            ok = 0;
+        }
+        bm_identity_free(names, tls->account);
+    }
     return ok;
 }
 
@@ -837,7 +883,8 @@ static int certificate_failure(struct bm_tls *tls, int error)
             remember_name(tls, der, (size_t)len);
         wolfSSL_X509_free(certificate);
     }
-    if (error == DOMAIN_NAME_MISMATCH || error == IPADDR_MISMATCH)
+    if (error == DOMAIN_NAME_MISMATCH || error == IPADDR_MISMATCH ||
+        tls->verify_error == DOMAIN_NAME_MISMATCH)
         return say(tls->why, -BEAM_ETLS_CERTIFICATE,
                    "%s's certificate is issued for %.100s, not %.100s", whose,
                    tls->issued_for[0] ? tls->issued_for : "nobody", tls->host);
@@ -887,10 +934,26 @@ static int fail(struct bm_tls *tls, int error)
     return tls->failure;
 }
 
-/* What is known about the peer from now on. */
+static int read_peer(struct bm_tls *tls)
+{
+    if (wolfSSL_session_reused(tls->ssl) == 1)
+        return 0; /* proved when the session began, for this host */
+    WOLFSSL_X509 *certificate = wolfSSL_get_peer_certificate(tls->ssl);
+    int len = 0, r = 0;
+    const unsigned char *der = certificate ? wolfSSL_X509_get_der(certificate, &len) : NULL;
+    if (der)
+        r = bm_identity_new(&tls->peer, tls->account, der, (size_t)len);
+    if (der && !tls->issued_for[0])
+        remember_name(tls, der, (size_t)len);
+    wolfSSL_X509_free(certificate);
+    if (r == 0 && !tls->peer && verify_mode(tls->context) != WOLFSSL_VERIFY_NONE)
+        return -ENOMEM; /* it was there, or the handshake would not have ended */
+    return r;
+}
+
+/* What is known about the peer from now on; or that it is refused after all. */
 static int opened(struct bm_tls *tls)
 {
-    tls->state = STATE_OPEN;
     tls->started = 0;
     char *name = NULL;
     unsigned short len = 0;
@@ -899,22 +962,22 @@ static int opened(struct bm_tls *tls)
         memcpy(tls->alpn, name, len);
     if (tls->context->role == BM_TLS_SERVER)
         (void)asked_name(tls->ssl, tls->server_name);
-    WOLFSSL_X509 *certificate = wolfSSL_get_peer_certificate(tls->ssl);
-    int der_len = 0, r = 0;
-    const unsigned char *der = certificate ? wolfSSL_X509_get_der(certificate, &der_len) : NULL;
-    if (der)
-        r = bm_identity_new(&tls->peer, tls->account, der, (size_t)der_len);
-    wolfSSL_X509_free(certificate);
-    if (r == 0 && tls->context->client_certificate && !tls->peer)
-        r = -ENOMEM; /* it was there, or the handshake would not have ended */
-    if (r == 0)
-        return 0;
-    tls->failure = r == -ENOMEM
-                       ? say(tls->why, r, "no memory for this connection")
-                       : say(tls->why, -BEAM_ETLS_CERTIFICATE,
-                             "the peer's certificate has too many names, or one that is none");
-    tls->state = STATE_FAILED;
-    return tls->failure;
+    int r = read_peer(tls);
+    if (r == -ENOMEM)
+        (void)say(tls->why, r, "no memory for this connection");
+    else if (r < 0)
+        r = say(tls->why, -BEAM_ETLS_CERTIFICATE,
+                "the peer's certificate has too many names, or one that is none");
+    else if (tls->context->role == BM_TLS_CLIENT && wolfSSL_session_reused(tls->ssl) != 1 &&
+             !is_for_host(tls, tls->peer))
+        r = certificate_failure(tls, DOMAIN_NAME_MISMATCH);
+    else if (tls->alpn_refused) /* where the library goes on all the same: 5.5.4 */
+        r = say(tls->why, -BEAM_ETLS_ALPN, "no application protocol in common");
+    tls->state = r == 0 ? STATE_OPEN : STATE_FAILED;
+    tls->failure = r;
+    if (r < 0)
+        (void)wolfSSL_shutdown(tls->ssl);
+    return r;
 }
 
 static int negotiate(struct bm_tls *tls)
@@ -958,15 +1021,24 @@ static int name_session(struct bm_tls *tls, uint16_t port)
     return r == 0 ? 0 : -ENOMEM;
 }
 
+/* A session as bytes: what it is good for, a sum, and the library's form of it. The sum, because the library
+ * reads what it is given without much care. */
+#define SESSION_HEAD (2 * WC_SHA256_DIGEST_SIZE)
+
 static void try_to_resume(struct bm_tls *tls, const struct bm_tls_start *start)
 {
     const size_t id_len = sizeof(tls->session_id);
-    if (!start->resume || start->resume_len <= id_len || start->resume_len > BM_TLS_SESSION_MAX ||
+    uint8_t sum[WC_SHA256_DIGEST_SIZE];
+    if (!start->resume || start->resume_len <= SESSION_HEAD ||
+        start->resume_len > BM_TLS_SESSION_MAX ||
         memcmp(start->resume, tls->session_id, id_len) != 0)
         return;
-    const unsigned char *bytes = start->resume + id_len;
-    WOLFSSL_SESSION *session =
-        wolfSSL_d2i_SSL_SESSION(NULL, &bytes, (long)(start->resume_len - id_len));
+    const unsigned char *bytes = start->resume + SESSION_HEAD;
+    size_t len = start->resume_len - SESSION_HEAD;
+    if (wc_Sha256Hash(bytes, (word32)len, sum) != 0 ||
+        memcmp(start->resume + id_len, sum, sizeof(sum)) != 0)
+        return;
+    WOLFSSL_SESSION *session = wolfSSL_d2i_SSL_SESSION(NULL, &bytes, (long)len);
     if (session)
         (void)wolfSSL_set_session(tls->ssl, session); /* too old: a whole handshake */
     wolfSSL_SESSION_free(session);
@@ -1284,20 +1356,20 @@ const struct bm_identity *bm_tls_peer(const struct bm_tls *tls)
 
 int bm_tls_session(struct bm_tls *tls, uint8_t *buf, size_t len, size_t *ret_len)
 {
-    const size_t id_len = sizeof(tls->session_id);
+    size_t room = len < BM_TLS_SESSION_MAX ? len : BM_TLS_SESSION_MAX;
     if (!tls->has_ticket || tls->state != STATE_OPEN)
         return -ENODATA;
     struct bm_payer *outer = bm_payer_enter(tls->payer);
     WOLFSSL_SESSION *session = wolfSSL_get1_session(tls->ssl);
     int needed = session ? wolfSSL_i2d_SSL_SESSION(session, NULL) : 0, r = -ENOMEM;
-    if (needed > 0 &&
-        (size_t)needed + id_len > (len < BM_TLS_SESSION_MAX ? len : BM_TLS_SESSION_MAX)) {
+    if (needed > 0 && (size_t)needed + SESSION_HEAD > room) {
         r = -EMSGSIZE;
     } else if (needed > 0) {
-        unsigned char *to = buf + id_len;
-        if (wolfSSL_i2d_SSL_SESSION(session, &to) == needed) {
-            memcpy(buf, tls->session_id, id_len);
-            *ret_len = id_len + (size_t)needed;
+        unsigned char *to = buf + SESSION_HEAD;
+        if (wolfSSL_i2d_SSL_SESSION(session, &to) == needed &&
+            wc_Sha256Hash(buf + SESSION_HEAD, (word32)needed, buf + sizeof(tls->session_id)) == 0) {
+            memcpy(buf, tls->session_id, sizeof(tls->session_id));
+            *ret_len = SESSION_HEAD + (size_t)needed;
             r = 0;
         }
     }
