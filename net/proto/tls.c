@@ -439,6 +439,8 @@ static int add_staple(struct bm_tls_context *context, const struct bm_tls_option
     int r = load(&context->staple, &options->staple, "OCSP response", context->account, ret_why);
     if (r < 0 || !context->staple.data)
         return r;
+    if (wolfSSL_lib_version_hex() < 0x05009000) /* 5.5.4 wants to ask the responder itself */
+        return say(ret_why, -ENOTSUP, "OCSP response: this wolfSSL is too old to give one");
     if (wolfSSL_CTX_EnableOCSPStapling(context->ctx) != WOLFSSL_SUCCESS ||
         wolfSSL_CTX_set_tlsext_status_cb(context->ctx, on_staple) != WOLFSSL_SUCCESS ||
         wolfSSL_CTX_set_tlsext_status_arg(context->ctx, context) != WOLFSSL_SUCCESS)

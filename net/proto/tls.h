@@ -89,7 +89,7 @@ struct bm_tls_options {
 
 /* Makes a context with one reference. Reads files: not on a reactor that has connections.
  * -EINVAL: options that contradict each other; -BEAM_ETLS_CONFIGURATION: a certificate, key or list that
- * cannot be used; an errno for a file; -ENOMEM. `ret_why` (BM_TLS_WHY_LEN bytes, or NULL) is written on
+ * cannot be used; -ENOTSUP: a staple where the library is older than 5.9; an errno for a file; -ENOMEM. `ret_why` (BM_TLS_WHY_LEN bytes, or NULL) is written on
  * failure: which, and what is wrong with it. */
 int bm_tls_context_new(struct bm_tls_context **ret_context, const struct bm_tls_options *options,
                        char *ret_why);

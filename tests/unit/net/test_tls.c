@@ -379,6 +379,92 @@ TEST(tls_server_refuses_a_client_of_another_ca)
     rig_deinit(&rig);
 }
 
+/* ---- Revocation (tests/vectors/tls, made by make.sh beside it). */
+
+#define REVOCATION(name)                                                                           \
+    {                                                                                              \
+        .path = BEAM_SOURCE_DIR "/tests/vectors/tls/" name                                         \
+    }
+
+static void revocable(struct rig *rig, const char *which, struct bm_tls_bytes crl,
+                      struct bm_tls_bytes staple)
+{
+    char chain[512], key[512];
+    snprintf(chain, sizeof(chain), "%s/tests/vectors/tls/%s.pem", BEAM_SOURCE_DIR, which);
+    snprintf(key, sizeof(key), "%s/tests/vectors/tls/%s.key", BEAM_SOURCE_DIR, which);
+    struct bm_tls_options server = rig_server_options(rig), client = rig_client_options(rig);
+    server.chain = (struct bm_tls_bytes){.path = chain};
+    server.key = (struct bm_tls_bytes){.path = key};
+    server.staple = staple;
+    client.ca = (struct bm_tls_bytes)REVOCATION("ca.pem");
+    client.crl = crl;
+    rig_contexts(rig, &server, &client);
+    REQUIRE_INT(rig_begin(rig, "localhost", NULL, 0), 0);
+    rig_run(rig);
+}
+
+TEST(tls_revoked_certificates_are_refused_by_a_list)
+{
+    const struct bm_tls_bytes none = {0}, list = REVOCATION("crl.pem");
+    struct rig rig;
+    rig_init(&rig);
+    revocable(&rig, "good", list, none);
+    CHECK(rig_is_open(&rig));
+    rig_deinit(&rig);
+    revocable(&rig, "revoked", none, none); /* without the list nobody knows */
+    CHECK(rig_is_open(&rig));
+    rig_deinit(&rig);
+    revocable(&rig, "revoked", list, none);
+    CHECK_INT(rig.client_result, -BEAM_ETLS_CERTIFICATE);
+    CHECK_STR(bm_tls_why(rig.at_client), "the server's certificate (localhost) has been revoked");
+    CHECK_INT(rig.server_result, -BEAM_ETLS_ALERT);
+    rig_deinit(&rig);
+}
+
+TEST(tls_certificate_without_its_list_is_refused)
+{
+    struct rig rig;
+    char both[BM_CERTIFICATE_PEM_MAX + 4096];
+    rig_init(&rig);
+    FILE *file = fopen(BEAM_SOURCE_DIR "/tests/vectors/tls/ca.pem", "re");
+    REQUIRE(file != NULL);
+    size_t len = fread(both, 1, 4096, file);
+    fclose(file);
+    snprintf(both + len, sizeof(both) - len, "%s", rig.ca.pem);
+    struct bm_tls_options client = rig_client_options(&rig);
+    client.ca = rig_text(both);
+    client.crl = (struct bm_tls_bytes)REVOCATION("crl.pem");
+    rig_contexts(&rig, NULL, &client);
+    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
+    rig_run(&rig);
+    CHECK_INT(rig.client_result, -BEAM_ETLS_CERTIFICATE);
+    CHECK(strstr(bm_tls_why(rig.at_client), "there is no revocation list of its CA"));
+    rig_deinit(&rig);
+}
+
+TEST(tls_staple_is_given_and_believed)
+{
+    const struct bm_tls_bytes none = {0}, good = REVOCATION("good.ocsp"),
+                              revoked = REVOCATION("revoked.ocsp");
+    struct rig rig;
+    if (bm_tls_library_warning())
+        SKIP("wolfSSL before 5.9 gives no staple that it has not asked for itself");
+    rig_init(&rig);
+    revocable(&rig, "good", none, good);
+    CHECK(rig_is_open(&rig));
+    rig_deinit(&rig);
+    revocable(&rig, "revoked", none, revoked);
+    CHECK_INT(rig.client_result, -BEAM_ETLS_CERTIFICATE);
+    CHECK(strstr(bm_tls_why(rig.at_client), "revoked"));
+    rig_deinit(&rig);
+    revocable(&rig, "revoked", none, good); /* another certificate's */
+    CHECK(rig.client_result < 0);
+    rig_deinit(&rig);
+    revocable(&rig, "good", none, rig_text("no response"));
+    CHECK(rig.client_result < 0);
+    rig_deinit(&rig);
+}
+
 /* ---- Protocols of the application. */
 
 TEST(tls_server_order_decides_the_protocol)
