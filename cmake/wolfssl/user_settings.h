@@ -36,6 +36,7 @@
 #define HAVE_TLS_EXTENSIONS
 #define HAVE_SUPPORTED_CURVES
 #define HAVE_EXTENDED_MASTER
+#define HAVE_SERVER_RENEGOTIATION_INFO /* a TLS 1.2 server says that it has none: RFC 5746 3.6 */
 #define HAVE_SNI
 #define WOLFSSL_ALWAYS_KEEP_SNI
 #define HAVE_ALPN

@@ -925,6 +925,10 @@ static int failure_of(struct bm_tls *tls, int error)
         return say(tls->why, code == 120 ? -BEAM_ETLS_ALPN : -BEAM_ETLS_ALERT,
                    "the peer has refused: %s (alert %d)", bm_alert_text(code), code);
     }
+    if (error == WOLFSSL_ERROR_SYSCALL) /* there are no calls here: what else it is given out for */
+        return say(tls->why, -BEAM_ETLS_PROTOCOL, "no cipher suite in common");
+    if (error == VERSION_ERROR)
+        return say(tls->why, -BEAM_ETLS_PROTOCOL, "no version of TLS in common");
     return say(tls->why, -BEAM_ETLS_PROTOCOL, "%s", library_says(error));
 }
 
