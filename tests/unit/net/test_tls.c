@@ -1,5 +1,6 @@
 /* TLS (net/proto/tls.h): both roles against each other in memory, and peers that do it wrong. */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -1112,12 +1113,12 @@ static int converse(struct rig *rig)
         r = rig_begin(rig, "localhost", NULL, 0);
     if (r == 0) {
         size_t taken;
-        rig_run(rig);
+        rig_talk(rig);
         r = rig->server_result < 0   ? rig->server_result
             : rig->client_result < 0 ? rig->client_result
                                      : bm_tls_write(rig->at_client, "hello", 5, &taken);
         if (r == 0)
-            rig_run(rig);
+            rig_talk(rig);
         if (r == 0 && rig->server_result < 0)
             r = rig->server_result;
         if (r == 0)
@@ -1177,4 +1178,30 @@ TEST(tls_connection_is_paid_by_its_account)
     CHECK_INT(r, -ENOMEM);
     CHECK(rig.server_account.peak <= peak);
     rig_deinit(&rig);
+}
+
+/* ---- Threads. */
+
+static void *converse_on_a_thread(void *arg)
+{
+    struct rig *rig = (struct rig *)arg;
+    for (unsigned i = 0; i < 10; i++) {
+        CHECK_INT(converse(rig), 0);
+        CHECK_MEM(rig->server_got, rig->server_got_len, "hello", 5);
+        rig_deinit(rig);
+    }
+    return NULL;
+}
+
+TEST(tls_contexts_of_several_threads_share_nothing)
+{
+    enum { THREADS = 3 };
+    static struct rig rigs[THREADS];
+    pthread_t threads[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        rig_init(&rigs[i]);
+        REQUIRE_INT(pthread_create(&threads[i], NULL, converse_on_a_thread, &rigs[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
 }

@@ -160,12 +160,18 @@ static inline bool rig_carry(struct rig *rig, struct bm_tls *from, struct bm_tls
 }
 
 /* Until neither has anything to say. */
-static inline void rig_run(struct rig *rig)
+static inline void rig_talk(struct rig *rig)
 {
     for (bool moved = true; moved;) {
         moved = rig_carry(rig, rig->at_client, rig->at_server, &rig->server_result);
         moved = rig_carry(rig, rig->at_server, rig->at_client, &rig->client_result) || moved;
     }
+}
+
+/* The same, and says how it went. */
+static inline void rig_run(struct rig *rig)
+{
+    rig_talk(rig);
     test_note("server %d (%s), client %d (%s)", rig->server_result, bm_tls_why(rig->at_server),
               rig->client_result, bm_tls_why(rig->at_client));
 }
