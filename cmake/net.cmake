@@ -8,6 +8,8 @@ find_library(WSLAY_LIBRARY wslay REQUIRED)
 set(BEAM_WOLFSSL built CACHE STRING "wolfSSL: `built` by ./dev deps where it is, or the `system`'s")
 execute_process(COMMAND bash ${PROJECT_SOURCE_DIR}/cmake/wolfssl.sh prefix
     OUTPUT_VARIABLE wolfssl_prefix OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+    ${PROJECT_SOURCE_DIR}/cmake/wolfssl.sh ${PROJECT_SOURCE_DIR}/cmake/wolfssl/user_settings.h)
 add_library(beam_wolfssl INTERFACE)
 if(NOT BEAM_WOLFSSL STREQUAL "system" AND EXISTS ${wolfssl_prefix}/lib/libwolfssl.a)
     target_include_directories(beam_wolfssl SYSTEM INTERFACE ${wolfssl_prefix}/include)

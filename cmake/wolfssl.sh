@@ -15,7 +15,8 @@ cd "$(dirname "$0")/.."
 
 least=5.9
 key=$(cat cmake/wolfssl.sh cmake/wolfssl/user_settings.h | sha256sum | cut -c 1-16)
-prefix=${XDG_CACHE_HOME:-$HOME/.cache}/beam/wolfssl-$(uname -m)-$key
+cache=${XDG_CACHE_HOME:-${HOME:-$PWD/build}/.cache}
+prefix=$cache/beam/wolfssl-$(uname -m)-$key
 
 # The machine's mirror: what apt itself fetches this distribution from, without its security updates.
 mirror() {
