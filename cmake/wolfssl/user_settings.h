@@ -1,5 +1,5 @@
 /* What of wolfSSL cmake/wolfssl.sh builds, under the name that wolfSSL asks for. Read by its own sources
- * (the assembler's, too: nothing but definitions here) and by net/proto/tls.c.
+ * (the assembler's, too) and by net/proto/tls.c.
  *
  * In: TLS 1.3 and 1.2, ECDHE over X25519 and P-256, AES-GCM and ChaCha20-Poly1305, certificates with
  * ECDSA, Ed25519 and RSA, and what net/proto/tls.h promises. Out, so that no option can bring it back:
@@ -14,21 +14,40 @@
 #define SIZEOF_LONG 8
 #define SIZEOF_LONG_LONG 8
 #define HAVE_GMTIME_R 1
-#define HAVE_GETRANDOM
-#define WOLFSSL_GETRANDOM /* no descriptor is opened for a seed */
 #define WOLFSSL_USE_ALIGN
 #ifdef __x86_64__
 #define WOLFSSL_X86_64_BUILD
 #define WOLFSSL_AESNI
 #define USE_INTEL_SPEEDUP
 #define WOLFSSL_SP_X86_64
+#define WOLFSSL_SP_X86_64_ASM
 #endif
+#define WOLFSSL_HAVE_SP_ECC /* P-256 and RSA by code of their own */
+#define WOLFSSL_HAVE_SP_RSA
 #define WOLFSSL_SP_MATH_ALL
 #define SP_INT_BITS 4096
 #define TFM_TIMING_RESISTANT
 #define ECC_TIMING_RESISTANT
 #define WC_RSA_BLINDING
-#define HAVE_HASHDRBG
+
+/* Random numbers are the kernel's, each time. The library's own generator is made anew for every connection
+ * and every certificate that is looked at, with tests of itself, which took half of a handshake. */
+#ifndef __ASSEMBLER__
+#include <sys/random.h>
+static inline int beam_random(unsigned char *bytes, unsigned len)
+{
+    while (len > 0) {
+        ssize_t n = getrandom(bytes, len, 0); /* up to 256 bytes always whole */
+        if (n <= 0)
+            return -1;
+        bytes += n;
+        len -= (unsigned)n;
+    }
+    return 0;
+}
+#define CUSTOM_RAND_GENERATE_BLOCK beam_random
+#define CUSTOM_RAND_GENERATE_SEED beam_random
+#endif
 
 /* The protocol. */
 #define WOLFSSL_TLS13

@@ -39,6 +39,7 @@
 #include <wolfssl/error-ssl.h>
 #include <wolfssl/ssl.h>
 #include <wolfssl/wolfcrypt/chacha20_poly1305.h>
+#include <wolfssl/wolfcrypt/ecc.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
 #include "base/assert.h"
@@ -82,6 +83,9 @@ int bm_wolfssl_enter(void)
 void bm_wolfssl_leave(void)
 {
     struct bm_payer *outer = bm_payer_enter(NULL);
+#ifdef FP_ECC /* the system's keeps points for this thread, some MB of them */
+    wc_ecc_fp_free();
+#endif
     pthread_mutex_lock(&library_lock);
     if (--library_users == 0)
         wolfSSL_Cleanup();
@@ -909,10 +913,11 @@ static int failure_of(struct bm_tls *tls, int error)
         return say(tls->why, -BEAM_ETLS_FLOOD,
                    tls->state == STATE_HANDSHAKE ? "a handshake longer than allowed"
                                                  : "too many records without content");
+    if (bm_payer_refused(tls->payer) || tls->out_error == -ENOMEM || error == MEMORY_E ||
+        error == MEMORY_ERROR)
+        return say(tls->why, -ENOMEM, "no memory for this connection");
     if (tls->out_error != 0)
         return say(tls->why, tls->out_error, "no room for what the peer is to be told");
-    if (bm_payer_refused(tls->payer) || error == MEMORY_E || error == MEMORY_ERROR)
-        return say(tls->why, -ENOMEM, "no memory for this connection");
     int r = certificate_failure(tls, error);
     if (r < 0)
         return r;
@@ -925,7 +930,8 @@ static int failure_of(struct bm_tls *tls, int error)
         return say(tls->why, code == 120 ? -BEAM_ETLS_ALPN : -BEAM_ETLS_ALERT,
                    "the peer has refused: %s (alert %d)", bm_alert_text(code), code);
     }
-    if (error == WOLFSSL_ERROR_SYSCALL) /* there are no calls here: what else it is given out for */
+    /* The first is what 5.9 turns the second into; no call of the system can fail here. */
+    if (error == WOLFSSL_ERROR_SYSCALL || error == MATCH_SUITE_ERROR)
         return say(tls->why, -BEAM_ETLS_PROTOCOL, "no cipher suite in common");
     if (error == VERSION_ERROR)
         return say(tls->why, -BEAM_ETLS_PROTOCOL, "no version of TLS in common");
@@ -1196,6 +1202,8 @@ int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_
         return tls->failure;
     if (tls->in_left > 0)
         return -EBUSY;
+    if (tls->peer_closed) /* RFC 8446 6.1: what comes after it is ignored */
+        return 0;
     tls->in = bytes;
     tls->in_left = len;
     refill(tls, now_ns);
@@ -1244,7 +1252,7 @@ int bm_tls_read(struct bm_tls *tls, void *buf, size_t len, size_t *ret_len)
             r = tls->flooded ? fail(tls, error) : BM_TLS_MORE;
         } else if (error == WOLFSSL_ERROR_ZERO_RETURN) {
             tls->peer_closed = true;
-            tls->in_left = 0; /* RFC 8446 6.1: what comes after it is ignored */
+            tls->in_left = 0;
             r = BM_TLS_END;
         } else {
             r = fail(tls, error);

@@ -87,7 +87,8 @@ struct bm_tls_options {
     struct bm_account *account; /* pays for the context; outlives it; or NULL */
 };
 
-/* Makes a context with one reference. Reads files: not on a reactor that has connections.
+/* Makes a context with one reference. Reads files: not on a reactor that has connections. Whoever stands in
+ * `ca` is trusted to sign, whatever that certificate says of itself.
  * -EINVAL: options that contradict each other; -BEAM_ETLS_CONFIGURATION: a certificate, key or list that
  * cannot be used; -ENOTSUP: a staple where the library is older than 5.9; an errno for a file; -ENOMEM. `ret_why` (BM_TLS_WHY_LEN bytes, or NULL) is written on
  * failure: which, and what is wrong with it. */

@@ -128,6 +128,8 @@ TEST(tls_end_is_told_from_a_cut)
     CHECK_INT(bm_tls_write(rig.at_client, "more", 4, &taken), -EPIPE);
     rig_run(&rig);
     CHECK_INT(rig.server_result, BM_TLS_END);
+    for (unsigned i = 0; i < 2; i++) /* nothing that comes after it is looked at */
+        CHECK_INT(rig_give(&rig, rig.at_server, (const uint8_t *)"anything", 8), BM_TLS_END);
     CHECK_INT(bm_tls_cut(rig.at_server), 0);
     /* The other direction is still there. */
     rig_write(&rig, rig.at_server, "farewell", 8);
@@ -959,6 +961,20 @@ TEST(tls_changes_of_keys_are_followed_and_limited)
         rig_run(&rig);
     }
     CHECK_INT(rig.server_result, BM_TLS_MORE);
+
+    /* One by one, but faster than that. */
+    rig_end(&rig);
+    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
+    rig_run(&rig);
+    for (unsigned i = 0; i <= BM_TLS_IDLE_RECORDS_MAX; i++) {
+        CHECK_INT(rig.server_result, BM_TLS_MORE);
+        change_keys(rig.at_client);
+        rig_run(&rig);
+    }
+    CHECK_INT(rig.server_result, -BEAM_ETLS_FLOOD);
+    rig_end(&rig);
+    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
+    rig_run(&rig);
 
     /* A long silence is not saved up. */
     rig.now_ns += 3600 * 1000000000ull;
