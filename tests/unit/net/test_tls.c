@@ -606,6 +606,16 @@ TEST(tls_tickets_outlive_a_rotation_of_keys)
     rig_deinit(&rig);
 }
 
+/* The length of a client's first flight: longer by what it offers to resume. */
+static size_t hello_len(struct rig *rig, const char *host, const uint8_t *from, size_t from_len)
+{
+    size_t len;
+    REQUIRE_INT(rig_begin(rig, host, from, from_len), 0);
+    bm_tls_output(rig->at_client, &len);
+    rig_end(rig);
+    return len;
+}
+
 TEST(tls_session_is_good_for_one_host_and_one_server)
 {
     static const char *const names[] = {"dns:localhost", "dns:other.test", NULL};
@@ -624,7 +634,10 @@ TEST(tls_session_is_good_for_one_host_and_one_server)
     rig_contexts(&rig, NULL, NULL);
     give_keys(rig.server_context, 0, 1, 2);
     CHECK(!resumes(&rig, "localhost", NULL, 0, session, &len));
+    size_t plain = hello_len(&rig, "other.test", NULL, 0);
+    CHECK_UINT(hello_len(&rig, "other.test", session, len), plain);
     CHECK(!resumes(&rig, "other.test", session, len, other, &other_len));
+    CHECK(hello_len(&rig, "other.test", other, other_len) > plain);
     CHECK(resumes(&rig, "other.test", other, other_len, NULL, NULL));
     /* A client that offers it all the same is asked to prove everything. */
     memcpy(session, other, 32);
@@ -640,6 +653,9 @@ TEST(tls_session_is_good_for_one_host_and_one_server)
     /* Bytes that are no session. */
     for (size_t i = 32; i < other_len; i++)
         other[i] ^= 0x5a;
+    CHECK_UINT(hello_len(&rig, "other.test", other, other_len), plain);
+    other[100] ^= 1;
+    CHECK_UINT(hello_len(&rig, "other.test", other, other_len), plain);
     CHECK(!resumes(&rig, "other.test", other, other_len, NULL, NULL));
     CHECK(!resumes(&rig, "other.test", other, 33, NULL, NULL));
     rig_deinit(&rig);
