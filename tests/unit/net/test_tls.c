@@ -714,7 +714,7 @@ TEST(tls_connections_outlive_their_context)
 /* ---- Peers that do it wrong. */
 
 struct bytes {
-    uint8_t data[4096];
+    uint8_t data[100000];
     size_t len;
 };
 
@@ -730,8 +730,10 @@ static void put_u16(struct bytes *bytes, size_t value)
     put(bytes, (uint8_t[]){(uint8_t)(value >> 8), (uint8_t)value}, 2);
 }
 
-/* A ClientHello as TLS 1.2 and older made them (RFC 5246 7.4.1.2), with P-256 and ECDSA. */
-static struct bytes old_hello(unsigned version, const uint16_t *suites, size_t count)
+/* A ClientHello as TLS 1.2 and older made them (RFC 5246 7.4.1.2), with P-256 and ECDSA, and
+ * so many bytes that say nothing (RFC 7685). */
+static struct bytes old_hello(unsigned version, const uint16_t *suites, size_t count,
+                              size_t padding)
 {
     static const uint8_t extensions[] = {
         0, 10, 0, 4, 0, 2, 0, 23,       /* supported groups: secp256r1 */
@@ -747,8 +749,12 @@ static struct bytes old_hello(unsigned version, const uint16_t *suites, size_t c
     for (size_t i = 0; i < count; i++)
         put_u16(&body, suites[i]);
     put(&body, "\1\0", 2); /* no compression */
-    put_u16(&body, sizeof(extensions));
+    put_u16(&body, sizeof(extensions) + 4 + padding);
     put(&body, extensions, sizeof(extensions));
+    put_u16(&body, 21);
+    put_u16(&body, padding);
+    memset(body.data + body.len, 0, padding);
+    body.len += padding;
 
     put(&record, "\x16\x03\x01", 3);
     put_u16(&record, body.len + 4);
@@ -798,7 +804,7 @@ TEST(tls_server_speaks_no_old_version_and_no_weak_suite)
         struct bm_tls_options options = rig_server_options(&rig);
         options.tls12 = rows[i].tls12;
         rig_contexts(&rig, &options, NULL);
-        struct bytes hello = old_hello(rows[i].version, rows[i].suites, rows[i].count);
+        struct bytes hello = old_hello(rows[i].version, rows[i].suites, rows[i].count, 0);
         CHECK_INT(answer(&rig, hello.data, hello.len), rows[i].alert);
         CHECK_INT(rig.server_result, rows[i].alert ? -BEAM_ETLS_PROTOCOL : BM_TLS_MORE);
         if (rows[i].alert)
@@ -907,6 +913,40 @@ TEST(tls_one_changed_bit_ends_the_conversation)
         spoilt[5 + bit / 8] ^= (uint8_t)(1u << bit % 8);
         CHECK_INT(rig_give(&rig, rig.at_server, spoilt, len), -BEAM_ETLS_PROTOCOL);
         CHECK_UINT(rig.server_got_len, 0);
+        rig_end(&rig);
+    }
+    rig_deinit(&rig);
+}
+
+TEST(tls_handshake_in_crumbs_is_limited)
+{
+    static const uint16_t suite[] = {0xc02b};
+    struct rig rig;
+    rig_init(&rig);
+    struct bm_tls_options options = rig_server_options(&rig);
+    options.tls12 = true;
+    rig_contexts(&rig, &options, NULL);
+    static struct bytes hello, crumbs;
+    hello = old_hello(0x0303, suite, 1, 8000);
+    CHECK_INT(answer(&rig, hello.data, hello.len), 0); /* long, but within reason */
+    rig_end(&rig);
+    /* The same, byte by byte in records of their own, is within the limit; half as much again is not. */
+    for (unsigned padding = 8000; padding <= 12000; padding += 4000) {
+        hello = old_hello(0x0303, suite, 1, padding);
+        crumbs.len = 0;
+        put(&crumbs, "\x16\x03\x01\0\4", 5); /* less than its header is no handshake */
+        put(&crumbs, hello.data + 5, 4);
+        for (size_t i = 9; i < hello.len; i++) {
+            put(&crumbs, "\x16\x03\x01\0\1", 5);
+            put(&crumbs, hello.data + i, 1);
+        }
+        answer(&rig, crumbs.data, crumbs.len);
+        if (padding == 8000) {
+            CHECK_INT(rig.server_result, BM_TLS_MORE);
+        } else {
+            CHECK_INT(rig.server_result, -BEAM_ETLS_FLOOD);
+            CHECK_STR(bm_tls_why(rig.at_server), "a handshake longer than allowed");
+        }
         rig_end(&rig);
     }
     rig_deinit(&rig);
