@@ -41,7 +41,6 @@ set(CMAKE_REQUIRED_LIBRARIES PkgConfig::NGHTTP2)
 check_symbol_exists(nghttp2_option_set_max_continuations nghttp2/nghttp2.h BEAM_HAVE_NGHTTP2_CONTINUATIONS)
 unset(CMAKE_REQUIRED_LIBRARIES)
 
-set(net_needs PkgConfig::NGHTTP2 PkgConfig::WOLFSSL ${WSLAY_LIBRARY})
 set(net_needs PkgConfig::NGHTTP2 beam_wolfssl ${WSLAY_LIBRARY})
 beam_layer(net/proto ${net_needs})
 if(TARGET beam_net_proto)

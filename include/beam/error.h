@@ -97,6 +97,13 @@ enum beam_code {
     X(KV_FORMAT, 4259, "kv: not a kv file, or of a newer format")                                  \
     X(KV_CORRUPT, 4260, "kv: file is damaged where it had been whole")                             \
     X(KV_LOCKED, 4261, "kv: file has another writer")                                              \
+    X(TLS_CERTIFICATE, 4288, "tls: the peer's certificate is not accepted")                        \
+    X(TLS_ALERT, 4289, "tls: the peer has refused")                                                \
+    X(TLS_ALPN, 4290, "tls: no application protocol in common")                                    \
+    X(TLS_PROTOCOL, 4291, "tls: not TLS, or none that is spoken here")                             \
+    X(TLS_CUT, 4292, "tls: connection ended without being closed")                                 \
+    X(TLS_FLOOD, 4293, "tls: more handshake or empty records than allowed")                        \
+    X(TLS_CONFIGURATION, 4294, "tls: certificate, key or list cannot be used")                     \
     X(H2_PREFACE, 4320, "http/2: peer speaks something else")                                      \
     X(H2_PROTOCOL, 4321, "http/2: peer broke a rule of the protocol")                              \
     X(H2_FLOOD, 4322, "http/2: peer did too much of something")                                    \
@@ -111,13 +118,6 @@ enum beam_code {
     X(WEBSOCKET_FLOOD, 4371, "websocket: peer sends frames without content faster than allowed")   \
     X(WEBSOCKET_CUT, 4372, "websocket: the connection ended without a close handshake")            \
     X(WEBSOCKET_HANDSHAKE, 4373, "websocket: the answer accepts nothing that was offered")
-    X(TLS_CERTIFICATE, 4288, "tls: the peer's certificate is not accepted")                        \
-    X(TLS_ALERT, 4289, "tls: the peer has refused")                                                \
-    X(TLS_ALPN, 4290, "tls: no application protocol in common")                                    \
-    X(TLS_PROTOCOL, 4291, "tls: not TLS, or none that is spoken here")                             \
-    X(TLS_CUT, 4292, "tls: connection ended without being closed")                                 \
-    X(TLS_FLOOD, 4293, "tls: more handshake or empty records than allowed")                        \
-    X(TLS_CONFIGURATION, 4294, "tls: certificate, key or list cannot be used")
 
 enum beam_error {
 #define BEAM_ERROR_ENUM_(name, number, text) BEAM_E##name = number,
