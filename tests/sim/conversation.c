@@ -16,7 +16,6 @@
 #include "tests/sim/mischief.h"
 #include "tests/sim/note.h"
 #include "tests/support/sim/sim.h"
-#include "tests/support/snapshot.h"
 
 #define CLIENTS 2u
 #define RUNTIMES (CLIENTS + 1u)
@@ -433,7 +432,6 @@ uint64_t conversation_run(uint64_t seed, bool aloud, struct fault fault)
 {
     memset(&talk, 0, sizeof(talk));
     snprintf(talk.url, sizeof(talk.url), "unix:@beam-sim-%d", (int)getpid());
-    struct test_snapshot before = test_snapshot_take();
     sim_start(seed, aloud);
     sim.fault = fault.kind;
     sim.fault_at = fault.at;
@@ -443,10 +441,5 @@ uint64_t conversation_run(uint64_t seed, bool aloud, struct fault fault)
     notes_forget();
     lines_free();
     sim_stop();
-    struct test_snapshot after = test_snapshot_take();
-    if (!test_snapshot_same(&before, &after))
-        sim_fail("something was left behind");
-    test_snapshot_free(&before);
-    test_snapshot_free(&after);
     return sim.trace;
 }

@@ -12,7 +12,6 @@
 #include "tests/sim_log/home.h"
 #include "tests/sim_log/truth.h"
 #include "tests/support/sim/inner.h"
-#include "tests/support/snapshot.h"
 #include "uring/reactor.h"
 
 #define LIVES_MAX 5u
@@ -498,7 +497,6 @@ static void live(void)
 
 uint64_t lives_run(uint64_t seed, bool aloud, struct fault fault)
 {
-    struct test_snapshot before = test_snapshot_take();
     sim_start(seed, aloud);
     sim.fault = fault.kind;
     sim.fault_at = fault.at;
@@ -515,10 +513,5 @@ uint64_t lives_run(uint64_t seed, bool aloud, struct fault fault)
     home_end();
     truth_end();
     sim_stop();
-    struct test_snapshot after = test_snapshot_take();
-    if (!test_snapshot_same(&before, &after))
-        sim_fail("something was left behind");
-    test_snapshot_free(&before);
-    test_snapshot_free(&after);
     return sim.trace;
 }

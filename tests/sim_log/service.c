@@ -17,7 +17,6 @@
 #include "tests/sim_log/home.h"
 #include "tests/sim_log/truth.h"
 #include "tests/support/sim/inner.h"
-#include "tests/support/snapshot.h"
 
 #define LIVES_MAX 4u
 #define STEPS_MAX 60u
@@ -494,7 +493,6 @@ static void live(void)
 
 uint64_t services_run(uint64_t seed, bool aloud, struct fault fault)
 {
-    struct test_snapshot before = test_snapshot_take();
     sim_start(seed, aloud);
     sim.fault = fault.kind;
     sim.fault_at = fault.at;
@@ -512,10 +510,5 @@ uint64_t services_run(uint64_t seed, bool aloud, struct fault fault)
     truth_end();
     service.on = false;
     sim_stop();
-    struct test_snapshot after = test_snapshot_take();
-    if (!test_snapshot_same(&before, &after))
-        sim_fail("something was left behind");
-    test_snapshot_free(&before);
-    test_snapshot_free(&after);
     return sim.trace;
 }

@@ -66,7 +66,8 @@ extern struct sim sim;
 
 /* Puts clock, luck and memory in place; the world begins without trouble, until sim.odds is set. */
 void sim_start(uint64_t seed, bool aloud);
-/* Everything given back? Then puts the real clock and memory back. */
+/* Everything given back, descriptors and memory as they were before sim_start()? Puts the real clock and memory
+ * back. */
 void sim_stop(void);
 
 /* Luck, the same for the same seed. */

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "runtime/runtime.h"
 #include "tests/support/sim/inner.h"
+#include "tests/support/snapshot.h"
 #include "tests/support/test.h"
 #include "uring/reactor_inner.h"
 
@@ -22,7 +23,8 @@ int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
 struct sim sim;
 void (*sim_on_fail)(void);
 const char *sim_again = "";
-static struct test_random luck; /* of the world */
+static struct test_snapshot before; /* the world */
+static struct test_random luck;     /* of the world */
 static struct test_random
     secrets; /* what bm_random() gives: another stream, so that one more or less
                                       of these changes nothing else */
@@ -41,6 +43,7 @@ static void fill_random(void *buf, size_t len, void *arg)
 
 void sim_start(uint64_t seed, bool aloud)
 {
+    before = test_snapshot_take();
     sim = (struct sim){.seed = seed, .now_ns = BEGIN_NS, .trace = seed, .aloud = aloud};
     luck = (struct test_random){seed * 2 + 1};
     secrets = (struct test_random){~seed};
@@ -55,6 +58,11 @@ void sim_stop(void)
     sim.odds = (struct sim_odds){0};
     sim_memory_stop();
     bm_clock_set(NULL);
+    struct test_snapshot after = test_snapshot_take();
+    if (!test_snapshot_same(&before, &after))
+        sim_fail("something was left behind");
+    test_snapshot_free(&before);
+    test_snapshot_free(&after);
 }
 
 uint64_t sim_below(uint64_t bound)
