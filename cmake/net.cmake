@@ -47,8 +47,13 @@ if(TARGET beam_net_proto)
     target_compile_definitions(beam_net_proto PRIVATE
         $<$<BOOL:${BEAM_HAVE_NGHTTP2_CONTINUATIONS}>:BEAM_HAVE_NGHTTP2_CONTINUATIONS>)
     target_include_directories(beam_net_proto SYSTEM PRIVATE ${LLHTTP_INCLUDE_DIR} ${WSLAY_INCLUDE_DIR})
+    # Sockets, connections, sessions and calls: what has I/O, above the engines.
+    beam_layer(net)
     add_library(beam_net_static STATIC
         $<TARGET_OBJECTS:beam_net_proto> $<TARGET_OBJECTS:beam_llhttp>)
+    if(TARGET beam_net)
+        target_sources(beam_net_static PRIVATE $<TARGET_OBJECTS:beam_net>)
+    endif()
     set_target_properties(beam_net_static PROPERTIES OUTPUT_NAME beam-net EXPORT_NAME beam_net_static)
     target_link_libraries(beam_net_static PRIVATE ${net_needs} PUBLIC beam_static)
 endif()

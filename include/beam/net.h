@@ -1,0 +1,135 @@
+/* Networks: sessions between machines, and calls by anybody who can speak HTTP. In a library of its
+ * own, libbeam-net, with what that needs (TLS, HTTP/2); a program gives its transports to the runtime:
+ *
+ *     BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix, &beam_https))
+ *
+ *     https://host:port/prefix   HTTP/2 over TLS, from there to WebSocket where a proxy lets nothing
+ *                                else through; the port is 443 and the prefix /beam unless it says
+ *     http://host:port/prefix    the same without TLS: for loopback and trusted networks; port 80
+ *     http+unix:/path            the same over a socket file (curl --unix-socket)
+ *     wss:, ws:                  WebSocket from the start; what listens there is the same
+ *
+ * A server answers on one port to HTTP/2 and HTTP/1.1: sessions, and plain calls of every service
+ * (POST /beam/call/SERVICE), as docs/spec/http.md has them. It serves nobody that it does not know,
+ * unless it is told to. */
+#ifndef BEAM_NET_H
+#define BEAM_NET_H
+
+#include <beam/session.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+BEAM_EXPORT extern const struct beam_transport beam_https, beam_http, beam_http_unix, beam_wss,
+    beam_ws;
+
+/* PEM, from a file or from memory: one of the two. Zeroed: none. */
+struct beam_pem {
+    const char *path;
+    const void *data;
+    size_t len;
+};
+
+/* Whom a bearer token (RFC 6750) speaks for. Writes a name for it (UTF-8, ended, shorter than size) and
+ * returns 0; -EACCES: nobody's. On the reactor that asks, so it may not wait. The bytes are a secret:
+ * compare them with beam_token_equal. */
+typedef int beam_authenticate_fn(beam_str token, char *ret_name, size_t size, void *arg);
+
+/* Whether two tokens are the same, in a time that tells nothing about them but their lengths. */
+BEAM_EXPORT bool beam_token_equal(beam_str a, beam_str b);
+
+/* --- an application's own requests --- */
+
+typedef struct beam_http_request beam_http_request;
+
+struct beam_http_field {
+    beam_str name, value; /* names in lower case */
+};
+
+/* A request for a path that is not below the prefix, whole: its body has come. To be answered once, now
+ * or later, on this reactor, with beam_http_respond. */
+typedef void beam_http_handler(beam_http_request *request, void *arg);
+
+/* Views, until the request is answered or its peer is gone. */
+BEAM_EXPORT beam_str beam_http_method(const beam_http_request *request);
+BEAM_EXPORT beam_str beam_http_path(const beam_http_request *request); /* with its query */
+BEAM_EXPORT beam_str beam_http_body(const beam_http_request *request);
+/* The value of a field, or an empty one with ptr NULL. */
+BEAM_EXPORT beam_str beam_http_get(const beam_http_request *request, const char *name);
+BEAM_EXPORT const struct beam_peer *beam_http_peer(const beam_http_request *request);
+
+/* Answers, and takes the request; everything is copied. -EINVAL, with nothing taken: a status outside
+ * 200 to 599, or a field that may not be sent. -ENOMEM. */
+BEAM_EXPORT int beam_http_respond(beam_http_request *request, unsigned status,
+                                  const struct beam_http_field *fields, size_t field_count,
+                                  const void *body, size_t len);
+
+/* --- listening --- */
+
+struct beam_net_listen {
+    size_t size;
+    /* TLS: required for https: and wss:, -EINVAL elsewhere. ECDSA (P-256) is many times cheaper than
+     * RSA. */
+    struct beam_pem certificate, key; /* own certificate first, then the chain */
+    struct beam_pem client_ca;        /* clients need a certificate that one of these has signed */
+    struct beam_pem crl;              /* revoked client certificates */
+    bool tls12;                       /* TLS 1.2 too, for old proxies */
+    /* Who it is: a client certificate, else a bearer token, else what a proxy says. */
+    beam_authenticate_fn *authenticate; /* of bearer tokens; none are taken without it */
+    void *authenticate_arg;
+    const char *const
+        *proxies; /* addresses and networks ("10.0.0.0/8", "unix"), NULL behind the last */
+    const char *identity_header; /* of which this field is believed: "x-remote-user" */
+    bool insecure_anonymous;     /* serve also those whom nobody knows */
+    /* Which pages may open a WebSocket (Origin, RFC 6454), "https://app.example.com"; NULL behind the
+     * last. None: those of the host that was asked. */
+    const char *const *origins;
+    /* For paths that are not below the prefix; none: 404. */
+    beam_http_handler *on_request;
+    void *on_request_arg;
+};
+#define BEAM_NET_LISTEN(...)                                                                       \
+    ((struct beam_net_listen){.size = sizeof(struct beam_net_listen), __VA_ARGS__})
+
+/* New certificates and lists for a listener, named by the URL it was given; connections that are there
+ * go on with the old ones. Any thread. -ENOENT: nobody listens there; else as beam_listen. */
+BEAM_EXPORT int beam_net_reload(beam_runtime *runtime, const char *url,
+                                const struct beam_net_listen *options);
+
+/* Hands a listener a connected stream socket that somebody else has accepted, and what was read from it
+ * already (at most 64 KiB, copied). Takes the fd on success. Any thread. -ENOENT, -EMSGSIZE,
+ * -ESHUTDOWN, -ENOMEM. */
+BEAM_EXPORT int beam_net_adopt(beam_runtime *runtime, const char *url, int *fd, const void *bytes,
+                               size_t len);
+
+/* --- connecting --- */
+
+enum beam_net_way {
+    BEAM_NET_ANY = 0, /* one after the other, until one works */
+    BEAM_NET_HTTP2,   /* a request of HTTP/2 that stays open */
+    BEAM_NET_CONNECT, /* WebSocket over HTTP/2, RFC 8441 */
+    BEAM_NET_UPGRADE, /* WebSocket over HTTP/1.1, RFC 6455 */
+};
+
+struct beam_net_connect {
+    size_t size;
+    struct beam_pem ca;               /* whom to trust; whom the system does */
+    struct beam_pem certificate, key; /* our own, for servers that ask */
+    struct beam_pem crl;
+    bool tls12;
+    const char *server_name; /* the certificate's; the host of the URL */
+    const char *token;       /* sent as bearer token */
+    enum beam_net_way way;
+};
+#define BEAM_NET_CONNECT_OPTIONS(...)                                                              \
+    ((struct beam_net_connect){.size = sizeof(struct beam_net_connect), __VA_ARGS__})
+
+/* "wolfSSL 5.9.2, AES-NI": what encrypts. A text for ever. */
+BEAM_EXPORT const char *beam_tls_library(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

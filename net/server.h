@@ -1,0 +1,71 @@
+/* A server: what a listener of a network has decided once (beam_net_listen), the same on all cores, and
+ * the way of each request from there: who asks (access.c), then by its path to a session, a call, what
+ * is told about the server, or the application. */
+#ifndef BM_SERVER_H
+#define BM_SERVER_H
+
+#include <stdatomic.h>
+
+#include <beam/net.h>
+
+#include "net/connection.h"
+
+struct bm_access;
+
+struct bm_server {
+    beam_runtime *runtime;
+    char *prefix; /* "/beam": begins with a slash, ends without */
+    size_t prefix_len;
+    struct bm_access *access; /* who may come in: access.h */
+    beam_http_handler *on_request;
+    void *on_request_arg;
+    const char *const *origins; /* own copies */
+    size_t origin_count;
+    _Atomic bool draining; /* relaxed: health says 503, sessions are refused */
+};
+
+/* Somebody who asks, as far as access.c found out: in the order of spec rule I1. Views into the exchange's
+ * connection and into name. */
+struct bm_visitor {
+    struct beam_peer peer; /* kind BEAM_PEER_NET, identity, address */
+    bool known;            /* else anonymous */
+    bool admitted;         /* may ask at all: known, or the server serves anybody */
+    char name[256];        /* room for the identity */
+};
+
+/* connection.h on_request of connections that a server accepted; arg is the struct bm_server. */
+void bm_server_on_request(struct bm_connection *connection, struct bm_exchange *exchange,
+                          const struct bm_exchange_request *request, void *arg);
+
+/* --- where that leads; each takes or answers the exchange --- */
+
+/* access.c: who asks. 0, or the status to refuse with: 401, 403, 431. Health asks too and looks at
+ * nothing of it. */
+int bm_access_judge(const struct bm_access *access, const struct bm_exchange *exchange,
+                    const struct bm_exchange_request *request, struct bm_visitor *ret_visitor);
+
+/* POST PREFIX/v1, GET or CONNECT PREFIX/v1/ws: a session; net_session.c. */
+void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
+                         const struct bm_exchange_request *request,
+                         const struct bm_visitor *visitor, bool websocket);
+
+/* POST PREFIX/call/SERVICE[/METHOD]; rest is what stands behind "call/"; call_exchange.c. */
+void bm_call_exchange(struct bm_server *server, struct bm_exchange *exchange,
+                      const struct bm_exchange_request *request, const struct bm_visitor *visitor,
+                      beam_str rest);
+
+/* GET PREFIX/services, health, stats; about.c. */
+void bm_about_exchange(struct bm_server *server, struct bm_exchange *exchange,
+                       const struct bm_exchange_request *request, const struct bm_visitor *visitor,
+                       beam_str what);
+
+/* Everything else; application.c. */
+void bm_application_exchange(struct bm_server *server, struct bm_exchange *exchange,
+                             const struct bm_exchange_request *request,
+                             const struct bm_visitor *visitor);
+
+/* Answers with an error as rule Q4 has it: {"code": …, "message": …}. refusal.c. */
+void bm_exchange_refuse(struct bm_exchange *exchange, unsigned status, enum beam_code code,
+                        const char *message, const struct bm_field *fields, size_t field_count);
+
+#endif
