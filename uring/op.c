@@ -70,7 +70,8 @@ static void fill_send(struct io_uring_sqe *sqe, const struct bm_op *op)
 {
     sqe->msg_flags = op->flags | MSG_NOSIGNAL;
     if (op->quiet) {
-        sqe->msg_flags |= MSG_DONTWAIT;
+        /* Of a stream: less than all is then no success, which would be silent. */
+        sqe->msg_flags |= MSG_DONTWAIT | MSG_WAITALL;
         sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     }
 }
@@ -132,6 +133,22 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
         sqe->opcode = IORING_OP_RECV;
         sqe->len = op->len;
         sqe->msg_flags = op->flags;
+        break;
+    case BM_OP_RECV_MULTISHOT:
+        sqe->opcode = IORING_OP_RECV;
+        sqe->addr = 0;
+        sqe->msg_flags = op->flags;
+        sqe->ioprio = IORING_RECV_MULTISHOT;
+        sqe->flags = IOSQE_BUFFER_SELECT;
+        sqe->buf_group = op->group;
+        break;
+    case BM_OP_RECV_SELECT:
+        sqe->opcode = IORING_OP_RECV;
+        sqe->addr = 0;
+        sqe->len = op->len;
+        sqe->msg_flags = op->flags;
+        sqe->flags = IOSQE_BUFFER_SELECT;
+        sqe->buf_group = op->group;
         break;
     case BM_OP_POLL:
         sqe->opcode = IORING_OP_POLL_ADD;

@@ -36,12 +36,14 @@ enum bm_op_kind {
     BM_OP_WRITE,             /* fd, addr, len, offset (-1: current) */
     BM_OP_SEND,              /* fd, addr, len, flags */
     BM_OP_RECV,              /* fd, addr, len, flags */
-    BM_OP_POLL,              /* fd, flags = poll events; single shot */
-    BM_OP_CLOSE,             /* fd; flags: 1 = on another thread, as it may take long */
-    BM_OP_SHUTDOWN,          /* fd, flags = SHUT_* */
-    BM_OP_FSYNC,             /* fd, flags: 1 = data only */
-    BM_OP_RENAME,    /* fd = directory of both, addr = old name, offset = address of the new */
-    BM_OP_FALLOCATE, /* fd, offset, len: the file reaches so far, with room for it */
+    BM_OP_RECV_MULTISHOT, /* fd, group, flags (no MSG_WAITALL); of streams: res bytes in a buffer */
+    BM_OP_RECV_SELECT,    /* the same, once; len: at most so many, 0: what the buffer holds */
+    BM_OP_POLL,           /* fd, flags = poll events; single shot */
+    BM_OP_CLOSE,          /* fd; flags: 1 = on another thread, as it may take long */
+    BM_OP_SHUTDOWN,       /* fd, flags = SHUT_* */
+    BM_OP_FSYNC,          /* fd, flags: 1 = data only */
+    BM_OP_RENAME,         /* fd = directory of both, addr = old name, offset = address of the new */
+    BM_OP_FALLOCATE,      /* fd, offset, len: the file reaches so far, with room for it */
 };
 
 enum bm_op_state {
@@ -51,13 +53,21 @@ enum bm_op_state {
     BM_OP_CANCELLING,
 };
 
-/* Two options of SENDMSG, of which SEND has the first:
+/* On a stream socket a send may take a part: 0 < res < len, and the rest is the caller's to send. With
+ * MSG_WAITALL in flags the kernel goes on by itself until all has gone; then res < len says that the rest
+ * cannot go (an error, or a cancellation), and the next send is told why. A receive there ends with 0 at
+ * the end of the stream. A multishot goes on only as long as there are bytes: its end, and every error, is
+ * its last completion. -ENOBUFS: the group had no buffer; nothing is lost.
+ *
+ * Two options of SENDMSG, of which SEND has the first:
  *
  * A *quiet* send asks for no completion if it succeeds, so that an answer costs one enter, which sends
  * it and waits for the next request, instead of two. It never waits in the kernel (MSG_DONTWAIT):
  * -EAGAIN says that the socket had no room and nothing was sent; it is then sent again without this
  * option. The callback runs all the same, but only in a turn that comes for another reason, with
  * res = len, which the caller has set to what the message holds. For sends whose end nobody waits for.
+ * On a stream socket it is not silent about a part (MSG_WAITALL is added for that): 0 < res < len, and the
+ * rest is to be sent without this option, since there was no room for it.
  *
  * *close_fds* are the sender's copies of the descriptors it passes on. They are closed in the kernel by
  * the same submission, behind the send and only if that succeeded. If closes_linked is false in the
@@ -71,7 +81,7 @@ struct bm_op {
     struct bm_list node; /* the reactor's: the one list of it that the op is on */
     uint8_t kind;        /* enum bm_op_kind */
     uint8_t state;       /* enum bm_op_state; the reactor's */
-    uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT */
+    uint16_t group;      /* provided buffer group, for RECVMSG_MULTISHOT and RECV_… */
     bool quiet;          /* SENDMSG, SEND */
     bool linked;         /* not with close_fds */
     bool hurried;        /* quiet, and somebody waits for its end; the reactor's */

@@ -159,6 +159,8 @@ static bool is_of_file(const struct bm_op *op)
     case BM_OP_READ: /* of what is read here: eventfds, pipes */
     case BM_OP_SEND:
     case BM_OP_RECV:
+    case BM_OP_RECV_MULTISHOT:
+    case BM_OP_RECV_SELECT:
     case BM_OP_POLL:
     case BM_OP_SHUTDOWN:
         return false;

@@ -71,6 +71,9 @@ int fault_error_of(unsigned op_kind, unsigned variant)
         [BM_OP_SEND] = {-EPIPE, -ECONNRESET, -ENOTCONN},
         [BM_OP_SENDMSG] = {-EPIPE, -ECONNRESET, -ENOTCONN},
         [BM_OP_RECVMSG_MULTISHOT] = {-ENOBUFS, -ECONNRESET, -ENOMEM},
+        [BM_OP_RECV_MULTISHOT] = {-ENOBUFS, -ECONNRESET, -ENOMEM},
+        [BM_OP_RECV_SELECT] = {-ECONNRESET, -ETIMEDOUT,
+                               -EHOSTUNREACH}, /* bytes are lost with these */
         [BM_OP_WRITE] = {-EIO, -ENOSPC, -EDQUOT},
         [BM_OP_FSYNC] = {-EIO, -ENOSPC, -EDQUOT},
         [BM_OP_RENAME] = {-EIO, -ENOSPC, -EROFS},
@@ -116,7 +119,7 @@ static enum bm_completion_verdict on_completion(struct bm_op *op, int *res, uint
             atomic_store(&ending, op);
             bm_op_cancel(bm_reactor_current(), op);
         }
-    } else if (bm_op_buffer(*flags) < 0 || *res <= 0) {
+    } else if (bm_op_buffer(*flags) < 0 || *res <= 0 || op->kind == BM_OP_RECV_SELECT) {
         strike(op, res);
     }
     return BM_COMPLETION_PASS;

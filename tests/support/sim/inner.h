@@ -21,6 +21,7 @@ struct sim_request {
     bool reset;               /* its peer has died: one -ECONNRESET is still to be told */
     bool begun;               /* it works on a file, and cannot be cancelled any more */
     uint64_t disk_at;         /* a sync: what it surely covers */
+    uint32_t sent;            /* of a stream's bytes, by a send that is to send all (MSG_WAITALL) */
 };
 
 struct sim_group {

@@ -143,6 +143,40 @@ static bool receive_packet(struct sim_request *request, int *ret_res, uint32_t *
     return true;
 }
 
+/* As many bytes of a stream as there are, or fewer, into one provided buffer. The end and an error may come
+ * with a buffer, too: it was chosen before the kernel knew. */
+static bool receive_bytes(struct sim_request *request, int *ret_res, uint32_t *ret_flags)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
+    struct sim_group *group = group_of(request->kernel, sqe->buf_group);
+    uint16_t tail = __atomic_load_n(&group->ring->tail, __ATOMIC_ACQUIRE);
+    bool multishot = sqe->ioprio & IORING_RECV_MULTISHOT;
+    if (multishot && (sqe->addr != 0 || sqe->len != 0 || (sqe->msg_flags & MSG_WAITALL)))
+        sim_fail("a multishot receive with what it cannot have");
+    if (!polled(sqe->fd, POLLIN))
+        return false;
+    if (tail == group->head) {
+        *ret_res = -ENOBUFS;
+        return true;
+    }
+    const struct io_uring_buf *entry = &group->ring->bufs[group->head % group->count];
+    void *buffer = (void *)(uintptr_t)entry->addr;
+    size_t len = sqe->len > 0 && sqe->len < entry->len ? sqe->len : entry->len;
+    if (sim_chance(sim.odds.short_recv))
+        len = 1 + sim_below(len);
+    bm_sanitize_ours(buffer, entry->len);
+    ssize_t n = recv(sqe->fd, buffer, len, (int)sqe->msg_flags | MSG_DONTWAIT);
+    *ret_res = n < 0 ? -errno : (int)n;
+    if (n <= 0 && (*ret_res == -EAGAIN || sim_chance(5000))) {
+        bm_sanitize_theirs(buffer, entry->len);
+        return *ret_res != -EAGAIN;
+    }
+    group->head++;
+    *ret_flags = IORING_CQE_F_BUFFER | (uint32_t)entry->bid << IORING_CQE_BUFFER_SHIFT |
+                 (multishot && n > 0 ? IORING_CQE_F_MORE : 0);
+    return true;
+}
+
 /* --- the rest -------------------------------------------------------------------------------- */
 
 static bool result(ssize_t r, int *ret_res)
@@ -151,10 +185,44 @@ static bool result(ssize_t r, int *ret_res)
     return *ret_res != -EAGAIN;
 }
 
-static bool send_now(const struct io_uring_sqe *sqe, int *ret_res)
+static bool is_stream(int fd)
 {
+    int type = 0;
+    socklen_t len = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
+}
+
+/* Bytes of a stream. With MSG_WAITALL it goes on until all have gone, or until it may not wait. */
+static bool send_bytes(struct sim_request *request, int *ret_res)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
+    const unsigned char *addr = (const void *)(uintptr_t)sqe->addr;
+    int flags = ((int)sqe->msg_flags & ~MSG_WAITALL) | MSG_DONTWAIT;
+    bool cut = sim_chance(sim.odds.short_send);
+    for (;;) {
+        uint32_t left = sqe->len - request->sent;
+        size_t len = cut ? 1 + sim_below(left) : left;
+        ssize_t n = send(sqe->fd, addr + request->sent, len, flags);
+        int error = errno;
+        if (n > 0)
+            request->sent += (uint32_t)n;
+        *ret_res = request->sent > 0 ? (int)request->sent : n < 0 ? -error : 0;
+        if (n < 0)
+            return error != EAGAIN || (sqe->msg_flags & MSG_DONTWAIT);
+        if (request->sent == sqe->len || !(sqe->msg_flags & MSG_WAITALL))
+            return true;
+        if (cut) /* there was no room for more at the moment */
+            return sqe->msg_flags & MSG_DONTWAIT;
+    }
+}
+
+static bool send_now(struct sim_request *request, int *ret_res)
+{
+    const struct io_uring_sqe *sqe = &request->sqe;
     const void *addr = (const void *)(uintptr_t)sqe->addr;
     int flags = (int)sqe->msg_flags | MSG_DONTWAIT;
+    if (sqe->opcode == IORING_OP_SEND && sqe->len > 0 && is_stream(sqe->fd))
+        return send_bytes(request, ret_res);
     ssize_t n = sqe->opcode == IORING_OP_SEND ? send(sqe->fd, addr, sqe->len, flags)
                                               : sendmsg(sqe->fd, addr, flags);
     return result(n, ret_res) || (sqe->msg_flags & MSG_DONTWAIT);
@@ -184,12 +252,14 @@ bool sim_operate(struct sim_request *request, int *ret_res, uint32_t *ret_flags)
         return true;
     case IORING_OP_SEND:
     case IORING_OP_SENDMSG:
-        return send_now(sqe, ret_res);
+        return send_now(request, ret_res);
     case IORING_OP_RECVMSG:
         if (sqe->ioprio & IORING_RECV_MULTISHOT)
             return receive_packet(request, ret_res, ret_flags);
         return result(receive(sqe->fd, addr, (int)sqe->msg_flags), ret_res);
     case IORING_OP_RECV:
+        if (sqe->flags & IOSQE_BUFFER_SELECT)
+            return receive_bytes(request, ret_res, ret_flags);
         return result(recv(sqe->fd, addr, sqe->len, (int)sqe->msg_flags | MSG_DONTWAIT), ret_res);
     case IORING_OP_READ:
         return polled(sqe->fd, POLLIN) && result(read(sqe->fd, addr, sqe->len), ret_res);

@@ -50,7 +50,8 @@ static bool has_payload(const struct io_uring_sqe *sqe)
 
 static bool is_multishot(const struct io_uring_sqe *sqe)
 {
-    return sqe->opcode == IORING_OP_RECVMSG && (sqe->ioprio & IORING_RECV_MULTISHOT);
+    return (sqe->opcode == IORING_OP_RECVMSG || sqe->opcode == IORING_OP_RECV) &&
+           (sqe->ioprio & IORING_RECV_MULTISHOT);
 }
 
 static bool may_be_late(const struct io_uring_sqe *sqe)
@@ -114,9 +115,18 @@ static void dispose(struct sim_request *request)
     }
 }
 
+/* A send that was to send all of a stream's bytes and could not: told, even if it should be silent. */
+static bool fell_short(const struct io_uring_sqe *sqe, int res)
+{
+    return sqe->opcode == IORING_OP_SEND && (sqe->msg_flags & MSG_WAITALL) && res >= 0 &&
+           res < (int)sqe->len;
+}
+
 /* As io_uring has it: a write that is short fails the link behind it, and is told as what it is. */
 static bool holds_link(const struct io_uring_sqe *sqe, int res)
 {
+    if (fell_short(sqe, res))
+        return sqe->flags & IOSQE_IO_HARDLINK;
     if (sqe->flags & IOSQE_IO_HARDLINK)
         return true;
     return sqe->opcode == IORING_OP_WRITE ? res == (int)sqe->len : res >= 0;
@@ -128,7 +138,7 @@ static void complete(struct sim_request *request, int res, uint32_t flags)
     const struct io_uring_sqe *sqe = &request->sqe;
     sim_event("kernel %u: opcode %u on %d: %d, flags %#x", kernel->number, sqe->opcode, sqe->fd,
               res, flags & 0xffff);
-    if (res < 0 || !(sqe->flags & IOSQE_CQE_SKIP_SUCCESS))
+    if (res < 0 || !(sqe->flags & IOSQE_CQE_SKIP_SUCCESS) || fell_short(sqe, res))
         sim_complete(kernel, sqe->user_data, res, flags);
     if (flags & IORING_CQE_F_MORE)
         return;
@@ -164,6 +174,7 @@ static const int *refusals_of(const struct io_uring_sqe *sqe)
     static const int room[] = {-ENOSPC, -EDQUOT, -EIO, -EINTR, 0};
     static const int none[] = {0};
     switch (sqe->opcode) {
+    case IORING_OP_RECV:
     case IORING_OP_RECVMSG:
         return receive;
     case IORING_OP_SEND:
@@ -208,7 +219,7 @@ static int trouble(struct sim_request *request)
         request->reset = false;
         return -ECONNRESET;
     }
-    if (is_multishot(sqe) && sim_chance(sim.odds.no_buffer))
+    if ((sqe->flags & IOSQE_BUFFER_SELECT) && sim_chance(sim.odds.no_buffer))
         return -ENOBUFS;
     if (sqe->opcode == IORING_OP_SENDMSG &&
         ((const struct msghdr *)(uintptr_t)sqe->addr)->msg_controllen > 0 &&
@@ -250,6 +261,12 @@ static int operate_on_file(const struct sim_request *request, int fault)
     }
 }
 
+/* A send that has sent a part says so, whatever ends it. */
+static int cancelled_with(const struct sim_request *request)
+{
+    return request->sent > 0 ? (int)request->sent : -ECANCELED;
+}
+
 /* A multishot goes on as long as there is something and the ring has room. */
 static void run_multishot(struct sim_request *request)
 {
@@ -276,6 +293,8 @@ static void run_single(struct sim_request *request)
         res = operate_on_file(request, res);
     else if (res == 0 && !sim_operate(request, &res, &flags))
         return;
+    if (res < 0 && request->sent > 0)
+        res = (int)request->sent;
     complete(request, res, flags);
 }
 
@@ -284,7 +303,7 @@ void sim_request_run(struct sim_request *request)
     request->ready = false;
     check_alive(request);
     if (request->cancelled)
-        complete(request, -ECANCELED, 0);
+        complete(request, cancelled_with(request), 0);
     else if (is_multishot(&request->sqe))
         run_multishot(request);
     else
@@ -325,7 +344,7 @@ static int cancel(struct bm_kernel *kernel, uint64_t user_data)
     if (target->begun)
         return -EALREADY;
     if (!sim_chance(sim.odds.cancel_race)) {
-        complete(target, -ECANCELED, 0);
+        complete(target, cancelled_with(target), 0);
         return 0;
     }
     if (sim_is_possible(target) && sim_chance(5000))

@@ -34,6 +34,8 @@ struct sim_odds {
     unsigned no_memory;   /* an allocation fails */
     unsigned spurious;    /* a runtime is turned although it has not asked */
     unsigned short_write; /* a write to a file is told that only a part went */
+    unsigned short_send;  /* a stream takes only a part of what is sent */
+    unsigned short_recv;  /* a receive from a stream gets only a part of what is there */
     unsigned blocking;    /* a call that blocks on a file fails (disk.h) */
     unsigned no_room;     /* ... and one that sets room aside in it */
     unsigned stuck;       /* what is done to a file takes twenty seconds */

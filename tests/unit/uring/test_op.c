@@ -404,8 +404,9 @@ TEST(op_shutdown_ends_the_peer_and_close_closes)
 TEST(op_that_the_kernel_refuses_comes_back_through_the_callback)
 {
     static const enum bm_op_kind kinds[] = {
-        BM_OP_ACCEPT, BM_OP_CONNECT, BM_OP_READ,  BM_OP_WRITE,    BM_OP_SEND,     BM_OP_RECV,
-        BM_OP_POLL,   BM_OP_CLOSE,   BM_OP_FSYNC, BM_OP_SHUTDOWN, BM_OP_FALLOCATE};
+        BM_OP_ACCEPT, BM_OP_CONNECT,        BM_OP_READ,        BM_OP_WRITE, BM_OP_SEND,
+        BM_OP_RECV,   BM_OP_RECV_MULTISHOT, BM_OP_RECV_SELECT, BM_OP_POLL,  BM_OP_CLOSE,
+        BM_OP_FSYNC,  BM_OP_SHUTDOWN,       BM_OP_FALLOCATE};
     char bytes[8] = {0};
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     rig_open(&rig);

@@ -29,8 +29,10 @@ enum {
 };
 
 enum what {
-    RECEIVES,  /* on a socket that says nothing */
-    MULTISHOT, /* on one that does */
+    RECEIVES,         /* on a socket that says nothing */
+    MULTISHOT,        /* on one that does */
+    STREAM_MULTISHOT, /* the same of a stream, */
+    SELECTS,          /* ... and those that take one buffer of another */
     POLLS,
     ACCEPTS,
     PIPE_READS,
@@ -58,6 +60,7 @@ struct thing {
 static struct rig rig;
 static struct thing *things;
 static unsigned ended_of[WHATS], done_of[WHATS], accepted, received, read_of_pipe;
+static unsigned streamed, selected; /* bytes */
 static uint64_t value_of_event;
 static struct bm_buffers *buffers;
 
@@ -68,6 +71,10 @@ static void thing_done(struct bm_op *op, int res, uint32_t flags)
     if (buffer >= 0 && buffers)
         bm_buffers_recycle(buffers, buffer);
     received += thing->what == MULTISHOT && res > 0;
+    if (thing->what == STREAM_MULTISHOT && res > 0)
+        streamed += (unsigned)res;
+    if (thing->what == SELECTS && res > 0)
+        selected += (unsigned)res;
     if (bm_op_more(flags)) {
         thing->more++;
         return;
@@ -90,7 +97,7 @@ static void thing_done(struct bm_op *op, int res, uint32_t flags)
 }
 
 static struct {
-    int silent[2], talking[2], quiet[2], passing[2], full[2], pipe[2];
+    int silent[2], talking[2], stream[2], other[2], quiet[2], passing[2], full[2], pipe[2];
     int event, listener;
     struct sockaddr_storage addr;
     socklen_t addr_len;
@@ -141,6 +148,12 @@ static void thing_start(struct thing *thing, enum what what)
         op->addr = &thing->msg;
         op->group = GROUP;
         break;
+    case STREAM_MULTISHOT:
+    case SELECTS:
+        op->kind = what == SELECTS ? BM_OP_RECV_SELECT : BM_OP_RECV_MULTISHOT;
+        op->fd = what == SELECTS ? all.other[0] : all.stream[0];
+        op->group = GROUP;
+        break;
     case POLLS:
         op->kind = BM_OP_POLL;
         op->fd = all.silent[0];
@@ -179,6 +192,8 @@ static void open_sockets(void)
     char text[TEXT_LEN] = {0};
     socket_pair(SOCK_STREAM, all.silent);
     socket_pair(SOCK_SEQPACKET, all.talking);
+    socket_pair(SOCK_STREAM, all.stream);
+    socket_pair(SOCK_STREAM, all.other);
     socket_pair(SOCK_SEQPACKET, all.quiet);
     socket_pair(SOCK_SEQPACKET, all.passing);
     socket_pair(SOCK_SEQPACKET, all.full);
@@ -204,6 +219,8 @@ static void close_sockets(void)
 {
     close_pair(all.silent);
     close_pair(all.talking);
+    close_pair(all.stream);
+    close_pair(all.other);
     close_pair(all.quiet);
     close_pair(all.passing);
     close_pair(all.full);
@@ -245,8 +262,11 @@ static void let_some_end(int *clients)
         CHECK_INT(write(all.pipe[1], &one, sizeof(one)), sizeof(one));
         CHECK_INT(write(all.event, &one, sizeof(one)), sizeof(one));
     }
-    for (unsigned i = 0; i < PACKETS; i++)
+    for (unsigned i = 0; i < PACKETS; i++) {
         CHECK_INT(send(all.talking[1], text, TEXT_LEN, MSG_DONTWAIT), TEXT_LEN);
+        CHECK_INT(send(all.stream[1], text, TEXT_LEN, MSG_DONTWAIT), TEXT_LEN);
+        CHECK_INT(send(all.other[1], text, TEXT_LEN, MSG_DONTWAIT), TEXT_LEN);
+    }
     for (unsigned i = 0; i < CLIENTS; i++) {
         clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         REQUIRE_INT(connect(clients[i], (struct sockaddr *)&all.addr, all.addr_len), 0);
@@ -262,14 +282,19 @@ static unsigned left_in_backlog(void)
     return n;
 }
 
+static bool uses_buffers(enum what what)
+{
+    return what == MULTISHOT || what == STREAM_MULTISHOT || what == SELECTS;
+}
+
 /* Buffers go before their reactor does, and what uses them before that. */
 static void end_multishots(unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
-        if (things[i].what == MULTISHOT)
+        if (uses_buffers(things[i].what))
             bm_op_cancel(rig.reactor, &things[i].op);
     for (unsigned i = 0; i < count; i++)
-        while (things[i].what == MULTISHOT && things[i].ends == 0)
+        while (uses_buffers(things[i].what) && things[i].ends == 0)
             bm_reactor_turn(rig.reactor);
     buffers = bm_buffers_free(buffers);
 }
@@ -290,7 +315,7 @@ static void end_with_everything_under_way(struct test_random *random, bool some_
     REQUIRE(things != NULL);
     memset(ended_of, 0, sizeof(ended_of));
     memset(done_of, 0, sizeof(done_of));
-    accepted = received = read_of_pipe = 0;
+    accepted = received = read_of_pipe = streamed = selected = 0;
     value_of_event = 0;
     open_sockets();
     rig_open(&rig);
@@ -316,7 +341,7 @@ static void end_with_everything_under_way(struct test_random *random, bool some_
     end_multishots(i);
     for (; i < MANY; i++) {
         enum what what = (enum what)test_random_below(random, WHATS);
-        thing_start(&things[i], what == MULTISHOT ? RECEIVES : what);
+        thing_start(&things[i], uses_buffers(what) ? RECEIVES : what);
     }
     for (unsigned k = 0; k < MANY / 4; k++)
         bm_op_cancel(rig.reactor, &things[test_random_below(random, MANY)].op);
@@ -342,6 +367,9 @@ static void end_with_everything_under_way(struct test_random *random, bool some_
     CHECK_UINT(packets_in(all.passing[1]), done_of[PASSING_SENDS]);
     CHECK_UINT(done_of[WAITING_SENDS] + done_of[RECEIVES] + done_of[POLLS], 0);
     CHECK_UINT(packets_in(all.talking[0]) + received, some_end ? PACKETS : 0);
+    CHECK_UINT(left_in(all.stream[0]) + streamed, some_end ? PACKETS * TEXT_LEN : 0);
+    CHECK_UINT(left_in(all.other[0]) + selected, some_end ? PACKETS * TEXT_LEN : 0);
+    CHECK(!some_end || (received > 0 && streamed > 0 && selected > 0));
     CHECK_UINT(accepted + left_in_backlog(), some_end ? CLIENTS : 0);
     CHECK_UINT(read_of_pipe + left_in(all.pipe[0]), some_end ? WRITES * sizeof(uint64_t) : 0);
     uint64_t value = 0;
