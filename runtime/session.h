@@ -5,7 +5,7 @@
  * its channel -> the channel stands in `ready` -> bm_outgoing_flush, later in the turn, hands
  * frames to the carrier until that is full -> the carrier's commit sends them.
  *
- * The way in: the carrier takes its packets (unix_receive.c) or slots (ring.c) apart ->
+ * The way in: the carrier takes its packets (unix_receive.c, unpacking.c) or slots (ring.c) apart ->
  * bm_incoming_* looks up channel, credit and limits -> bm_channel_deliver -> the handler.
  *
  * All of it on the core's thread. */
@@ -46,6 +46,9 @@ struct bm_carrier {
     bool immediate;
     /* May frames be put now? Called first in every flush. */
     bool (*begin)(beam_session *session);
+    /* For a carrier of bytes, whose other slots are those of packing.h: `len` bytes (a multiple of 8) behind
+     * what was put, 8-aligned, which are written at once. NULL: there is no room. */
+    uint8_t *(*room)(beam_session *session, uint32_t len);
     bool (*put_hello)(beam_session *session);
     /* One message, or the next frame of a large one. BM_PUT_FULL: nothing done. BM_PUT_PART: a frame
      * went, the message stays the channel's and is put again. BM_PUT_DONE: it has gone whole, and

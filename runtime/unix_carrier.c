@@ -1,5 +1,5 @@
-/* The unix carrier's way out and its life: frames are packed into one packet, which one sendmsg sends;
- * the next packet is packed when that has completed. One send at a time, because two on one socket can
+/* The unix carrier's way out and its life: frames (packing.c) fill one packet, which one sendmsg sends;
+ * the next packet is filled when that has completed. One send at a time, because two on one socket can
  * change places when the first has to wait for room.
  *
  * fds. A message with fds stays with the packet until the kernel has taken it (*retained*):
@@ -24,6 +24,7 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/packing.h"
 #include "runtime/unix_session.h"
 
 #define LINKED_CLOSES_MAX 2u                  /* ours, measured: docs/adr/0203 */
@@ -33,7 +34,7 @@
 #define LAST_WORDS_NS BM_NS_PER_S         /* ours: a peer that closed has its end of file there */
 #define FD_GIVE_UP_NS (5 * BM_NS_PER_S)
 
-/* --- packing --------------------------------------------------------------------------------- */
+/* --- filling a packet --------------------------------------------------------------------------------- */
 
 static bool unix_begin(beam_session *session)
 {
@@ -56,88 +57,14 @@ static bool room_for(struct bm_unix_session *us, uint32_t len, unsigned fds)
     return room;
 }
 
-static void packed(struct bm_unix_session *us, const uint8_t *end)
-{
-    us->packet.len = (uint32_t)(end - us->packet.bytes);
-}
-
-static bool unix_put_hello(beam_session *session)
+static uint8_t *unix_room(beam_session *session, uint32_t len)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    _Alignas(8) uint8_t document[BM_HELLO_LEN_MAX];
-    struct bm_hello hello;
-    bm_session_hello(session, &hello);
-    uint32_t len = (uint32_t)bm_hello_write(&hello, document);
-    if (!room_for(us, BM_FRAME_HEADER_LEN + len, 0))
-        return false;
-    packed(us, bm_frame_put_hello(bm_unix_packet_end(&us->packet), document, len));
-    return true;
-}
-
-static bool unix_put_u64(beam_session *session, enum bm_frame_kind kind, uint8_t flags, uint64_t id,
-                         uint64_t value)
-{
-    struct bm_unix_session *us = bm_unix_of(session);
-    if (!room_for(us, BM_FRAME_U64_LEN, 0))
-        return false;
-    packed(us, bm_frame_put_u64(bm_unix_packet_end(&us->packet), kind, flags, id, value));
-    return true;
-}
-
-static bool unix_put_end(beam_session *session, uint64_t id, uint8_t flags,
-                         const struct bm_frame_end *end)
-{
-    struct bm_unix_session *us = bm_unix_of(session);
-    if (!room_for(us, bm_frame_end_len(end->details_len), 0))
-        return false;
-    packed(us, bm_frame_put_end(bm_unix_packet_end(&us->packet), id, flags, end));
-    return true;
-}
-
-static bool unix_put_goaway(beam_session *session, const struct bm_frame_goaway *goaway)
-{
-    struct bm_unix_session *us = bm_unix_of(session);
-    if (!room_for(us, bm_frame_goaway_len(goaway->why.details_len), 0))
-        return false;
-    packed(us, bm_frame_put_goaway(bm_unix_packet_end(&us->packet), goaway));
-    return true;
-}
-
-/* A later frame of a large message, or a frame of a stream. */
-static int put_bytes(struct bm_unix_session *us, beam_channel *channel, beam_message *message)
-{
-    uint32_t left = message->body_len - message->packed;
-    uint32_t most = BM_FRAME_LEN_MAX - BM_FRAME_HEADER_LEN;
-    uint32_t part = left < most ? left : most;
-    uint8_t flags = 0;
-    bool whole = part == left;
-    if (!room_for(us, (uint32_t)bm_round_up8(BM_FRAME_HEADER_LEN + (uint64_t)part), 0))
-        return BM_PUT_FULL;
-    if (channel->mode == BM_MODE_MESSAGES && !whole)
-        flags |= BM_MSG_MORE;
-    if (whole && (message->flags & BM_MESSAGE_LAST))
-        flags |= BM_MSG_END;
-    packed(us, bm_frame_put_bytes(bm_unix_packet_end(&us->packet), channel->id, flags,
-                                  message->body + message->packed, part));
-    message->packed += part;
-    return whole ? BM_PUT_DONE : BM_PUT_PART;
-}
-
-static void put_attached(beam_message *message, uint8_t *entry)
-{
-    struct bm_attachments *att = message->attachments;
-    for (unsigned i = 0; i < att->channel_count; i++, entry += BM_ATTACHED_LEN)
-        bm_frame_put_attached(entry,
-                              &(struct bm_attached){att->channels[i].id, att->channels[i].mode});
-}
-
-/* Remaining time is written when the packet is packed: waiting in line counts. */
-static uint64_t time_left(const beam_channel *channel)
-{
-    if (channel->deadline_ns == UINT64_MAX)
-        return 0;
-    uint64_t now = bm_reactor_now_ns(channel->core->reactor);
-    return channel->deadline_ns > now ? channel->deadline_ns - now : 1;
+    if (!room_for(us, len, 0))
+        return NULL;
+    uint8_t *at = bm_unix_packet_end(&us->packet);
+    us->packet.len += len;
+    return at;
 }
 
 /* The ends of channels that left with a message are the application's alone from now on. */
@@ -166,97 +93,43 @@ static void retain(struct bm_unix_session *us, beam_channel *channel, beam_messa
     hold_back_channels(message->attachments);
 }
 
-/* The first frame of a large message. The rest follows in later packets; the message's fds have to be
- * there until this one has left, whatever becomes of the message meanwhile. */
-static int put_large(struct bm_unix_session *us, beam_channel *channel, beam_message *message,
-                     uint32_t part)
+/* The first frame of a large message with fds. The rest follows in later packets; the fds have to be there
+ * until this one has left, whatever becomes of the message meanwhile. */
+static void hold_large(struct bm_unix_session *us, beam_channel *channel, beam_message *message)
 {
     struct bm_unix_packet_head *head = us->packet.head;
-    message->packed = part;
-    if (bm_message_fds(message) > 0) {
-        bm_assert(!head->large && us->packet.len == BM_FRAME_LEN_MAX);
-        head->large = bm_channel_ref(channel);
-        head->large_attachments = message->attachments;
-        message->attachments = NULL;
-        hold_back_channels(head->large_attachments);
-    } else if (bm_message_channels(message) > 0) {
-        release_channels(message->attachments);
-    }
-    return BM_PUT_PART;
+    bm_assert(!head->large && us->packet.len == BM_FRAME_LEN_MAX);
+    head->large = bm_channel_ref(channel);
+    head->large_attachments = message->attachments;
+    message->attachments = NULL;
+    hold_back_channels(head->large_attachments);
 }
 
-static int put_first(struct bm_unix_session *us, beam_channel *channel, beam_message *message)
+static void add_fds(struct bm_unix_packet_head *head, const struct bm_attachments *att)
 {
-    unsigned fds = bm_message_fds(message);
-    struct bm_message_head head = {
-        .open = channel->opening,
-        .depth = channel->depth,
-        .attached = (uint8_t)bm_message_channels(message),
-        .codec = message->codec,
-        .name = {channel->name, channel->name_len},
-        .large = message->flags & BM_MESSAGE_LARGE,
-        .body_total = message->body_len,
-        .metadata = message->metadata_len > 0 ? message->metadata : NULL,
-        .metadata_len = message->metadata_len,
-        .body = message->body,
-        .body_len = message->body_len,
-    };
-    uint32_t head_len = bm_frame_message_head_len(&head);
-    if (head.large && BM_FRAME_LEN_MAX - head_len < head.body_len)
-        head.body_len = BM_FRAME_LEN_MAX - head_len;
-    else
-        head.large = false;
-    if (!head.large)
-        head_len = bm_frame_message_head_len(&head);
-    uint32_t len = (uint32_t)bm_round_up8((uint64_t)head_len + head.body_len);
-    if (!room_for(us, len, fds))
-        return BM_PUT_FULL;
-
-    uint8_t flags = 0;
-    if (head.open) {
-        flags |= BM_MSG_OPEN | (channel->oneway ? BM_MSG_ONEWAY : 0);
-        head.deadline_ns = time_left(channel);
-    }
-    if (head.large)
-        flags |= BM_MSG_MORE;
-    else if (message->flags & BM_MESSAGE_LAST)
-        flags |= BM_MSG_END;
-    if (head.open || head.attached > 0)
-        bm_outgoing_bind(&us->session, channel, message);
-
-    if (head.open)
-        message->flags |= BM_MESSAGE_OPENED;
-    uint32_t offset = us->packet.len;
-    uint8_t *attached;
-    packed(us, bm_frame_put_message(bm_unix_packet_end(&us->packet), channel->id, flags,
-                                    (uint8_t)fds, &head, &attached));
-    if (head.attached > 0)
-        put_attached(message, attached);
-    if (fds > 0) {
-        struct bm_unix_packet_head *packet = us->packet.head;
-        memcpy(&packet->fds[packet->fd_count], message->attachments->fds, fds * sizeof(int));
-        packet->fd_count += fds;
-    }
-
-    if (head.large)
-        return put_large(us, channel, message, head.body_len);
-    if (fds > 0 || channel->held_back)
-        retain(us, channel, message, offset);
-    else if (head.attached > 0)
-        release_channels(message->attachments);
-    return BM_PUT_DONE;
+    memcpy(&head->fds[head->fd_count], att->fds, att->fd_count * sizeof(int));
+    head->fd_count += att->fd_count;
 }
 
 static int unix_put_message(beam_session *session, beam_channel *channel, beam_message *message)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    bool started = message->packed > 0 || channel->mode == BM_MODE_BYTES;
-    int r = started ? put_bytes(us, channel, message) : put_first(us, channel, message);
-    if (r == BM_PUT_DONE && !message->payer) {
-        message->flags &= (uint16_t)~BM_MESSAGE_LAST;
-        beam_message_free(message);
+    struct bm_packing packing;
+    bm_packing_plan(channel, message, &packing);
+    if (!room_for(us, packing.len, packing.fds))
+        return BM_PUT_FULL;
+    uint32_t offset = us->packet.len;
+    bm_packing_write(&packing, bm_unix_packet_end(&us->packet));
+    us->packet.len += packing.len;
+    if (packing.fds > 0)
+        add_fds(us->packet.head, message->attachments);
+    if (packing.fds > 0 && !packing.whole) {
+        hold_large(us, channel, message);
+    } else if (packing.fds > 0 || (channel->held_back && packing.first && packing.whole)) {
+        retain(us, channel, message, offset);
+        return BM_PUT_DONE;
     }
-    return r;
+    return bm_packing_left(&packing);
 }
 
 /* --- sending --------------------------------------------------------------------------------- */
@@ -669,17 +542,14 @@ static void on_retry(struct bm_timer *timer)
 static void unix_farewell(beam_session *session)
 {
     struct bm_unix_session *us = bm_unix_of(session);
-    _Alignas(8) uint8_t frame[BM_DETAILS_LEN_MAX + 64];
-    _Alignas(8) uint8_t details[BM_DETAILS_LEN_MAX];
+    _Alignas(8) uint8_t frame[BM_PACKING_FAREWELL_LEN];
     /* A packet under way has mostly left, its completion is not looked at yet; where it waits for room,
      * this finds none either. Only HELLO must not be overtaken. */
     if (us->fd < 0 || !(us->spoken || us->send_op.state == BM_OP_INFLIGHT))
         return;
-    struct bm_frame_goaway goaway = session->goaway;
-    bm_session_explain(session, &goaway, details);
-    uint8_t *end = bm_frame_put_goaway(frame, &goaway);
+    uint32_t len = bm_packing_farewell(session, frame);
     /* The one direct send: it goes now or never, and nothing waits for it. */
-    ssize_t n = send(us->fd, frame, (size_t)(end - frame), MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = send(us->fd, frame, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)n;
 }
 
@@ -742,11 +612,12 @@ static size_t unix_memory(const beam_session *session)
 
 static const struct bm_carrier unix_carrier = {
     .begin = unix_begin,
-    .put_hello = unix_put_hello,
+    .room = unix_room,
+    .put_hello = bm_packing_put_hello,
     .put_message = unix_put_message,
-    .put_end = unix_put_end,
-    .put_u64 = unix_put_u64,
-    .put_goaway = unix_put_goaway,
+    .put_end = bm_packing_put_end,
+    .put_u64 = bm_packing_put_u64,
+    .put_goaway = bm_packing_put_goaway,
     .commit = unix_commit,
     .farewell = unix_farewell,
     .shut = unix_shut,

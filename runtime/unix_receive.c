@@ -1,5 +1,5 @@
 /* The unix carrier's way in: a multishot recvmsg into the core's provided buffers, each packet taken
- * apart and its buffer recycled before the callback returns.
+ * apart (unpacking.c) and its buffer recycled before the callback returns.
  *
  * A multishot ends for many reasons (no buffer, a full completion queue, an error); whatever the
  * reason, it is armed again unless the session is ending. Without a buffer it waits for one to come
@@ -13,6 +13,7 @@
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/unpacking.h"
 #include "runtime/unix_session.h"
 #include "uring/packet.h"
 
@@ -20,74 +21,22 @@
 
 /* The fds of one packet while its frames are taken apart. */
 struct fds {
+    struct bm_core *core;
     struct bm_unix_control control;
     unsigned next;
     bool truncated; /* MSG_CTRUNC: the last ones are missing */
 };
 
-static void close_rest(struct bm_core *core, struct fds *fds)
+static void discard_fds(unsigned count, void *arg)
 {
-    while (fds->next < fds->control.fd_count)
-        bm_reactor_close_fd(core->reactor, &fds->control.fds[fds->next++]);
-}
-
-/* W7: what was sent was paid for, be it there or not. false: it was not, and the session has ended. */
-static bool charge_fds(beam_session *session, unsigned count)
-{
-    session->fds_recv_credit -= count;
-    if (count == 0 || session->fds_recv_credit >= 0)
-        return true;
-    bm_session_fail(session, -BEAM_EFLOW_CONTROL);
-    return false;
-}
-
-/* The fds of a frame that nobody will see: they cost credit, and give it back. */
-static bool discard_fds(beam_session *session, unsigned count, struct fds *fds)
-{
+    struct fds *fds = arg;
     for (unsigned i = 0; i < count && fds->next < fds->control.fd_count; i++)
-        bm_reactor_close_fd(session->core->reactor, &fds->control.fds[fds->next++]);
-    if (!charge_fds(session, count))
-        return false;
-    bm_session_return_fds(session, count);
-    return true;
+        bm_reactor_close_fd(fds->core->reactor, &fds->control.fds[fds->next++]);
 }
 
-/* --- frames ---------------------------------------------------------------------------------- */
-
-static bool on_hello(struct bm_unix_session *us, const struct bm_frame *frame,
-                     const struct fds *fds)
+static bool take_fds(unsigned count, beam_message *message, void *arg)
 {
-    beam_session *session = &us->session;
-    struct bm_hello hello;
-    int r = bm_hello_parse(frame->payload, frame->len, &hello);
-    if (r < 0) {
-        bm_session_fail(session, r);
-        return false;
-    }
-    if (!session->hello_received) {
-        /* U3: who sent this packet, says the kernel; it need not be who connected. */
-        if (!fds->control.has_credentials) {
-            bm_session_fail(session, -BEAM_EPEER_IDENTITY);
-            return false;
-        }
-        session->peer.uid = fds->control.credentials.uid;
-        session->peer.gid = fds->control.credentials.gid;
-        session->peer.pid = fds->control.credentials.pid;
-        if (!bm_unix_session_admit(us, session->peer.uid))
-            return false;
-        int off = 0;
-        /* Later packets need not carry credentials: that saves both kernels' ends their work. */
-        (void)setsockopt(us->fd, SOL_SOCKET, SO_PASSCRED, &off, sizeof(off));
-    }
-    if (!bm_incoming_hello(session, &hello))
-        return false;
-    bm_session_want_flush(session);
-    return true;
-}
-
-/* Moves the fds of this frame into the message. false: some are missing, or there is no memory. */
-static bool take_fds(struct bm_core *core, unsigned count, struct fds *fds, beam_message *message)
-{
+    struct fds *fds = arg;
     unsigned have = fds->control.fd_count - fds->next;
     bool complete = have >= count;
     unsigned n = complete ? count : have;
@@ -99,137 +48,37 @@ static bool take_fds(struct bm_core *core, unsigned count, struct fds *fds, beam
         if (att)
             att->fds[att->fd_count++] = bm_take_fd(fd);
         else
-            bm_reactor_close_fd(core->reactor, fd);
+            bm_reactor_close_fd(fds->core->reactor, fd);
     }
     return att != NULL;
 }
 
-/* 0, a session error, or -ENOMEM. */
-static int take_attached(const struct bm_message_head *head, beam_message *message)
+/* U3: who sent this packet, says the kernel; it need not be who connected. */
+static bool on_hello(beam_session *session, const struct bm_hello *hello, void *arg)
 {
-    for (unsigned i = 0; i < head->attached; i++) {
-        struct bm_attached attached;
-        int r = bm_frame_parse_attached(head, i, &attached);
-        if (r < 0)
-            return r;
-        struct bm_attached_channel *entry = bm_attachments_add_channel(message);
-        if (!entry)
-            return -ENOMEM;
-        entry->id = attached.id;
-        entry->mode = attached.mode;
-    }
-    return 0;
-}
-
-static struct bm_incoming_message describe(const struct bm_core *core, const struct bm_frame *frame,
-                                           const struct bm_message_head *head)
-{
-    struct bm_incoming_message in = {
-        .id = frame->channel,
-        .flags = frame->flags,
-        .open = head->open,
-        .depth = head->depth,
-        .large = head->large,
-        .total = head->body_total,
-        .name = head->name,
-        .deadline_ns = UINT64_MAX,
-    };
-    /* One that lies centuries ahead is none, and must not wrap around. */
-    if (head->deadline_ns > 0 && head->deadline_ns <= UINT64_MAX / 2)
-        in.deadline_ns = bm_reactor_now_ns(core->reactor) + head->deadline_ns;
-    return in;
-}
-
-static void view_init(beam_message *view, const struct bm_message_head *head)
-{
-    bm_message_view_init(view, head->body, head->body_len);
-    view->metadata = head->metadata;
-    view->metadata_len = head->metadata_len;
-    view->codec = head->codec;
-}
-
-static bool on_message(struct bm_unix_session *us, const struct bm_frame *frame, struct fds *fds)
-{
-    beam_session *session = &us->session;
-    struct bm_core *core = session->core;
-    bool open = frame->flags & BM_MSG_OPEN;
-    beam_channel *channel = open ? NULL : bm_incoming_find(session, frame->channel);
-
-    if (channel && bm_incoming_expects_bytes(channel)) {
-        if (frame->fds > 0 || frame->attached > 0) {
-            bm_session_fail(session, frame->fds > 0 ? -BEAM_EFRAME_FDS : -BEAM_EFRAME_ATTACHMENT);
-            return false;
-        }
-        return bm_incoming_bytes(session, channel, frame->flags, frame->payload, frame->len);
-    }
-    bool over = channel ? channel->abort_due : bm_incoming_was_given(session, frame->channel);
-    if (!open && over && frame->attached == 0) {
-        /* M3: for a channel that is gone, or as good as; whether it is a first frame or bytes nobody
-         * can tell. */
-        return discard_fds(session, frame->fds, fds);
-    }
-
-    struct bm_message_head head;
-    int r = bm_frame_parse_message(frame, &head);
-    if (r < 0) {
-        bm_session_fail(session, r);
+    struct bm_unix_session *us = bm_unix_of(session);
+    const struct fds *fds = arg;
+    (void)hello;
+    if (!fds->control.has_credentials) {
+        bm_session_fail(session, -BEAM_EPEER_IDENTITY);
         return false;
     }
-    struct bm_incoming_message in = describe(core, frame, &head);
-    beam_message view;
-    view_init(&view, &head);
-    if (frame->fds > 0) {
-        in.fds_missing = !take_fds(core, frame->fds, fds, &view);
-        if (in.fds_missing && !charge_fds(session, frame->fds))
-            return false;
-    }
-    if (head.attached > 0) {
-        r = take_attached(&head, &view);
-        if (r < 0) {
-            bm_message_done(&view);
-            bm_session_fail(session, r);
-            return false;
-        }
-    }
-    bool go_on = bm_incoming_message(session, &in, &view);
-    if (in.fds_missing && go_on)
-        bm_session_return_fds(session, frame->fds);
-    return go_on;
+    session->peer.uid = fds->control.credentials.uid;
+    session->peer.gid = fds->control.credentials.gid;
+    session->peer.pid = fds->control.credentials.pid;
+    if (!bm_unix_session_admit(us, session->peer.uid))
+        return false;
+    int off = 0;
+    /* Later packets need not carry credentials: that saves both kernels' ends their work. */
+    (void)setsockopt(us->fd, SOL_SOCKET, SO_PASSCRED, &off, sizeof(off));
+    return true;
 }
 
-static bool on_frame(struct bm_unix_session *us, const struct bm_frame *frame, bool ignored,
-                     struct fds *fds)
-{
-    beam_session *session = &us->session;
-    if (!session->hello_received && frame->kind != BM_FRAME_HELLO) {
-        bm_session_fail(session, -BEAM_EHELLO_MISSING);
-        return false;
-    }
-    if (ignored)
-        return discard_fds(session, frame->fds, fds);
-    switch (frame->kind) {
-    case BM_FRAME_HELLO:
-        return on_hello(us, frame, fds);
-    case BM_FRAME_MSG:
-        return on_message(us, frame, fds);
-    case BM_FRAME_END: {
-        struct bm_frame_end end;
-        bm_frame_parse_end(frame, &end);
-        return bm_incoming_end(session, frame->channel, frame->flags, &end);
-    }
-    case BM_FRAME_CREDIT:
-        return bm_incoming_credit(session, frame->channel, bm_frame_parse_u64(frame));
-    case BM_FRAME_PING:
-        return bm_incoming_ping(session, frame->flags, bm_frame_parse_u64(frame));
-    case BM_FRAME_GOAWAY: {
-        struct bm_frame_goaway goaway;
-        bm_frame_parse_goaway(frame, &goaway);
-        return bm_incoming_goaway(session, &goaway);
-    }
-    default:
-        return true;
-    }
-}
+static const struct bm_unpacking unpacking = {
+    .on_hello = on_hello,
+    .take_fds = take_fds,
+    .discard_fds = discard_fds,
+};
 
 /* U2: before anything is delivered, the count must be right. */
 static int count_fds(struct bm_bytes packet, const struct fds *fds)
@@ -249,6 +98,7 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
     beam_session *session = &us->session;
     struct bm_core *core = session->core;
     struct fds fds;
+    fds.core = core;
     fds.next = 0;
     fds.truncated = view->flags & MSG_CTRUNC;
     bm_unix_control_parse(view->control, view->control_len, &fds.control);
@@ -273,10 +123,10 @@ static void on_packet(struct bm_unix_session *us, const struct bm_packet_view *v
             r = n;
         else if (frame.fds > 0 && fds.control.fd_count == 0 && !fds.truncated)
             r = -BEAM_EFRAME_FDS;
-        else if (!on_frame(us, &frame, n == 2, &fds))
+        else if (!bm_unpacking_frame(session, &unpacking, &fds, &frame, n == 1))
             break;
     }
-    close_rest(core, &fds);
+    discard_fds(fds.control.fd_count, &fds);
     if (fds.control.fd_count > 0) {
         us->fds_came = true;
         if (session->queue_len == 0) /* else when that has been sent, as far as it can be */

@@ -10,8 +10,8 @@
  * Either side can be the one that connected: a hostile client, or a hostile server whose client has calls under
  * way. Descriptors travel both ways, are taken or left, and sometimes find no room in the table.
  *
- * Covers: runtime/incoming.c:-is_plain,-bm_incoming_plain runtime/unix_receive.c runtime/request.c
- *     runtime/attachments.c runtime/early.c:-refuse runtime/unix_watch.c */
+ * Covers: runtime/incoming.c:-is_plain,-bm_incoming_plain runtime/unix_receive.c runtime/unpacking.c
+ *     runtime/request.c runtime/attachments.c runtime/early.c:-refuse runtime/unix_watch.c */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>

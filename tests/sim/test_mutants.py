@@ -67,7 +67,7 @@ static void on_receive_retry""", "nothing will ever happen|was told|ended with")
     if (!us->closing || us->finished || !bm_op_idle(&us->connect_op) ||
         !bm_op_idle(&us->send_op))
 """, "freed"),
-    "credit returned twice": ("runtime/unix_receive.c", """\
+    "credit returned twice": ("runtime/unpacking.c", """\
     if (in.fds_missing && go_on)
         bm_session_return_fds(session, frame->fds);
 """, """\
