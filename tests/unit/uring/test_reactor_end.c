@@ -25,7 +25,8 @@ enum {
     PACKETS = 60,   /* ... which these are */
     TEXT_LEN = 100, /* of what is sent */
     WRITES = 40,    /* to the pipe and the eventfd */
-    GROUP = 7,
+    GROUP = 7,      /* the first; each kind that uses buffers has its own */
+    GROUPS = 3,
 };
 
 enum what {
@@ -62,14 +63,14 @@ static struct thing *things;
 static unsigned ended_of[WHATS], done_of[WHATS], accepted, received, read_of_pipe;
 static unsigned streamed, selected; /* bytes */
 static uint64_t value_of_event;
-static struct bm_buffers *buffers;
+static struct bm_buffers *buffers[GROUPS];
 
 static void thing_done(struct bm_op *op, int res, uint32_t flags)
 {
     struct thing *thing = bm_container_of(op, struct thing, op);
     int buffer = bm_op_buffer(flags);
-    if (buffer >= 0 && buffers)
-        bm_buffers_recycle(buffers, buffer);
+    if (buffer >= 0 && buffers[op->group - GROUP])
+        bm_buffers_recycle(buffers[op->group - GROUP], buffer);
     received += thing->what == MULTISHOT && res > 0;
     if (thing->what == STREAM_MULTISHOT && res > 0)
         streamed += (unsigned)res;
@@ -152,7 +153,7 @@ static void thing_start(struct thing *thing, enum what what)
     case SELECTS:
         op->kind = what == SELECTS ? BM_OP_RECV_SELECT : BM_OP_RECV_MULTISHOT;
         op->fd = what == SELECTS ? all.other[0] : all.stream[0];
-        op->group = GROUP;
+        op->group = what == SELECTS ? GROUP + 2 : GROUP + 1;
         break;
     case POLLS:
         op->kind = BM_OP_POLL;
@@ -296,7 +297,8 @@ static void end_multishots(unsigned count)
     for (unsigned i = 0; i < count; i++)
         while (uses_buffers(things[i].what) && things[i].ends == 0)
             bm_reactor_turn(rig.reactor);
-    buffers = bm_buffers_free(buffers);
+    for (unsigned i = 0; i < GROUPS; i++)
+        buffers[i] = bm_buffers_free(buffers[i]);
 }
 
 static void never(struct bm_timer *timer)
@@ -319,7 +321,9 @@ static void end_with_everything_under_way(struct test_random *random, bool some_
     value_of_event = 0;
     open_sockets();
     rig_open(&rig);
-    REQUIRE_INT(bm_buffers_new(rig.reactor, GROUP, 512, BUFFERS, &buffers), 0);
+    for (unsigned i = 0; i < GROUPS; i++)
+        REQUIRE_INT(bm_buffers_new(rig.reactor, (uint16_t)(GROUP + i), 512, BUFFERS, &buffers[i]),
+                    0);
     for (unsigned i = 0; i < TIMERS; i++) {
         bm_timer_init(&timers[i], never);
         bm_timer_arm(rig.reactor, &timers[i], bm_clock_now_ns() + 3600 * BM_NS_PER_S + i);
