@@ -6,10 +6,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Borrowed, not terminated. Names that came from a peer are in lower case. */
+/* Borrowed, not terminated. Names that came from a peer are in lower case, and names for HTTP/2 must
+ * be. */
 struct bm_field {
     const char *name, *value;
     size_t name_len, value_len;
+    bool
+        secret; /* goes into no table on its way (RFC 7541 section 7.1.3): tokens, cookies; HTTP/1.1
+                    has no tables and does not look at it */
 };
 
 /* One of two literals or other C strings. */

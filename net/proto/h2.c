@@ -552,10 +552,10 @@ static size_t to_nv(nghttp2_nv *nv, const struct bm_h2_list *list)
 {
     for (size_t i = 0; i < list->count; i++)
         nv[i] = (nghttp2_nv){
-            .name = (uint8_t *)(uintptr_t)list->fields[i].name.ptr,
-            .namelen = list->fields[i].name.len,
-            .value = (uint8_t *)(uintptr_t)list->fields[i].value.ptr,
-            .valuelen = list->fields[i].value.len,
+            .name = (uint8_t *)(uintptr_t)list->fields[i].name,
+            .namelen = list->fields[i].name_len,
+            .value = (uint8_t *)(uintptr_t)list->fields[i].value,
+            .valuelen = list->fields[i].value_len,
             .flags = list->fields[i].secret ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE,
         };
     return list->count;
@@ -603,7 +603,7 @@ static int may_answer(const struct bm_h2_stream *stream)
     return stream->answered ? -EALREADY : 0;
 }
 
-int bm_h2_respond(struct bm_h2_stream *stream, unsigned status, const struct bm_h2_field *fields,
+int bm_h2_respond(struct bm_h2_stream *stream, unsigned status, const struct bm_field *fields,
                   size_t count, bm_h2_source *source)
 {
     struct bm_h2_list list;
@@ -625,7 +625,7 @@ int bm_h2_respond(struct bm_h2_stream *stream, unsigned status, const struct bm_
     return 0;
 }
 
-int bm_h2_inform(struct bm_h2_stream *stream, unsigned status, const struct bm_h2_field *fields,
+int bm_h2_inform(struct bm_h2_stream *stream, unsigned status, const struct bm_field *fields,
                  size_t count)
 {
     struct bm_h2_list list;

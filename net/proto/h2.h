@@ -26,6 +26,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "net/proto/field.h"
 
 #define BM_H2_STREAMS_MAX 128u                 /* at once; proxies allow 100 to 250 */
 #define BM_H2_STREAMS_TOTAL_MAX (1u << 29)     /* of a connection: ids up to 2^30, half of all */
@@ -66,16 +67,10 @@ enum bm_h2_code {
 struct bm_h2;        /* a connection */
 struct bm_h2_stream; /* lives until on_close has returned, or longer while it is held */
 
-/* A header field; names in lower case. */
-struct bm_h2_field {
-    beam_str name, value;
-    bool secret; /* goes into no table on its way (RFC 7541 section 7.1.3): tokens, cookies */
-};
-
 /* Empty is absent. protocol is that of extended CONNECT (RFC 8441). */
 struct bm_h2_request {
     beam_str method, scheme, authority, path, protocol;
-    const struct bm_h2_field *fields;
+    const struct bm_field *fields;
     size_t fields_count;
 };
 
@@ -95,8 +90,8 @@ struct bm_h2_handlers {
 
     /* Client: the fields of a response, borrowed for the call. A status below 200 announces one
      * that follows. */
-    void (*on_response)(struct bm_h2_stream *stream, unsigned status,
-                        const struct bm_h2_field *fields, size_t count, void *arg);
+    void (*on_response)(struct bm_h2_stream *stream, unsigned status, const struct bm_field *fields,
+                        size_t count, void *arg);
 
     /* Bytes of the body, borrowed for the call. They take room in the windows until
      * bm_h2_stream_consumed. */
@@ -224,11 +219,11 @@ int bm_h2_request(struct bm_h2 *h2, const struct bm_h2_request *request, bm_h2_s
 /* Server: a response, with a body if there is a source, whose arg is the stream's. Whether the body
  * of the request has come does not matter. -EINVAL: a field, or a status outside 200 to 999.
  * -EALREADY: there was one. -EPIPE: the stream is closed, or reset. -ENOMEM. */
-int bm_h2_respond(struct bm_h2_stream *stream, unsigned status, const struct bm_h2_field *fields,
+int bm_h2_respond(struct bm_h2_stream *stream, unsigned status, const struct bm_field *fields,
                   size_t count, bm_h2_source *source);
 
 /* Server: an interim response, 100 to 199 without 101, before the response. Errors as above. */
-int bm_h2_inform(struct bm_h2_stream *stream, unsigned status, const struct bm_h2_field *fields,
+int bm_h2_inform(struct bm_h2_stream *stream, unsigned status, const struct bm_field *fields,
                  size_t count);
 
 /* The source has something again, or an end. Harmless at any other time. */

@@ -26,13 +26,13 @@ bool bm_h2_block_too_large(const struct bm_h2_block *block)
     return block->len > BM_H2_FIELDS_LEN_MAX || block->count > BM_H2_FIELDS_MAX;
 }
 
-static beam_str keep(struct bm_h2_block *block, beam_str text)
+static const char *keep(struct bm_h2_block *block, beam_str text)
 {
     char *copy = block->bytes + block->bytes_len;
     if (text.len > 0)
         memcpy(copy, text.ptr, text.len);
     block->bytes_len += text.len;
-    return (beam_str){copy, text.len};
+    return copy;
 }
 
 int bm_h2_block_add(struct bm_h2_block *block, beam_str name, beam_str value, bool secret)
@@ -50,31 +50,26 @@ int bm_h2_block_add(struct bm_h2_block *block, beam_str name, beam_str value, bo
     if (!block->bytes)
         return -ENOMEM;
     if (pseudo >= 0)
-        block->pseudo[pseudo] = keep(block, value);
+        block->pseudo[pseudo] = (beam_str){keep(block, value), value.len};
     else
-        block->fields[block->count - 1] = (struct bm_h2_field){
+        block->fields[block->count - 1] = (struct bm_field){
             .name = keep(block, name),
+            .name_len = name.len,
             .value = keep(block, value),
+            .value_len = value.len,
             .secret = secret,
         };
     return 0;
 }
 
-static const struct bm_h2_field *find_host(const struct bm_h2_block *block)
-{
-    for (size_t i = 0; i < block->count; i++)
-        if (block->fields[i].name.len == 4 && memcmp(block->fields[i].name.ptr, "host", 4) == 0)
-            return &block->fields[i];
-    return NULL;
-}
-
 bool bm_h2_block_request(const struct bm_h2_block *block, struct bm_h2_request *ret_request)
 {
-    const struct bm_h2_field *host = find_host(block);
+    const struct bm_field *field = bm_field_find(block->fields, block->count, "host");
     beam_str authority = block->pseudo[BM_H2_AUTHORITY];
-    if (authority.len == 0 && host)
-        authority = host->value;
-    if (!bm_h2_authority_ok(authority) || (host && !bm_h2_authority_same(host->value, authority)))
+    beam_str host = field ? (beam_str){field->value, field->value_len} : authority;
+    if (authority.len == 0)
+        authority = host;
+    if (!bm_h2_authority_ok(authority) || !bm_h2_authority_same(host, authority))
         return false;
     *ret_request = (struct bm_h2_request){
         .method = block->pseudo[BM_H2_METHOD],

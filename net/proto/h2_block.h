@@ -17,7 +17,7 @@ struct bm_h2_block {
     char *bytes; /* BM_H2_FIELDS_LEN_MAX, or NULL */
     size_t bytes_len;
     beam_str pseudo[BM_H2_PSEUDO_FIELDS];
-    struct bm_h2_field fields[BM_H2_FIELDS_MAX];
+    struct bm_field fields[BM_H2_FIELDS_MAX];
     size_t count; /* of fields that came, pseudo fields not among them */
     size_t len;   /* of names and values that came */
 };

@@ -1,5 +1,5 @@
-/* Checks of single header fields. Tables would be faster and say less: what is checked here is our
- * own output, once a field, and the authority of a request. */
+/* Checks of single header fields: of our own output, once a field, and of the authority of a request.
+ * What a field may be made of, whatever carries it, is known to field.c. */
 #include "net/proto/h2_fields.h"
 
 #include <errno.h>
@@ -27,12 +27,6 @@ static bool is_digit(unsigned char c)
     return c >= '0' && c <= '9';
 }
 
-/* RFC 9110 section 5.6.2 */
-static bool is_token_char(unsigned char c)
-{
-    return is_alpha(c) || is_digit(c) || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
-}
-
 static char lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
@@ -46,10 +40,7 @@ static bool equals(beam_str a, const char *text)
 
 static bool token_sendable(beam_str token)
 {
-    for (size_t i = 0; i < token.len; i++)
-        if (!is_token_char((unsigned char)token.ptr[i]))
-            return false;
-    return token.len > 0;
+    return bm_field_is_name(token.ptr, token.len);
 }
 
 static bool name_sendable(beam_str name)
@@ -65,22 +56,12 @@ static bool name_sendable(beam_str name)
     return true;
 }
 
-static bool value_sendable(beam_str value)
+static bool field_sendable(const struct bm_field *field)
 {
-    for (size_t i = 0; i < value.len; i++) {
-        unsigned char c = (unsigned char)value.ptr[i];
-        if ((c < ' ' && c != '\t') || c == 0x7f)
-            return false;
-    }
-    return value.len == 0 ||
-           (strchr(" \t", value.ptr[0]) == NULL && strchr(" \t", value.ptr[value.len - 1]) == NULL);
-}
-
-static bool field_sendable(const struct bm_h2_field *field)
-{
-    if (!name_sendable(field->name) || !value_sendable(field->value))
+    beam_str name = {field->name, field->name_len}, value = {field->value, field->value_len};
+    if (!name_sendable(name) || !bm_field_is_value(value.ptr, value.len))
         return false;
-    return !equals(field->name, "te") || equals(field->value, "trailers");
+    return !equals(name, "te") || equals(value, "trailers");
 }
 
 static bool path_sendable(beam_str path)
@@ -137,19 +118,21 @@ int bm_h2_pseudo_of(beam_str name)
 static void list_pseudo(struct bm_h2_list *list, enum bm_h2_pseudo pseudo, beam_str value)
 {
     if (value.len > 0)
-        list->fields[list->count++] = (struct bm_h2_field){
-            .name = {pseudo_names[pseudo], strlen(pseudo_names[pseudo])},
-            .value = value,
+        list->fields[list->count++] = (struct bm_field){
+            .name = pseudo_names[pseudo],
+            .name_len = strlen(pseudo_names[pseudo]),
+            .value = value.ptr,
+            .value_len = value.len,
         };
 }
 
-static int list_fields(struct bm_h2_list *list, const struct bm_h2_field *fields, size_t count)
+static int list_fields(struct bm_h2_list *list, const struct bm_field *fields, size_t count)
 {
     size_t len = 0;
     if (count > BM_H2_FIELDS_MAX)
         return -EINVAL;
     for (size_t i = 0; i < count; i++) {
-        len += fields[i].name.len + fields[i].value.len;
+        len += fields[i].name_len + fields[i].value_len;
         if (!field_sendable(&fields[i]) || len > BM_H2_FIELDS_LEN_MAX)
             return -EINVAL;
         list->fields[list->count++] = fields[i];
@@ -175,7 +158,7 @@ int bm_h2_list_request(struct bm_h2_list *list, const struct bm_h2_request *requ
     return list_fields(list, request->fields, request->fields_count);
 }
 
-int bm_h2_list_response(struct bm_h2_list *list, unsigned status, const struct bm_h2_field *fields,
+int bm_h2_list_response(struct bm_h2_list *list, unsigned status, const struct bm_field *fields,
                         size_t count)
 {
     list->count = 0;

@@ -22,7 +22,7 @@ int bm_h2_pseudo_of(beam_str name);
 
 /* What is to be sent: pseudo fields first. Borrows all of it. Stays where it is. */
 struct bm_h2_list {
-    struct bm_h2_field fields[BM_H2_FIELDS_MAX + BM_H2_PSEUDO_FIELDS];
+    struct bm_field fields[BM_H2_FIELDS_MAX + BM_H2_PSEUDO_FIELDS];
     size_t count;
     char status[3];
 };
@@ -32,7 +32,7 @@ struct bm_h2_list {
  * else. A method is a token, a path begins with '/' or is "*", and CONNECT without a protocol has
  * none. 0, or -EINVAL: something that may not be sent, or too much of it. */
 int bm_h2_list_request(struct bm_h2_list *list, const struct bm_h2_request *request);
-int bm_h2_list_response(struct bm_h2_list *list, unsigned status, const struct bm_h2_field *fields,
+int bm_h2_list_response(struct bm_h2_list *list, unsigned status, const struct bm_field *fields,
                         size_t count);
 
 /* Not empty, and without user information, which must not travel (RFC 9113 section 8.3.1). */

@@ -63,8 +63,8 @@ static ssize_t read_body(struct bm_h2_stream *stream, uint8_t *buf, size_t cap, 
 
 static void step_stream(struct body *body, uint8_t what)
 {
-    static const struct bm_h2_field field = {
-        .name = {"x-field", 7}, .value = {"value", 5}, .secret = true};
+    static const struct bm_field field = {
+        .name = "x-field", .name_len = 7, .value = "value", .value_len = 5, .secret = true};
     struct bm_h2_stream *stream = body->stream;
     switch (what % STEPS) {
     case ANSWER:
@@ -109,10 +109,10 @@ static void on_request(struct bm_h2_stream *stream, const struct bm_h2_request *
     size_t len = request->method.len + request->scheme.len + request->authority.len +
                  request->path.len + request->protocol.len;
     for (size_t i = 0; i < request->fields_count; i++) {
-        EXPECT(request->fields[i].name.len > 0);
-        EXPECT(!memchr(request->fields[i].name.ptr, ':', 1));
-        EXPECT(!memchr(request->fields[i].value.ptr, '\n', request->fields[i].value.len));
-        len += request->fields[i].name.len + request->fields[i].value.len;
+        EXPECT(request->fields[i].name_len > 0);
+        EXPECT(!memchr(request->fields[i].name, ':', 1));
+        EXPECT(!memchr(request->fields[i].value, '\n', request->fields[i].value_len));
+        len += request->fields[i].name_len + request->fields[i].value_len;
     }
     EXPECT(len <= BM_H2_FIELDS_LEN_MAX);
     EXPECT(request->authority.len > 0);
@@ -124,8 +124,8 @@ static void on_request(struct bm_h2_stream *stream, const struct bm_h2_request *
     step_stream(body_new(stream), fuzz_byte(input));
 }
 
-static void on_response(struct bm_h2_stream *stream, unsigned status,
-                        const struct bm_h2_field *fields, size_t count, void *arg)
+static void on_response(struct bm_h2_stream *stream, unsigned status, const struct bm_field *fields,
+                        size_t count, void *arg)
 {
     struct body *body = bm_h2_stream_arg(stream);
     EXPECT(!is_server && body->open && !body->ended && status >= 100 && status <= 999);

@@ -73,8 +73,9 @@ static inline void end_on_request(struct bm_h2_stream *stream, const struct bm_h
     if (request->protocol.len > 0)
         end_say(end, " protocol=%.*s", BEAM_STR(request->protocol));
     for (size_t i = 0; i < request->fields_count; i++)
-        end_say(end, " %.*s=%.*s%s", BEAM_STR(request->fields[i].name),
-                BEAM_STR(request->fields[i].value), request->fields[i].secret ? "!" : "");
+        end_say(end, " %.*s=%.*s%s", (int)request->fields[i].name_len, request->fields[i].name,
+                (int)request->fields[i].value_len, request->fields[i].value,
+                request->fields[i].secret ? "!" : "");
     end_say(end, "; ");
     end_remember(end, stream, stream);
     if (end->answers)
@@ -84,12 +85,13 @@ static inline void end_on_request(struct bm_h2_stream *stream, const struct bm_h
 }
 
 static inline void end_on_response(struct bm_h2_stream *stream, unsigned status,
-                                   const struct bm_h2_field *fields, size_t count, void *arg)
+                                   const struct bm_field *fields, size_t count, void *arg)
 {
     struct end *end = arg;
     end_say(end, "response %u %u", bm_h2_stream_id(stream), status);
     for (size_t i = 0; i < count; i++)
-        end_say(end, " %.*s=%.*s", BEAM_STR(fields[i].name), BEAM_STR(fields[i].value));
+        end_say(end, " %.*s=%.*s", (int)fields[i].name_len, fields[i].name,
+                (int)fields[i].value_len, fields[i].value);
     end_say(end, "; ");
 }
 
@@ -424,7 +426,8 @@ static inline ssize_t says_read(struct bm_h2_stream *stream, uint8_t *buf, size_
 #define STR(text) ((beam_str){text, sizeof(text) - 1})
 #define FIELD(name_, value_)                                                                       \
     {                                                                                              \
-        .name = {name_, sizeof(name_) - 1}, .value = { value_, sizeof(value_) - 1 }                \
+        .name = name_, .value = value_, .name_len = sizeof(name_) - 1,                             \
+        .value_len = sizeof(value_) - 1                                                            \
     }
 
 static inline int end_request(struct end *client, const char *method, const char *path,

@@ -16,9 +16,8 @@ static void begin(void)
 TEST(h2_request_and_response_with_bodies)
 {
     struct says question = {.text = "who?"}, answer = {.text = "me"};
-    const struct bm_h2_field fields[] = {FIELD("content-type", "text/plain"),
-                                         {STR("authorization"), STR("token"), true},
-                                         {STR("x-key"), STR("k"), true}};
+    struct bm_field fields[] = {FIELD("content-type", "text/plain"),
+                                FIELD("authorization", "token"), FIELD("x-key", "k")};
     const struct bm_h2_request request = {
         .method = STR("POST"),
         .scheme = STR("https"),
@@ -28,6 +27,7 @@ TEST(h2_request_and_response_with_bodies)
         .fields_count = BM_ARRAY_LEN(fields),
     };
     struct bm_h2_stream *stream;
+    fields[1].secret = fields[2].secret = true;
     begin();
     REQUIRE_INT(bm_h2_request(client.h2, &request, says_read, &question, &stream), 0);
     CHECK_UINT(bm_h2_stream_id(stream), 1);
@@ -39,7 +39,7 @@ TEST(h2_request_and_response_with_bodies)
     CHECK(!bm_h2_stream_ended_in(stream));
 
     bm_h2_stream_set_arg(server.last, &answer);
-    const struct bm_h2_field length[] = {FIELD("content-length", "2")};
+    const struct bm_field length[] = {FIELD("content-length", "2")};
     REQUIRE_INT(bm_h2_respond(server.last, 200, length, 1, says_read), 0);
     CHECK_INT(bm_h2_respond(server.last, 200, NULL, 0, NULL), -EALREADY);
     ends_talk(&client, &server);
@@ -274,7 +274,7 @@ TEST(h2_response_to_a_request_that_was_reset_is_not_heard)
 TEST(h2_interim_responses_come_before_the_response)
 {
     struct bm_h2_stream *stream;
-    const struct bm_h2_field link[] = {FIELD("link", "</x>")};
+    const struct bm_field link[] = {FIELD("link", "</x>")};
     begin();
     REQUIRE_INT(end_request(&client, "GET", "/", NULL, &stream), 0);
     ends_talk(&client, &server);
@@ -792,7 +792,7 @@ TEST(h2_connection_ends_when_its_streams_are_used_up)
 
 TEST(h2_fields_that_may_not_be_sent_are_refused)
 {
-    static const struct bm_h2_field bad[] = {
+    static const struct bm_field bad[] = {
         FIELD("", "x"),          FIELD("Upper", "x"),      FIELD("a b", "x"),
         FIELD(":status", "200"), FIELD("connection", "x"), FIELD("transfer-encoding", "chunked"),
         FIELD("te", "gzip"),     FIELD("x", "a\r\nb: c"),  FIELD("x", "a\0b"),
@@ -808,8 +808,8 @@ TEST(h2_fields_that_may_not_be_sent_are_refused)
         request.fields_count = 1;
         CHECK_INT(bm_h2_request(client.h2, &request, NULL, NULL, &stream), -EINVAL);
     }
-    static const struct bm_h2_field good = FIELD("te", "trailers");
-    struct bm_h2_field many[BM_H2_FIELDS_MAX + 1];
+    static const struct bm_field good = FIELD("te", "trailers");
+    struct bm_field many[BM_H2_FIELDS_MAX + 1];
     for (unsigned i = 0; i < BM_ARRAY_LEN(many); i++)
         many[i] = good;
     request.fields = many;
@@ -825,7 +825,8 @@ TEST(h2_fields_that_may_not_be_sent_are_refused)
 
     static char long_value[BM_H2_FIELDS_LEN_MAX];
     memset(long_value, 'a', sizeof(long_value));
-    struct bm_h2_field too_long = {.name = STR("x"), .value = {long_value, sizeof(long_value)}};
+    struct bm_field too_long = {
+        .name = "x", .name_len = 1, .value = long_value, .value_len = sizeof(long_value)};
     request.fields = &too_long;
     request.fields_count = 1;
     CHECK_INT(bm_h2_request(client.h2, &request, NULL, NULL, &stream), -EINVAL);

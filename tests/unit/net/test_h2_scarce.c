@@ -37,7 +37,7 @@ static void raise_and_answer(struct bm_h2_stream *stream, struct end *end)
     bm_h2_stream_set_arg(stream, answer);
     bm_h2_stream_window(stream, BM_H2_WINDOW_SESSION);
     bm_h2_inform(stream, 103, NULL, 0);
-    const struct bm_h2_field fields[] = {FIELD("content-type", "text/plain")};
+    const struct bm_field fields[] = {FIELD("content-type", "text/plain")};
     bm_h2_respond(stream, 200, fields, 1, says_read);
 }
 
