@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <nghttp2/nghttp2.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "base/bytes.h"
@@ -339,18 +340,38 @@ static ssize_t read_source(nghttp2_session *session, int32_t id, uint8_t *buf, s
     return n;
 }
 
+uint8_t *bm_h2_out_room(struct bm_h2 *h2, size_t len, bool all)
+{
+    size_t room;
+    size_t want = all ? BM_H2_OUTPUT_LEN - h2->out.len : 0;
+    return bm_outbox_room(&h2->out, len + BM_H2_LAST_LEN, want + BM_H2_LAST_LEN, &room);
+}
+
+void bm_h2_out_commit(struct bm_h2 *h2, size_t len)
+{
+    if (h2->out.len == 0)
+        h2->out_ns = h2->now_ns;
+    bm_outbox_commit(&h2->out, len);
+}
+
+/* Where there are streams there may be bodies, and room for them in one piece. */
 static int pull_some(struct bm_h2 *h2, bool control)
 {
-    if (!bm_h2_buffer_reserve(&h2->out))
-        return NGHTTP2_ERR_NOMEM;
-    while (bm_h2_buffer_room(&h2->out)) {
+    while (h2->out.len + BM_H2_CHUNK_LEN_MAX <= BM_H2_OUTPUT_LEN) {
         if (control && nghttp2_session_get_outbound_queue_size(h2->session) == 0)
             return 0;
+        if (!control && h2->open > 0 && !bm_h2_out_room(h2, BM_H2_CHUNK_LEN_MAX, true))
+            return NGHTTP2_ERR_NOMEM;
         const uint8_t *chunk;
         ssize_t len = nghttp2_session_mem_send(h2->session, &chunk);
         if (len <= 0)
             return (int)len;
-        bm_h2_buffer_put(&h2->out, chunk, (size_t)len, h2->now_ns);
+        uint8_t *to = bm_h2_out_room(h2, (size_t)len, false);
+        h2->torn = !to; /* nghttp2 does not give it again */
+        if (!to)
+            return NGHTTP2_ERR_NOMEM;
+        memcpy(to, chunk, (size_t)len);
+        bm_h2_out_commit(h2, (size_t)len);
     }
     return 0;
 }
@@ -376,14 +397,15 @@ const uint8_t *bm_h2_output(struct bm_h2 *h2, size_t *ret_len)
         bm_h2_pull(h2, false);
         h2->busy--;
     }
-    *ret_len = bm_h2_buffer_len(&h2->out);
-    return h2->out.bytes ? h2->out.bytes + h2->out.pos : NULL;
+    return bm_outbox_output(&h2->out, ret_len);
 }
 
 void bm_h2_output_ack(struct bm_h2 *h2, size_t len, uint64_t now_ns)
 {
     h2->now_ns = now_ns;
-    bm_h2_buffer_drop(&h2->out, len, now_ns);
+    if (len > 0)
+        h2->out_ns = now_ns;
+    bm_outbox_ack(&h2->out, len);
 }
 
 /* Input */
@@ -495,7 +517,8 @@ int bm_h2_new(struct bm_account *account, const struct bm_h2_options *options,
     h2->arg = options->arg;
     h2->server = options->server;
     h2->now_ns = h2->start_ns = options->now_ns;
-    h2->out = (struct bm_h2_buffer){.account = account, .since_ns = options->now_ns};
+    h2->out = (struct bm_outbox){.account = account, .kept_max = BM_H2_OUTPUT_LEN + BM_H2_LAST_LEN};
+    h2->out_ns = options->now_ns;
     h2->settings_sent_ns = h2->ping_sent_ns = UINT64_MAX;
     h2->streams_max = options->streams_max ? options->streams_max : BM_H2_STREAMS_MAX;
     h2->streams_total_max =
@@ -525,7 +548,7 @@ struct bm_h2 *bm_h2_free(struct bm_h2 *h2)
     /* nghttp2's session too: it has nothing but memory. */
     bm_h2_memory_free_all(&h2->memory);
     bm_h2_block_deinit(&h2->block);
-    bm_h2_buffer_deinit(&h2->out);
+    bm_outbox_deinit(&h2->out);
     return bm_free(h2->account, h2, sizeof(*h2));
 }
 

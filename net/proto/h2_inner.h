@@ -17,9 +17,12 @@
 #include "base/list.h"
 #include "net/proto/h2.h"
 #include "net/proto/h2_block.h"
-#include "net/proto/h2_buffer.h"
 #include "net/proto/h2_guard.h"
 #include "net/proto/h2_memory.h"
+#include "net/proto/outbox.h"
+
+#define BM_H2_CHUNK_LEN_MAX (16384u + 9u + 1u) /* of nghttp2: a frame and a pad length */
+#define BM_H2_LAST_LEN 17u                     /* a GOAWAY of our own making */
 
 struct nghttp2_session;
 
@@ -54,6 +57,7 @@ struct bm_h2 {
     void *arg;
     uint64_t now_ns, start_ns;
     bool server;
+    bool torn;          /* the output lacks something: nothing may follow */
     bool broken;        /* nghttp2 had a fatal error, or was given one */
     bool again;         /* some stream has `again` */
     bool verdict;       /* nghttp2 has ended the connection for an error: `code` */
@@ -79,7 +83,9 @@ struct bm_h2 {
     struct bm_budget fields_budget;
     struct bm_h2_memory memory;
     struct bm_h2_block block;
-    struct bm_h2_buffer out;
+    struct bm_outbox out;
+    uint64_t
+        out_ns; /* when something of it was last acknowledged, or came when there was nothing */
 };
 
 /* nghttp2 may be called. */
@@ -107,6 +113,13 @@ void bm_h2_wire_terminate(struct bm_h2 *h2, uint32_t code);
 uint32_t bm_h2_wire_last_id(const struct bm_h2 *h2); /* of the peer's streams, of those taken */
 bool bm_h2_wire_wants_read(const struct bm_h2 *h2);
 bool bm_h2_wire_wants_write(const struct bm_h2 *h2);
+
+/* Room of at least len bytes in the output, and behind them for a GOAWAY of our own making. NULL: no
+ * memory. all: in a piece with what else the output may hold. */
+uint8_t *bm_h2_out_room(struct bm_h2 *h2, size_t len, bool all);
+
+/* So many bytes have been written there. */
+void bm_h2_out_commit(struct bm_h2 *h2, size_t len);
 
 /* Fills the output. control: with no more than frames that wait to be sent and are no bodies. */
 void bm_h2_pull(struct bm_h2 *h2, bool control);

@@ -7,6 +7,7 @@
  * and the last GOAWAY is written by hand. All but the first close every stream at once, and nothing
  * is received from then on; output is still there to be sent. */
 #include <errno.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "base/bytes.h"
@@ -18,11 +19,13 @@
 static void put_goaway(struct bm_h2 *h2, uint32_t code)
 {
     uint8_t frame[BM_H2_LAST_LEN] = {0, 0, BM_H2_LAST_LEN - BM_H2_HEAD_LEN, 7 /* GOAWAY */};
-    if (!h2->settings_out || !bm_h2_buffer_reserve(&h2->out))
+    uint8_t *to;
+    if (!h2->settings_out || h2->torn || !(to = bm_h2_out_room(h2, 0, false)))
         return;
     bm_put_u32(frame + 9, __builtin_bswap32(bm_h2_wire_last_id(h2)));
     bm_put_u32(frame + 13, __builtin_bswap32(code));
-    bm_h2_buffer_put(&h2->out, frame, sizeof(frame), h2->now_ns);
+    memcpy(to, frame, sizeof(frame));
+    bm_h2_out_commit(h2, sizeof(frame));
     h2->code = code;
 }
 
@@ -164,9 +167,8 @@ static uint64_t drain_ns(const struct bm_h2 *h2)
 /* When buffers that nobody needs are given back. */
 static uint64_t kept_ns(const struct bm_h2 *h2)
 {
-    return h2->out.bytes && bm_h2_buffer_len(&h2->out) == 0
-               ? bm_clock_after(h2->out.since_ns, BM_H2_OUTPUT_KEPT_NS)
-               : UINT64_MAX;
+    return bm_outbox_is_idle(&h2->out) ? bm_clock_after(h2->out_ns, BM_H2_OUTPUT_KEPT_NS)
+                                       : UINT64_MAX;
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -189,7 +191,7 @@ int bm_h2_tick(struct bm_h2 *h2, uint64_t now_ns)
     bm_assert(h2->busy == 0);
     h2->now_ns = now_ns;
     if (kept_ns(h2) <= now_ns) {
-        bm_h2_buffer_deinit(&h2->out);
+        bm_outbox_trim(&h2->out);
         bm_h2_memory_trim(&h2->memory);
         if (h2->guard.block_since_ns == UINT64_MAX)
             bm_h2_block_deinit(&h2->block);
@@ -238,11 +240,10 @@ uint32_t bm_h2_streams(const struct bm_h2 *h2)
 
 uint64_t bm_h2_stalled_since_ns(const struct bm_h2 *h2)
 {
-    return bm_h2_buffer_len(&h2->out) > 0 ? h2->out.since_ns : UINT64_MAX;
+    return h2->out.len > 0 ? h2->out_ns : UINT64_MAX;
 }
 
 bool bm_h2_output_more(const struct bm_h2 *h2)
 {
-    return bm_h2_buffer_len(&h2->out) > 0 || bm_h2_wire_wants_write(h2) ||
-           (h2->memory.refused && !h2->broken);
+    return h2->out.len > 0 || bm_h2_wire_wants_write(h2) || (h2->memory.refused && !h2->broken);
 }

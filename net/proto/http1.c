@@ -632,6 +632,11 @@ void bm_http1_output_ack(struct bm_http1 *http, size_t len)
         http->stall_ns = 0;
 }
 
+void bm_http1_trim(struct bm_http1 *http)
+{
+    bm_outbox_trim(&http->send.outbox);
+}
+
 bool bm_http1_upgraded(const struct bm_http1 *http)
 {
     return http->upgraded && !http->error;

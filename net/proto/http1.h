@@ -186,6 +186,8 @@ void bm_http1_resume(struct bm_http1 *http);
 const uint8_t *bm_http1_output(struct bm_http1 *http, size_t *ret_len);
 /* The first `len` of them have gone. */
 void bm_http1_output_ack(struct bm_http1 *http, size_t len);
+/* Gives back the output's memory where it is empty: for a connection that falls silent. */
+void bm_http1_trim(struct bm_http1 *http);
 
 /* No other exchange begins after the one that has (one whose head has begun to come is one); a
  * server's answer says so. Then the connection is over. */

@@ -3,9 +3,7 @@
  * Invariants:
  *   - `len` is the sum of what the blocks hold;
  *   - a block that holds nothing is the only one;
- *   - bytes are written once, at the place from which they are lent.
- *
- * How long it may become is for its owner to say, who knows what can be refused and what cannot. */
+ *   - bytes are written once, at the place from which they are lent. */
 #include "net/proto/outbox.h"
 
 #include <errno.h>
@@ -33,6 +31,22 @@ void bm_outbox_deinit(struct bm_outbox *outbox)
     }
     outbox->last = NULL;
     outbox->len = 0;
+}
+
+bool bm_outbox_is_idle(const struct bm_outbox *outbox)
+{
+    return outbox->first && outbox->len == 0;
+}
+
+void bm_outbox_trim(struct bm_outbox *outbox)
+{
+    if (outbox->len == 0)
+        bm_outbox_deinit(outbox);
+}
+
+static size_t kept_max(const struct bm_outbox *outbox)
+{
+    return outbox->kept_max > 0 ? outbox->kept_max : BM_OUTBOX_KEPT_MAX;
 }
 
 static struct bm_outbox_block *add_block(struct bm_outbox *outbox, size_t need)
@@ -105,7 +119,7 @@ void bm_outbox_ack(struct bm_outbox *outbox, size_t len)
     outbox->len -= len;
     if (block->start < block->end)
         return;
-    if (block == outbox->last && block->cap <= BM_OUTBOX_KEPT_MAX) {
+    if (block == outbox->last && block->cap <= kept_max(outbox)) {
         block->start = block->end = 0;
         return;
     }

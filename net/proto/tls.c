@@ -46,7 +46,7 @@
 #include "base/cleanup.h"
 #include "net/proto/alert.h"
 #include "net/proto/certificate.h"
-#include "net/proto/double_buffer.h"
+#include "net/proto/outbox.h"
 #include "net/proto/payer.h"
 #include "net/proto/pem.h"
 #include "net/proto/wolfssl_users.h"
@@ -578,8 +578,10 @@ struct bm_tls {
 
     const uint8_t *in; /* lent by the caller */
     size_t in_left;
-    struct bm_double_buffer out;
-    int out_error; /* of appending to it */
+    struct bm_outbox out;
+    size_t out_max;    /* bytes that wait */
+    size_t out_coming; /* plaintext that is about to be encrypted */
+    int out_error;     /* of appending to it */
 
     /* Where in the peer's records we are, and what it has left to spend. */
     uint8_t header[5];
@@ -650,15 +652,37 @@ static int on_receive(WOLFSSL *ssl, char *buf, int len, void *arg)
     return (int)n;
 }
 
+static size_t out_room(const struct bm_tls *tls)
+{
+    return tls->out_max - tls->out.len;
+}
+
+/* Room that will be needed, so that much leaves in one piece: for the plaintext that is there, and when
+ * it is little at a time for as much as waits already. */
+static size_t out_wanted(const struct bm_tls *tls)
+{
+    size_t room = out_room(tls), coming = tls->out_coming;
+    if (coming >= room)
+        return room;
+    coming += (coming / BM_TLS_RECORD_MAX + 1) * RECORD_OVERHEAD;
+    if (coming < tls->out.len)
+        coming = tls->out.len;
+    return coming < room ? coming : room;
+}
+
 static int on_send(WOLFSSL *ssl, char *buf, int len, void *arg)
 {
     (void)ssl;
     struct bm_tls *tls = (struct bm_tls *)arg;
-    int r = bm_double_buffer_append(&tls->out, buf, (size_t)len);
-    if (r == 0)
-        return len;
-    tls->out_error = r;
-    return WOLFSSL_CBIO_ERR_GENERAL;
+    size_t room, n = (size_t)len;
+    uint8_t *to = n > out_room(tls) ? NULL : bm_outbox_room(&tls->out, n, out_wanted(tls), &room);
+    if (!to) {
+        tls->out_error = n > out_room(tls) ? -ENOBUFS : -ENOMEM;
+        return WOLFSSL_CBIO_ERR_GENERAL;
+    }
+    memcpy(to, buf, n);
+    bm_outbox_commit(&tls->out, n);
+    return len;
 }
 
 /* The list is the peer's: a length, then so many bytes, again and again (RFC 7301 3.1). */
@@ -1117,9 +1141,9 @@ static void tls_freep(struct bm_tls **tls)
 int bm_tls_new(struct bm_tls **ret_tls, struct bm_tls_context *context,
                const struct bm_tls_start *start)
 {
-    size_t output_max = start->output_max ? start->output_max : BM_TLS_OUTPUT_MAX;
+    size_t out_max = start->output_max ? start->output_max : BM_TLS_OUTPUT_MAX;
     if (start->size != sizeof(*start) ||
-        output_max < BM_TLS_RECORD_MAX + RECORD_OVERHEAD + OUTPUT_RESERVE)
+        out_max < BM_TLS_RECORD_MAX + RECORD_OVERHEAD + OUTPUT_RESERVE)
         return -EINVAL;
     BM_CLEANUP(tls_freep)
     struct bm_tls *tls = (struct bm_tls *)bm_alloc_zero(start->account, sizeof(*tls));
@@ -1128,7 +1152,8 @@ int bm_tls_new(struct bm_tls **ret_tls, struct bm_tls_context *context,
     tls->context = bm_tls_context_ref(context);
     tls->account = start->account;
     tls->idle_left = BM_TLS_IDLE_RECORDS_MAX;
-    bm_double_buffer_init(&tls->out, output_max, start->account);
+    tls->out = (struct bm_outbox){.account = start->account, .kept_max = out_max};
+    tls->out_max = out_max;
     int r = context->role == BM_TLS_CLIENT ? take_host(tls, start->host) : 0;
     if (r < 0)
         return r;
@@ -1152,7 +1177,7 @@ struct bm_tls *bm_tls_free(struct bm_tls *tls)
     wolfSSL_free(tls->ssl);
     bm_payer_leave(outer);
     bm_payer_free(tls->payer);
-    bm_double_buffer_deinit(&tls->out);
+    bm_outbox_deinit(&tls->out);
     bm_identity_free(tls->peer, tls->account);
     bm_tls_context_unref(tls->context);
     struct bm_account *account = tls->account;
@@ -1288,7 +1313,8 @@ int bm_tls_write(struct bm_tls *tls, const void *data, size_t len, size_t *ret_t
     int r = 0;
     struct bm_payer *outer = bm_payer_enter(tls->payer);
     while (taken < len) {
-        size_t room = bm_double_buffer_room(&tls->out);
+        tls->out_coming = len - taken;
+        size_t room = out_room(tls);
         size_t n = len - taken < BM_TLS_RECORD_MAX ? len - taken : BM_TLS_RECORD_MAX;
         if (room < OUTPUT_RESERVE + RECORD_OVERHEAD)
             break;
@@ -1305,6 +1331,7 @@ int bm_tls_write(struct bm_tls *tls, const void *data, size_t len, size_t *ret_t
         }
         taken += (size_t)wrote;
     }
+    tls->out_coming = 0;
     bm_payer_leave(outer);
     if (r == 0)
         *ret_taken = taken;
@@ -1326,17 +1353,17 @@ int bm_tls_close(struct bm_tls *tls)
 
 const uint8_t *bm_tls_output(struct bm_tls *tls, size_t *ret_len)
 {
-    return bm_double_buffer_output(&tls->out, ret_len);
+    return bm_outbox_output(&tls->out, ret_len);
 }
 
 void bm_tls_output_ack(struct bm_tls *tls, size_t n)
 {
-    bm_double_buffer_ack(&tls->out, n);
+    bm_outbox_ack(&tls->out, n);
 }
 
 void bm_tls_trim(struct bm_tls *tls)
 {
-    bm_double_buffer_trim(&tls->out);
+    bm_outbox_trim(&tls->out);
 }
 
 bool bm_tls_is_open(const struct bm_tls *tls)

@@ -434,6 +434,11 @@ void bm_websocket_output_ack(struct bm_websocket *websocket, size_t len)
         websocket->stall_ns = 0;
 }
 
+void bm_websocket_trim(struct bm_websocket *websocket)
+{
+    bm_outbox_trim(&websocket->outbox);
+}
+
 static bool is_closing(const struct bm_websocket *websocket)
 {
     return websocket->close_sent && !websocket->error;

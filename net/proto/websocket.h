@@ -116,6 +116,9 @@ int bm_websocket_close(struct bm_websocket *websocket, uint16_t code, const char
 const uint8_t *bm_websocket_output(struct bm_websocket *websocket, size_t *ret_len);
 void bm_websocket_output_ack(struct bm_websocket *websocket, size_t len);
 
+/* Gives back the output's memory where it is empty: for a connection that falls silent. */
+void bm_websocket_trim(struct bm_websocket *websocket);
+
 /* 0, or -ETIMEDOUT: the peer did not answer a close, or takes no output. */
 int bm_websocket_tick(struct bm_websocket *websocket, uint64_t now_ns);
 /* When to call it next; UINT64_MAX: no need. */

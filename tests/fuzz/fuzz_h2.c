@@ -5,7 +5,7 @@
  * made of whole frames, and all memory is given back.
  *
  * Covers: net/proto/h2.c net/proto/h2_stream.c net/proto/h2_life.c net/proto/h2_guard.c
- *   net/proto/h2_block.c net/proto/h2_buffer.c net/proto/h2_memory.c net/proto/budget.c */
+ *   net/proto/h2_block.c net/proto/outbox.c:-bm_outbox_append net/proto/h2_memory.c net/proto/budget.c */
 #include "net/proto/h2.h"
 #include "tests/fuzz/fuzz.h"
 

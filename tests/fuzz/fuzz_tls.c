@@ -3,7 +3,7 @@
  * its output keeps to its limit, nothing that was not encrypted by the other end is given out as plaintext,
  * and all memory comes back.
  *
- * Covers: net/proto/double_buffer.c net/proto/payer.c */
+ * Covers: net/proto/payer.c */
 #include <errno.h>
 #include <stdbool.h>
 

@@ -850,7 +850,14 @@ TEST(h2_fields_that_may_not_be_sent_are_refused)
 
 TEST(h2_idle_connection_gives_its_buffer_back)
 {
+    struct bm_h2_stream *stream;
     begin();
+    CHECK(client.account.used < BM_H2_OUTPUT_LEN); /* without streams it is small */
+    REQUIRE_INT(end_request(&client, "GET", "/", NULL, &stream), 0);
+    ends_talk(&client, &server);
+    REQUIRE_INT(bm_h2_respond(server.last, 200, NULL, 0, NULL), 0);
+    ends_talk(&client, &server);
+    end_said(&client);
     size_t used = client.account.used;
     uint64_t next_ns = bm_h2_next_ns(client.h2);
     CHECK_UINT(next_ns, client.now_ns + BM_H2_OUTPUT_KEPT_NS);

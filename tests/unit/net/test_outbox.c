@@ -106,6 +106,40 @@ TEST(outbox_keeps_no_large_block)
     end();
 }
 
+TEST(outbox_that_falls_silent_gives_its_memory_back)
+{
+    begin();
+    CHECK(!bm_outbox_is_idle(&outbox));
+    CHECK_INT(bm_outbox_append(&outbox, "ab", 2), 0);
+    bm_outbox_ack(&outbox, 1);
+    CHECK(!bm_outbox_is_idle(&outbox));
+    bm_outbox_trim(&outbox); /* something waits */
+    CHECK_UINT(outbox.len, 1);
+    bm_outbox_ack(&outbox, 1);
+    CHECK(bm_outbox_is_idle(&outbox));
+    CHECK(account.used > 0);
+    bm_outbox_trim(&outbox);
+    CHECK_UINT(account.used, 0);
+    CHECK(!bm_outbox_is_idle(&outbox));
+    end();
+}
+
+TEST(outbox_keeps_a_block_as_large_as_its_owner_says)
+{
+    static uint8_t bytes[50000];
+    size_t len;
+    begin();
+    outbox.kept_max = sizeof(bytes);
+    for (unsigned i = 0; i < 10; i++) {
+        CHECK_INT(bm_outbox_append(&outbox, bytes, sizeof(bytes)), 0);
+        CHECK(bm_outbox_output(&outbox, &len) != NULL);
+        CHECK_UINT(len, sizeof(bytes));
+        bm_outbox_ack(&outbox, len);
+    }
+    CHECK_UINT(account.allocs, 1);
+    end();
+}
+
 TEST(outbox_without_memory_takes_nothing)
 {
     uint8_t bytes[BM_OUTBOX_BLOCK] = {0};

@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "net/proto/double_buffer.h"
 #include "net/proto/payer.h"
 #include "tests/support/test.h"
 
@@ -75,37 +74,4 @@ TEST(payer_is_of_its_thread)
     void *block = bm_payer_malloc(10); /* nobody pays */
     REQUIRE(block != NULL);
     bm_payer_release(block);
-}
-
-TEST(double_buffer_keeps_what_is_sent_in_place)
-{
-    struct bm_double_buffer buffer;
-    struct bm_account account = {0};
-    char filler[3000];
-    size_t len;
-    memset(filler, 'f', sizeof(filler));
-    bm_double_buffer_init(&buffer, 4000, &account);
-    CHECK_PTR(bm_double_buffer_output(&buffer, &len), NULL);
-    CHECK_UINT(len, 0);
-    CHECK_INT(bm_double_buffer_append(&buffer, "first", 5), 0);
-    const uint8_t *output = bm_double_buffer_output(&buffer, &len);
-    CHECK_MEM(output, len, "first", 5);
-    CHECK_INT(bm_double_buffer_append(&buffer, filler, sizeof(filler)), 0);
-    CHECK_PTR(bm_double_buffer_output(&buffer, &len), output);
-    CHECK_MEM(output, len, "first", 5);
-    CHECK_UINT(bm_double_buffer_room(&buffer), 995);
-    CHECK_INT(bm_double_buffer_append(&buffer, filler, 996), -ENOBUFS);
-    bm_double_buffer_ack(&buffer, 2);
-    CHECK_UINT(bm_double_buffer_room(&buffer), 997);
-    CHECK_MEM(bm_double_buffer_output(&buffer, &len), 3, "rst", 3);
-    bm_double_buffer_ack(&buffer, 3);
-    CHECK_MEM(bm_double_buffer_output(&buffer, &len), 3000, filler, 3000);
-    CHECK_UINT(len, 3000);
-    bm_double_buffer_ack(&buffer, 3000);
-    CHECK(account.used > 0);
-    bm_double_buffer_trim(&buffer);
-    CHECK_UINT(account.used, 0);
-    account.limit = 10;
-    CHECK_INT(bm_double_buffer_append(&buffer, filler, 20), -ENOMEM);
-    bm_double_buffer_deinit(&buffer);
 }

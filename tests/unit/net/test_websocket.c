@@ -478,6 +478,9 @@ TEST(websocket_message_after_message_allocates_nothing)
         rig_drain(&end);
     }
     CHECK_UINT(end.account.allocs, allocs);
+    size_t used = end.account.used;
+    bm_websocket_trim(end.websocket);
+    CHECK(end.account.used + sizeof(bytes) <= used);
     rig_deinit(&end);
 }
 
