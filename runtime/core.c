@@ -104,9 +104,22 @@ static void end_sessions(struct bm_core *core)
     }
 }
 
+static void tell_dependents(struct bm_core *core, bool end)
+{
+    for (struct bm_list *n = core->dependents.next; n != &core->dependents; n = n->next) {
+        struct bm_dependent *dependent = bm_list_entry(n, struct bm_dependent, node);
+        if (end)
+            dependent->calls->end(dependent);
+        else
+            dependent->calls->drain(dependent);
+    }
+}
+
 static void on_stop_timeout(struct bm_timer *timer)
 {
-    end_sessions(bm_list_entry(timer, struct bm_core, stop_timer));
+    struct bm_core *core = bm_list_entry(timer, struct bm_core, stop_timer);
+    end_sessions(core);
+    tell_dependents(core, true);
 }
 
 static void begin_stop(struct bm_core *core)
@@ -125,6 +138,7 @@ static void begin_stop(struct bm_core *core)
         beam_session_drain(session);
         bm_session_unref(session);
     }
+    tell_dependents(core, false);
     bm_timer_arm(core->reactor, &core->stop_timer,
                  bm_clock_after(bm_reactor_now_ns(core->reactor), timeout ? timeout : BEAM_SEC));
     bm_core_check_quiet(core);
@@ -145,7 +159,8 @@ void bm_core_check_quiet(struct bm_core *core)
 {
     beam_runtime *runtime = core->runtime;
     bool listens = core->index == 0 && !bm_list_empty(&runtime->listeners);
-    if (!core->stopping || core->quiet || listens || !sessions_are_closed(core))
+    if (!core->stopping || core->quiet || listens || !sessions_are_closed(core) ||
+        !bm_list_empty(&core->dependents))
         return;
     if (!bm_stores_close(core) || core->quiet) /* the last of them asks again */
         return;
@@ -231,6 +246,7 @@ int bm_core_open(struct bm_core *core)
     bm_list_init(&core->sessions);
     bm_list_init(&core->timers);
     bm_list_init(&core->stores);
+    bm_list_init(&core->dependents);
     bm_list_init(&core->notify);
     bm_list_init(&core->notify_sessions);
     bm_list_init(&core->fds_waiting);

@@ -33,6 +33,19 @@ struct bm_returns {
     unsigned count;
 };
 
+/* What hangs on a core besides its sessions, and has to be gone before it is quiet: a connection of a
+ * network. On the core's list from its beginning to its end, and behind that it calls
+ * bm_core_check_quiet(). Both calls come from the loop and only begin what they say: none of the list goes
+ * inside one. */
+struct bm_dependent {
+    struct bm_list node;
+    const struct bm_dependent_calls *calls;
+};
+struct bm_dependent_calls {
+    void (*drain)(struct bm_dependent *dependent); /* the core stops: end when you are done */
+    void (*end)(struct bm_dependent *dependent);   /* ... and has waited long enough: end now */
+};
+
 struct bm_core {
     /* Aligned, because its neighbours in the array are other threads'. */
     _Alignas(64) beam_runtime *runtime;
@@ -45,7 +58,8 @@ struct bm_core {
     struct bm_list channels; /* all that exist, gone ones too */
     struct bm_list timers;   /* the application's */
     struct bm_list stores;   /* those that were closed too, if anybody may still ask for them */
-    struct bm_list notify;   /* channels with a callback due */
+    struct bm_list dependents;
+    struct bm_list notify; /* channels with a callback due */
     struct bm_list notify_sessions;
     struct bm_task notify_task; /* makes those callbacks */
     struct bm_source source;    /* the rings from other cores, and the stop flag */
