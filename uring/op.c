@@ -123,6 +123,7 @@ static void fill(struct io_uring_sqe *sqe, const struct bm_op *op)
         sqe->opcode = IORING_OP_WRITE;
         sqe->len = op->len;
         sqe->off = op->offset;
+        sqe->flags = op->flags & 1 ? IOSQE_ASYNC : 0;
         break;
     case BM_OP_SEND:
         sqe->opcode = IORING_OP_SEND;

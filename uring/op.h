@@ -33,7 +33,8 @@ enum bm_op_kind {
     BM_OP_RECVMSG, /* fd, addr = struct msghdr *, flags (MSG_CMSG_CLOEXEC always added) */
     BM_OP_RECVMSG_MULTISHOT, /* fd, addr = struct msghdr * (namelen, controllen only), group */
     BM_OP_READ,              /* fd, addr, len, offset (-1: current) */
-    BM_OP_WRITE,             /* fd, addr, len, offset (-1: current) */
+    BM_OP_WRITE,             /* fd, addr, len, offset (-1: current); flags: 1 = on a thread of the
+                                kernel's, where SIGPIPE is blocked (write(2): a pipe nobody reads) */
     BM_OP_SEND,              /* fd, addr, len, flags */
     BM_OP_RECV,              /* fd, addr, len, flags */
     BM_OP_RECV_MULTISHOT, /* fd, group, flags (no MSG_WAITALL); of streams: res bytes in a buffer */

@@ -115,6 +115,16 @@ BEAM_EXPORT ssize_t beam_stream_write(beam_stream *stream, const void *data, siz
 BEAM_EXPORT void beam_stream_hold(beam_stream *stream);
 BEAM_EXPORT void beam_stream_release(beam_stream *stream, size_t len);
 
+/* A stream as a file descriptor, for whoever wants read(2) and write(2): a connected stream socket, blocking
+ * and close-on-exec, whose bytes the library moves from now on, both ways. An end is an end of file, and
+ * shutdown(2) with SHUT_WR is our end; a reset, or the loss of the session, reads as ECONNRESET and never
+ * as an end of file. A reader that stops stops the peer. Takes the stream on success, and the
+ * descriptor is the caller's to close; that ends what is still open. On the stream's reactor; never
+ * wait on the descriptor there.
+ * -EPIPE: the channel has ended. -EMFILE and what else socket(2) says. -EADDRNOTAVAIL: there is no
+ * loopback interface, which it goes over. -ENOMEM. */
+BEAM_EXPORT int beam_stream_to_fd(beam_stream **stream, int *ret_fd);
+
 /* As beam_channel_end, beam_channel_reset and beam_channel_free. */
 BEAM_EXPORT void beam_stream_end(beam_stream *stream);
 BEAM_EXPORT void beam_stream_reset(beam_stream *stream, enum beam_code code, const char *text);
