@@ -237,6 +237,19 @@ static int listen_at_file(int fd, struct bm_unix_address *address, unsigned mode
     return 0;
 }
 
+int bm_unix_socket_listen_on(int fd, struct bm_unix_address *address, unsigned mode)
+{
+    if (!has_file(address)) {
+        if (bind(fd, (const struct sockaddr *)&address->sun, address->len) < 0)
+            return -errno;
+        return listen_on(fd);
+    }
+    int directory_fd = lock_directory(address->sun.sun_path);
+    int r = listen_at_file(fd, address, mode);
+    close_fdp(&directory_fd); /* which unlocks it */
+    return r;
+}
+
 int bm_unix_socket_listen(struct bm_unix_address *address, unsigned mode, bool fds_refused,
                           int *ret_fd, bool *ret_listening)
 {
@@ -251,15 +264,7 @@ int bm_unix_socket_listen(struct bm_unix_address *address, unsigned mode, bool f
     r = bm_unix_socket_new(fds_refused, &fd);
     if (r < 0)
         return r;
-    if (has_file(address)) {
-        int directory_fd = lock_directory(address->sun.sun_path);
-        r = listen_at_file(fd, address, mode);
-        close_fdp(&directory_fd); /* which unlocks it */
-    } else {
-        r = bind(fd, (const struct sockaddr *)&address->sun, address->len) < 0 ? -errno : 0;
-        if (r == 0)
-            r = listen_on(fd);
-    }
+    r = bm_unix_socket_listen_on(fd, address, mode);
     if (r < 0)
         return r;
     *ret_fd = bm_take_fd(&fd);

@@ -33,6 +33,9 @@ int bm_unix_socket_new(bool fds_refused, int *ret_fd);
 int bm_unix_socket_listen(struct bm_unix_address *address, unsigned mode, bool fds_refused,
                           int *ret_fd, bool *ret_listening);
 
+/* The same for a socket of the caller's, of whatever type, that is not bound yet. */
+int bm_unix_socket_listen_on(int fd, struct bm_unix_address *address, unsigned mode);
+
 /* Readies an inherited socket: AF_UNIX and SOCK_SEQPACKET (else -EPROTOTYPE; -ENOTSOCK, -EBADF), made
  * non-blocking and close-on-exec, options as of bm_unix_socket_prepare. *ret_listening tells whether
  * it listens or is connected (SO_ACCEPTCONN); -ENOTCONN when neither. */

@@ -579,3 +579,41 @@ TEST(unix_listener_file_mode_decides_who_may_connect)
     close(closed_fd);
     close(open_fd);
 }
+
+static int stream_at(struct bm_unix_address *address, int *ret_fd)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(fd >= 0);
+    int r = bm_unix_socket_listen_on(fd, address, 0640);
+    if (r < 0)
+        close(fd);
+    else
+        *ret_fd = fd;
+    return r;
+}
+
+/* Of both types in each direction: a file that one server has left is replaced by the other. */
+TEST(unix_listener_may_be_a_stream)
+{
+    struct bm_unix_address address = in_tmpdir("stream");
+    struct stat st;
+    int fd, other;
+    REQUIRE_INT(stream_at(&address, &fd), 0);
+    CHECK_INT(lstat(address.sun.sun_path, &st), 0);
+    CHECK_INT(st.st_mode & 0777, 0640);
+    CHECK_INT(stream_at(&address, &other), -EADDRINUSE);
+    CHECK_INT(listen_error(&address), -EADDRINUSE);
+    close(fd);
+    fd = listen_fd(&address, 0600);
+    CHECK_INT(stream_at(&address, &other), -EADDRINUSE);
+    close(fd);
+    REQUIRE_INT(stream_at(&address, &fd), 0);
+    bm_unix_socket_unlink(&address);
+    CHECK_INT(lstat(address.sun.sun_path, &st), -1);
+    close(fd);
+
+    struct bm_unix_address name = abstract();
+    REQUIRE_INT(stream_at(&name, &fd), 0);
+    CHECK_INT(stream_at(&name, &other), -EADDRINUSE);
+    close(fd);
+}
