@@ -174,13 +174,11 @@ static int bind_to(int fd, struct bm_socket_address *address)
 static int listen_one(struct bm_socket_address *address, bool first, bool shared, int *ret_fd)
 {
     BM_CLEANUP(close_fdp) int fd = -1;
-    bool wildcard =
-        address->any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&address->in6.sin6_addr);
     /* A port of the kernel's choice is to be nobody's at all, also of none who only holds it. */
     bool chosen = bm_socket_port(address) == 0;
     int r = bm_socket_new(address, &fd);
     if (r == 0 && address->any.sa_family == AF_INET6)
-        r = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !wildcard);
+        r = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0); /* for [::]; others have one family anyway */
     if (r == 0 && !chosen)
         r = set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (r == 0 && !first)
