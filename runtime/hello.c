@@ -15,13 +15,14 @@
 /* The numbers of H1 that may be absent. */
 static const struct number {
     const char *key;
-    uint32_t least, absent;
+    uint32_t least, most, absent;
     size_t offset;
 } numbers[] = {
-    {"window", BM_WINDOW_MIN, BM_WINDOW_MIN, offsetof(struct bm_hello, window)},
-    {"channels", 1, BM_EARLY_CHANNELS, offsetof(struct bm_hello, channels_max)},
-    {"message", 1, BM_EARLY_LEN, offsetof(struct bm_hello, message_len_max)},
-    {"fds", 0, 0, offsetof(struct bm_hello, fds_max)},
+    {"window", BM_WINDOW_MIN, INT32_MAX, BM_WINDOW_MIN, offsetof(struct bm_hello, window)},
+    {"channels", 1, INT32_MAX, BM_EARLY_CHANNELS, offsetof(struct bm_hello, channels_max)},
+    {"message", 1, INT32_MAX, BM_EARLY_LEN, offsetof(struct bm_hello, message_len_max)},
+    {"fds", 0, INT32_MAX, 0, offsetof(struct bm_hello, fds_max)},
+    {"ping", 1, BM_PING_MAX_S, 0, offsetof(struct bm_hello, ping_s)},
 };
 
 /* 1: there, in *ret_number; 0: absent. */
@@ -69,7 +70,7 @@ int bm_hello_parse(const void *document, size_t len, struct bm_hello *ret_hello)
         return -BEAM_EHELLO_MALFORMED;
     for (size_t i = 0; i < BM_ARRAY_LEN(numbers); i++) {
         uint32_t number = numbers[i].absent;
-        r = get_number(&map, numbers[i].key, numbers[i].least, INT32_MAX, &number);
+        r = get_number(&map, numbers[i].key, numbers[i].least, numbers[i].most, &number);
         if (r < 0)
             return r;
         memcpy((char *)&hello + numbers[i].offset, &number, sizeof(number));
@@ -102,6 +103,8 @@ size_t bm_hello_write(const struct bm_hello *hello, void *out)
     beam_kv_put_int(&w, "message", hello->message_len_max);
     if (label_len > 0)
         beam_kv_put_strn(&w, "name", hello->name.ptr, label_len);
+    if (hello->ping_s > 0)
+        beam_kv_put_int(&w, "ping", hello->ping_s);
     beam_kv_put_str(&w, "role", hello->opener ? "opener" : "acceptor");
     beam_kv_put_int(&w, "version", hello->version);
     beam_kv_put_int(&w, "window", hello->window);

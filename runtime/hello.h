@@ -9,7 +9,9 @@
 #include <beam/kv.h>
 
 #define BM_PROTOCOL_VERSION 1
-#define BM_HELLO_LEN_MAX 1024u /* ours, when writing: seven keys and a name of 255 bytes fit */
+#define BM_HELLO_LEN_MAX 1024u /* ours, when writing: eight keys and a name of 255 bytes fit */
+
+#define BM_PING_MAX_S 3600u /* docs/spec/session.md H1 */
 
 struct bm_hello {
     uint32_t version;
@@ -20,6 +22,7 @@ struct bm_hello {
     uint32_t message_len_max;
     uint32_t fds_max;
     bool fds_refused; /* key absent */
+    uint32_t ping_s;  /* 0: key absent */
 };
 
 /* Absent keys get the values of H1. -BEAM_EHELLO_MALFORMED, also when it is no document. */

@@ -15,7 +15,7 @@ static void expect_same(const struct bm_hello *a, const struct bm_hello *b)
     EXPECT(a->version == b->version && a->opener == b->opener);
     EXPECT(a->window == b->window && a->channels_max == b->channels_max);
     EXPECT(a->message_len_max == b->message_len_max);
-    EXPECT(a->fds_max == b->fds_max && a->fds_refused == b->fds_refused);
+    EXPECT(a->fds_max == b->fds_max && a->fds_refused == b->fds_refused && a->ping_s == b->ping_s);
 }
 
 /* Written, and read from a block of its own length; freed by the caller. */
@@ -40,6 +40,7 @@ static void try_document(const uint8_t *data, size_t size)
     EXPECT(beam_kv_check(data, size, NULL) == 0);
     EXPECT(hello.version >= 1 && hello.window >= BM_WINDOW_MIN && hello.channels_max >= 1);
     EXPECT(hello.message_len_max >= 1 && hello.name.len <= 255);
+    EXPECT(hello.ping_s <= BM_PING_MAX_S);
     EXPECT(!hello.fds_refused || hello.fds_max == 0);
     void *document = write_and_read(&hello, &second);
     EXPECT(second.name.len == hello.name.len);
@@ -60,6 +61,7 @@ static void try_name(const uint8_t *data, size_t size)
                                 .fds_max = fuzz_byte(&in),
                             };
     hello.fds_refused = hello.fds_max == 0;
+    hello.ping_s = (uint32_t)(fuzz_u64(&in) % (BM_PING_MAX_S + 1));
     void *document = write_and_read(&hello, &second);
     bool text = bm_utf8_valid(data, size);
     EXPECT(second.name.len <= size && (size == 0 || second.name.len == 0 ||

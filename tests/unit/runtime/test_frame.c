@@ -76,6 +76,8 @@ static int decode_hello(struct decoded *d, const struct bm_frame *frame)
         say(d, " fds=none");
     else
         say(d, " fds=%u", hello.fds_max);
+    if (hello.ping_s > 0)
+        say(d, " ping=%u", hello.ping_s);
     d->again_end = bm_frame_put_hello(d->again_end, frame->payload, frame->len);
     return 0;
 }

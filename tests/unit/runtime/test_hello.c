@@ -52,6 +52,7 @@ static void check_round_trip(const struct bm_hello *hello, beam_str name)
     CHECK_UINT(again.message_len_max, hello->message_len_max);
     CHECK_UINT(again.fds_max, hello->fds_max);
     CHECK_INT(again.fds_refused, hello->fds_refused);
+    CHECK_UINT(again.ping_s, hello->ping_s);
 }
 
 TEST(hello_is_read_as_it_was_written)
@@ -63,6 +64,7 @@ TEST(hello_is_read_as_it_was_written)
     hello.fds_max = 0;
     check_round_trip(&hello, STR("worker"));
     hello.fds_refused = true;
+    hello.ping_s = BM_PING_MAX_S;
     check_round_trip(&hello, STR("worker"));
     hello.version = 7;
     hello.window = BM_WINDOW_MIN;
