@@ -15,7 +15,6 @@
 #include "runtime/channel.h"
 #include "runtime/frame.h"
 #include "runtime/listener.h"
-#include "runtime/pump.h"
 #include "runtime/message.h"
 #include "runtime/options.h"
 #include "runtime/ring.h"
@@ -163,8 +162,8 @@ void bm_core_check_quiet(struct bm_core *core)
     if (!core->stopping || core->quiet || listens || !sessions_are_closed(core) ||
         !bm_list_empty(&core->dependents))
         return;
-    if (!bm_stores_close(core) || !bm_pumps_stop(core) || core->quiet)
-        return; /* the last of them asks again */
+    if (!bm_stores_close(core) || core->quiet) /* the last of them asks again */
+        return;
     core->quiet = true;
     bm_timer_cancel(core->reactor, &core->stop_timer);
     /* acq_rel: the last core to be quiet sees all that the others did. */
@@ -245,7 +244,6 @@ int bm_core_open(struct bm_core *core)
     core->reactor = reactor;
     core->allocs_begin = bm_alloc_count_thread();
     bm_list_init(&core->sessions);
-    bm_list_init(&core->pumps);
     bm_list_init(&core->timers);
     bm_list_init(&core->stores);
     bm_list_init(&core->dependents);

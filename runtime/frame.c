@@ -177,13 +177,30 @@ static int parse_open(struct bm_bytes *in, struct bm_message_head *head)
     return 0;
 }
 
-int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head *ret_head)
+/* What stands behind the entries: as long as they say, in all. */
+static int parse_abouts(struct bm_bytes *in, struct bm_message_head *head)
+{
+    uint64_t len = 0;
+    for (unsigned i = 0; i < head->attached; i++) {
+        uint32_t about_len = bm_get_u32(head->attached_entries + (size_t)i * BM_ATTACHED_LEN + 12);
+        if (about_len % 8 != 0 || about_len > BM_ABOUT_LEN_MAX)
+            return -BEAM_EFRAME_ATTACHMENT;
+        len += about_len;
+    }
+    head->abouts = bm_bytes_take(in, len);
+    head->abouts_len = (uint32_t)len;
+    return head->abouts ? 0 : -BEAM_EFRAME_ATTACHMENT;
+}
+
+static int parse_message(const struct bm_frame *frame, bool network,
+                         struct bm_message_head *ret_head)
 {
     struct bm_bytes in = bm_bytes(frame->payload, frame->len);
     struct bm_message_head head = {
         .open = frame->flags & BM_MSG_OPEN,
         .large = frame->flags & BM_MSG_MORE,
         .attached = frame->attached,
+        .network = network,
     };
     const uint8_t *p;
 
@@ -204,6 +221,9 @@ int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head 
         head.attached_entries = bm_bytes_take(&in, (uint64_t)head.attached * BM_ATTACHED_LEN);
         if (!head.attached_entries)
             return -BEAM_EFRAME_ATTACHMENT;
+        int r = network ? parse_abouts(&in, &head) : 0;
+        if (r < 0)
+            return r;
     }
     p = bm_bytes_take(&in, BODY_HEAD_LEN);
     if (BM_UNLIKELY(!p))
@@ -230,17 +250,36 @@ int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head 
     return 0;
 }
 
+int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head *ret_head)
+{
+    return parse_message(frame, false, ret_head);
+}
+
+int bm_frame_parse_network_message(const struct bm_frame *frame, struct bm_message_head *ret_head)
+{
+    return parse_message(frame, true, ret_head);
+}
+
 int bm_frame_parse_attached(const struct bm_message_head *head, unsigned i,
                             struct bm_attached *ret_attached)
 {
     bm_assert(i < head->attached);
     const uint8_t *entry = head->attached_entries + (size_t)i * BM_ATTACHED_LEN;
     uint32_t mode = bm_get_u32(entry + 8);
-    if (mode != BM_MODE_MESSAGES && mode != BM_MODE_BYTES)
+    uint32_t about_len = bm_get_u32(entry + 12);
+    if (mode > (head->network ? BM_MODE_FD : BM_MODE_BYTES))
         return -BEAM_EFRAME_ATTACHMENT;
-    if (bm_get_u32(entry + 12) != 0)
+    if (about_len != 0 && !head->network)
         return -BEAM_EFRAME_PADDING;
-    *ret_attached = (struct bm_attached){bm_get_u64(entry), (enum bm_channel_mode)mode};
+    const uint8_t *about = head->abouts;
+    for (unsigned k = 0; k < i && head->network; k++)
+        about += bm_get_u32(head->attached_entries + (size_t)k * BM_ATTACHED_LEN + 12);
+    *ret_attached = (struct bm_attached){
+        .id = bm_get_u64(entry),
+        .mode = (enum bm_channel_mode)mode,
+        .about_len = about_len,
+        .about = about_len > 0 ? about : NULL,
+    };
     return 0;
 }
 
@@ -328,7 +367,7 @@ uint8_t *bm_frame_put_hello(uint8_t *out, const void *document, uint32_t documen
 uint32_t bm_frame_message_head_len(const struct bm_message_head *head)
 {
     uint64_t len = BM_FRAME_HEADER_LEN + BODY_HEAD_LEN + head->metadata_len +
-                   (uint64_t)head->attached * BM_ATTACHED_LEN;
+                   (uint64_t)head->attached * BM_ATTACHED_LEN + head->abouts_len;
     if (head->open)
         len += OPEN_LEN + bm_round_up8(head->name.len);
     if (head->large)
@@ -360,7 +399,7 @@ uint8_t *bm_frame_put_message(uint8_t *out, uint64_t channel, uint8_t flags, uin
     }
     if (ret_attached)
         *ret_attached = out;
-    out += (size_t)head->attached * BM_ATTACHED_LEN;
+    out += (size_t)head->attached * BM_ATTACHED_LEN + head->abouts_len;
     bm_put_u64(out, head->metadata_len | (uint64_t)head->codec << 32);
     out = put_copy(out + BODY_HEAD_LEN, head->metadata, head->metadata_len);
     put_copy(out, head->body, head->body_len);
@@ -370,7 +409,7 @@ uint8_t *bm_frame_put_message(uint8_t *out, uint64_t channel, uint8_t flags, uin
 void bm_frame_put_attached(uint8_t *entry, const struct bm_attached *attached)
 {
     bm_put_u64(entry, attached->id);
-    bm_put_u64(entry + 8, attached->mode); /* and the zero behind it */
+    bm_put_u64(entry + 8, attached->mode | (uint64_t)attached->about_len << 32);
 }
 
 uint8_t *bm_frame_put_bytes(uint8_t *out, uint64_t channel, uint8_t flags, const void *bytes,

@@ -19,8 +19,9 @@
 #define BM_NAME_LEN_MAX 255u
 #define BM_ATTACHED_MAX BEAM_MESSAGE_CHANNELS_MAX
 #define BM_ATTACHED_LEN 16u
-#define BM_DEPTH_MAX 16u     /* of nesting; M9 */
-#define BM_WINDOW_MIN 16384u /* H1 */
+#define BM_ABOUT_LEN_MAX 256u /* of the map that says more of one; http.md D1 */
+#define BM_DEPTH_MAX 16u      /* of nesting; M9 */
+#define BM_WINDOW_MIN 16384u  /* H1 */
 
 /* Until the peer's HELLO has come, besides the least window; H3. */
 #define BM_EARLY_CHANNELS 16u /* open at once */
@@ -44,7 +45,11 @@ enum {
     BM_PING_ACK = 1,
 };
 
-enum bm_channel_mode { BM_MODE_MESSAGES = 0, BM_MODE_BYTES = 1 };
+enum bm_channel_mode {
+    BM_MODE_MESSAGES = 0,
+    BM_MODE_BYTES = 1,
+    BM_MODE_FD = 2, /* bytes of a descriptor; networks alone, http.md D1 */
+};
 
 /* A frame with its header taken apart. payload points into the packet. */
 struct bm_frame {
@@ -65,6 +70,9 @@ struct bm_message_head {
     bool large; /* body_total is there: first of several */
     uint64_t body_total;
     const uint8_t *attached_entries;
+    bool network;          /* entries may have a map behind them, and mode BM_MODE_FD */
+    const uint8_t *abouts; /* those maps, in the entries' order */
+    uint32_t abouts_len;
     const void *metadata; /* checked kv map, or NULL */
     uint32_t metadata_len;
     const uint8_t *body; /* the part of the body in this frame */
@@ -85,6 +93,8 @@ struct bm_frame_goaway {
 struct bm_attached {
     uint64_t id;
     enum bm_channel_mode mode;
+    uint32_t about_len; /* a multiple of 8; 0: none */
+    const uint8_t *about;
 };
 
 /* Takes the next frame off a packet and checks header, length, padding, flags, channel and fixed
@@ -99,6 +109,8 @@ int bm_frame_next(struct bm_bytes *packet, struct bm_frame *ret_frame);
  * -BEAM_EFRAGMENT: the first of several, yet nothing of the announced length is left for them.
  * After 0, body_len < body_total holds if large. */
 int bm_frame_parse_message(const struct bm_frame *frame, struct bm_message_head *ret_head);
+/* The same of a carrier that passes no descriptors: entries of attached channels may say more. */
+int bm_frame_parse_network_message(const struct bm_frame *frame, struct bm_message_head *ret_head);
 /* i < head->attached. -BEAM_EFRAME_ATTACHMENT: unknown mode; -BEAM_EFRAME_PADDING: reserved field.
  * Whether the id is one the peer may use is not looked at. */
 int bm_frame_parse_attached(const struct bm_message_head *head, unsigned i,
@@ -134,8 +146,8 @@ uint8_t *bm_frame_put_hello(uint8_t *out, const void *document, uint32_t documen
 uint32_t bm_frame_message_head_len(const struct bm_message_head *head);
 /* Writes a whole frame, with the head->body_len bytes at head->body. OPEN and MORE in flags agree
  * with head->open and head->large. The entries of attached channels are left to the caller, who
- * writes head->attached of them from *ret_attached on, with bm_frame_put_attached; ret_attached may
- * be NULL when there are none. */
+ * writes head->attached of them from *ret_attached on, with bm_frame_put_attached, and behind them
+ * head->abouts_len bytes of their maps; ret_attached may be NULL when there are none. */
 uint8_t *bm_frame_put_message(uint8_t *out, uint64_t channel, uint8_t flags, uint8_t fds,
                               const struct bm_message_head *head, uint8_t **ret_attached);
 void bm_frame_put_attached(uint8_t *entry, const struct bm_attached *attached);

@@ -22,6 +22,7 @@
 #include "runtime/core.h"
 #include "runtime/early.h"
 #include "runtime/message.h"
+#include "runtime/pumped_fds.h"
 #include "runtime/runtime.h"
 #include "runtime/service.h"
 #include "runtime/session.h"
@@ -284,7 +285,8 @@ static int open_attached(beam_session *session, beam_message *message)
             return r;
         if (session->opened_there >= channels_allowed(session))
             return -BEAM_ETOO_MANY_CHANNELS;
-        entry->channel = open_channel(session, entry->id, entry->mode);
+        entry->channel = open_channel(session, entry->id,
+                                      entry->mode == BM_MODE_FD ? BM_MODE_BYTES : entry->mode);
         if (!entry->channel)
             return -ENOMEM;
     }
@@ -529,7 +531,8 @@ static bool accept_message(beam_session *session, beam_channel *channel,
         return fail(session, r);
     }
     const char *refusal = NULL;
-    if (in->fds_missing)
+    if (in->fds_missing || (message->attachments && message->attachments->pumped &&
+                            !bm_pumped_fds_receive(session->core, message)))
         refusal = "the receiver has no room for more file descriptors";
     else if (len > session->limits.message_len_max)
         refusal = "message over the limit";

@@ -26,6 +26,7 @@
 #include <beam/message.h>
 
 #include "base/list.h"
+#include "runtime/about.h"
 #include "runtime/frame.h"
 
 struct bm_core;
@@ -58,11 +59,13 @@ struct bm_attached_channel {
     uint64_t id; /* on the wire; given when packed, read when received */
     enum bm_channel_mode mode;
     beam_channel *channel; /* referenced: our end until sent, the receiver's until taken */
+    struct bm_about about; /* of BM_MODE_FD */
 };
 
 struct bm_attachments {
     uint8_t fd_count;
     uint8_t channel_count;
+    bool pumped;                          /* the fds are channels: pumped_fds.h */
     bool received;                        /* by us: the channels are the receiver's ends */
     uint32_t cap;                         /* of this block */
     uint32_t channels_cap;                /* of the block below */

@@ -17,6 +17,7 @@
 #include "runtime/core.h"
 #include "runtime/details.h"
 #include "runtime/message.h"
+#include "runtime/pumped_fds.h"
 #include "runtime/session.h"
 
 #define MESSAGES_PER_VISIT 32 /* ours: a packet of small messages is about two visits */
@@ -24,11 +25,13 @@
 int bm_outgoing_admit(beam_channel *channel, beam_message *message)
 {
     int r = bm_message_make_ours(message);
-    unsigned count = bm_message_channels(message);
     beam_session *session = channel->session;
+    bool pumps = session && session->carrier->pumps_fds && bm_message_fds(message) > 0;
+    unsigned channels = bm_message_channels(message);
+    unsigned count = channels + (pumps ? bm_message_fds(message) : 0);
     if (r < 0 || count == 0)
         return r;
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < channels; i++)
         if (message->attachments->channels[i].channel->core != channel->core)
             return -EXDEV;
     if (session && session->hello_received && count > session->peer_channels_max)
@@ -41,6 +44,11 @@ int bm_outgoing_admit(beam_channel *channel, beam_message *message)
     }
     if (bm_table_reserve(&session->table, session->opened_here + session->opened_there + count) < 0)
         return -ENOMEM;
+    if (pumps) {
+        r = bm_pumped_fds_send(channel->core, message);
+        if (r < 0)
+            return r;
+    }
     for (unsigned i = 0; i < count; i++) {
         session->opened_here++;
         bm_channel_join(message->attachments->channels[i].channel, session);
@@ -150,9 +158,11 @@ static bool large_must_wait(beam_session *session, beam_channel *channel,
 static void mark_large(const beam_session *session, beam_message *message)
 {
     /* Exact limits are the carrier's; this only asks whether one frame could ever hold it. */
-    if (!session->carrier->immediate &&
-        bm_message_len(message) + 64 + 16u * bm_message_channels(message) + BM_NAME_LEN_MAX + 1 >
-            BM_FRAME_LEN_MAX)
+    unsigned pumped = session->carrier->pumps_fds ? bm_message_fds(message) : 0;
+    if (!session->carrier->immediate && bm_message_len(message) + 64 + pumped * BM_ABOUT_LEN_MAX +
+                                                16u * bm_message_channels(message) +
+                                                BM_NAME_LEN_MAX + 1 >
+                                            BM_FRAME_LEN_MAX)
         message->flags |= BM_MESSAGE_LARGE;
 }
 

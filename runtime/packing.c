@@ -23,6 +23,18 @@ static void plan_bytes(struct bm_packing *packing)
     packing->first = false;
 }
 
+/* What the maps of attached channels take in all. */
+static uint32_t abouts_len(const beam_message *message)
+{
+    _Alignas(8) uint8_t scratch[BM_ABOUT_LEN_MAX];
+    const struct bm_attachments *att = message->attachments;
+    uint32_t len = 0;
+    for (unsigned i = 0; i < att->channel_count; i++)
+        if (att->channels[i].mode == BM_MODE_FD)
+            len += bm_about_write(&att->channels[i].about, scratch);
+    return len;
+}
+
 static void plan_first(struct bm_packing *packing)
 {
     const beam_channel *channel = packing->channel;
@@ -41,6 +53,9 @@ static void plan_first(struct bm_packing *packing)
         .body = message->body,
         .body_len = message->body_len,
     };
+    bool pumped = message->attachments && message->attachments->pumped;
+    if (pumped)
+        head->abouts_len = abouts_len(message);
     uint32_t head_len = bm_frame_message_head_len(head);
     if (head->large && BM_FRAME_LEN_MAX - head_len < head->body_len)
         head->body_len = BM_FRAME_LEN_MAX - head_len;
@@ -51,7 +66,7 @@ static void plan_first(struct bm_packing *packing)
     packing->part = head->body_len;
     packing->whole = !head->large;
     packing->len = (uint32_t)bm_round_up8((uint64_t)head_len + head->body_len);
-    packing->fds = (uint8_t)bm_message_fds(message);
+    packing->fds = pumped ? 0 : (uint8_t)bm_message_fds(message);
     packing->first = true;
 }
 
@@ -83,9 +98,14 @@ static uint8_t *write_bytes(const struct bm_packing *packing, uint8_t *out)
 static void write_attached(const beam_message *message, uint8_t *entry)
 {
     const struct bm_attachments *att = message->attachments;
-    for (unsigned i = 0; i < att->channel_count; i++, entry += BM_ATTACHED_LEN)
-        bm_frame_put_attached(entry,
-                              &(struct bm_attached){att->channels[i].id, att->channels[i].mode});
+    uint8_t *about = entry + (size_t)att->channel_count * BM_ATTACHED_LEN;
+    for (unsigned i = 0; i < att->channel_count; i++, entry += BM_ATTACHED_LEN) {
+        struct bm_attached attached = {.id = att->channels[i].id, .mode = att->channels[i].mode};
+        if (attached.mode == BM_MODE_FD)
+            attached.about_len = bm_about_write(&att->channels[i].about, about);
+        about += attached.about_len;
+        bm_frame_put_attached(entry, &attached);
+    }
 }
 
 /* Remaining time is written when the frame is: waiting in line counts. */

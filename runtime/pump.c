@@ -33,12 +33,13 @@ struct bytes {
 };
 
 struct bm_pump {
-    struct bm_list node; /* core->pumps */
+    struct bm_dependent dependent;
     struct bm_core *core;
     beam_stream *stream; /* NULL: given back */
     int fd;
     struct bm_pump_options options;
     uint64_t left; /* to be read */
+    uint64_t came; /* on the stream */
 
     struct bm_op read_op, write_op, shutdown_op;
     uint8_t *chunk; /* what was read; BM_PUMP_CHUNK_LEN, while there is something in it */
@@ -46,11 +47,12 @@ struct bm_pump {
     struct bytes writing, next; /* frozen; collected meanwhile */
     size_t written;             /* of `writing` */
 
-    bool read_over;  /* nothing more is read, and our direction has its end */
-    bool peer_ended; /* nothing more comes on the stream */
-    bool write_over; /* ... and all of it has been written, and told */
-    bool broken;     /* one of both has failed: what is under way is being cancelled */
-    bool in_step;    /* a step runs, and frees the pump at its end if that is due */
+    bool read_over;          /* nothing more is read, and our direction has its end */
+    bool peer_ended;         /* nothing more comes on the stream */
+    bool write_over;         /* ... and all of it has been written, and told */
+    bool broken;             /* one of both has failed: what is under way is being cancelled */
+    struct bm_task end_task; /* frees it, should nothing else come to an end */
+    bool in_step;            /* a step runs, and frees the pump at its end if that is due */
 };
 
 static void read_on(struct bm_pump *pump);
@@ -106,7 +108,8 @@ static bool free_if_over(struct bm_pump *pump)
     bm_free(account_of(pump), pump->chunk, BM_PUMP_CHUNK_LEN);
     free_bytes(pump, &pump->writing);
     free_bytes(pump, &pump->next);
-    bm_list_unlink(&pump->node);
+    bm_list_unlink(&pump->dependent.node);
+    bm_task_cancel(&pump->end_task);
     bm_free(account_of(pump), pump, sizeof(*pump));
     return true;
 }
@@ -138,7 +141,7 @@ static void end_of_file(struct bm_pump *pump)
             fail_stream(pump, BEAM_CANCELLED, "the receiver has closed the descriptor");
         return;
     }
-    if (pump->options.length != BM_PUMP_TO_END && pump->left > 0)
+    if (pump->options.read_len != BM_PUMP_TO_END && pump->left > 0)
         fail_stream(pump, BEAM_DATA_LOSS, "the file has become shorter while it was read");
     else
         beam_stream_end(pump->stream);
@@ -320,6 +323,7 @@ static void on_data(beam_stream *stream, const void *data, size_t len, void *arg
     if (pump->broken || !pump->options.writes)
         return;
     pump->in_step = true;
+    pump->came += len;
     beam_stream_hold(stream);
     if (collect(pump, data, len))
         write_on(pump);
@@ -347,7 +351,10 @@ static void on_end(beam_stream *stream, const struct beam_status *status, void *
     (void)stream;
     pump->in_step = true;
     pump->peer_ended = true;
-    if (status->code == BEAM_OK) {
+    if (status->code == BEAM_OK && pump->options.writes &&
+        pump->options.write_len != BM_PUMP_TO_END && pump->came != pump->options.write_len) {
+        fail_stream(pump, BEAM_DATA_LOSS, "not as many bytes as were announced");
+    } else if (status->code == BEAM_OK) {
         write_on(pump);
     } else if (!pump->broken) {
         pump->broken = true;
@@ -366,22 +373,60 @@ static const struct beam_stream_handlers stream_handlers = {
 
 /* --- life ------------------------------------------------------------------------------------ */
 
-int bm_pump_new(struct bm_core *core, const struct bm_pump_options *options, beam_stream *stream,
-                int *fd)
+static void on_end_task(struct bm_task *task)
 {
-    struct bm_account *account = bm_reactor_account(core->reactor);
-    struct bm_pump *pump = bm_alloc_zero(account, sizeof(*pump));
+    check_over(bm_container_of(task, struct bm_pump, end_task));
+}
+
+/* The runtime drains: a stream that no session has will not be sent any more. */
+static void on_drain(struct bm_dependent *dependent)
+{
+    struct bm_pump *pump = bm_container_of(dependent, struct bm_pump, dependent);
+    if (((const beam_channel *)pump->stream)->session)
+        return;
+    fail_stream(pump, BEAM_UNAVAILABLE, "the runtime ends");
+    bm_task_queue(pump->core->reactor, &pump->end_task);
+}
+
+static void on_stop(struct bm_dependent *dependent)
+{
+    struct bm_pump *pump = bm_container_of(dependent, struct bm_pump, dependent);
+    fail_stream(pump, BEAM_UNAVAILABLE, "the runtime ends");
+    bm_task_queue(pump->core->reactor, &pump->end_task);
+}
+
+static const struct bm_dependent_calls calls = {.drain = on_drain, .end = on_stop};
+
+struct bm_pump *bm_pump_new(struct bm_core *core)
+{
+    struct bm_pump *pump = bm_alloc_zero(bm_reactor_account(core->reactor), sizeof(*pump));
     if (!pump)
-        return -ENOMEM;
+        return NULL;
     pump->core = core;
-    pump->options = *options;
-    pump->left = options->reads ? options->length : BM_PUMP_TO_END;
-    pump->stream = stream;
-    pump->fd = bm_take_fd(fd);
+    pump->fd = -1;
+    pump->dependent.calls = &calls;
+    pump->end_task.fn = on_end_task;
     bm_op_init(&pump->read_op, BM_OP_READ, on_read);
     bm_op_init(&pump->write_op, BM_OP_WRITE, on_write);
     bm_op_init(&pump->shutdown_op, BM_OP_SHUTDOWN, on_shutdown);
-    bm_list_push_back(&core->pumps, &pump->node);
+    return pump;
+}
+
+struct bm_pump *bm_pump_free(struct bm_pump *pump)
+{
+    if (pump)
+        bm_free(account_of(pump), pump, sizeof(*pump));
+    return NULL;
+}
+
+void bm_pump_start(struct bm_pump *pump, const struct bm_pump_options *options, beam_stream *stream,
+                   int *fd)
+{
+    pump->options = *options;
+    pump->left = options->reads ? options->read_len : BM_PUMP_TO_END;
+    pump->stream = stream;
+    pump->fd = bm_take_fd(fd);
+    bm_list_push_back(&pump->core->dependents, &pump->dependent.node);
     beam_stream_set_handlers(stream, &stream_handlers, pump);
     pump->in_step = true;
     if (!options->reads) {
@@ -391,26 +436,26 @@ int bm_pump_new(struct bm_core *core, const struct bm_pump_options *options, bea
     }
     read_on(pump);
     pump->in_step = false;
-    return 0;
 }
 
 int beam_stream_to_fd(beam_stream **stream, int *ret_fd)
 {
-    const struct bm_pump_options options = {
-        .kind = BM_PUMP_SOCKET, .reads = true, .writes = true, .length = BM_PUMP_TO_END};
+    const struct bm_pump_options options = {.kind = BM_PUMP_SOCKET,
+                                            .reads = true,
+                                            .writes = true,
+                                            .read_len = BM_PUMP_TO_END,
+                                            .write_len = BM_PUMP_TO_END};
     const beam_channel *channel = (const beam_channel *)*stream;
     int fds[2];
     if (channel->gone)
         return -EPIPE;
-    int r = bm_socket_pair_new(fds);
-    if (r < 0)
-        return r;
-    r = bm_pump_new(channel->core, &options, *stream, &fds[0]);
+    struct bm_pump *pump = bm_pump_new(channel->core);
+    int r = pump ? bm_socket_pair_new(fds) : -ENOMEM;
     if (r < 0) {
-        close(fds[0]);
-        close(fds[1]);
+        bm_pump_free(pump);
         return r;
     }
+    bm_pump_start(pump, &options, *stream, &fds[0]);
     *stream = NULL;
     *ret_fd = fds[1];
     return 0;
@@ -434,7 +479,7 @@ static int judge_file(int fd, const struct stat *status, struct bm_pump_options 
     off_t at = lseek(fd, 0, SEEK_CUR);
     if (at < 0)
         return -errno;
-    options->length = status->st_size > at ? (uint64_t)(status->st_size - at) : 0;
+    options->read_len = status->st_size > at ? (uint64_t)(status->st_size - at) : 0;
     return 0;
 }
 
@@ -451,7 +496,8 @@ static int judge_socket(int fd, struct bm_pump_options *options)
 
 int bm_pump_judge(int fd, struct bm_pump_options *ret_options)
 {
-    struct bm_pump_options options = {.kind = BM_PUMP_PIPE, .length = BM_PUMP_TO_END};
+    struct bm_pump_options options = {
+        .kind = BM_PUMP_PIPE, .read_len = BM_PUMP_TO_END, .write_len = BM_PUMP_TO_END};
     struct stat status;
     int mode = fcntl(fd, F_GETFL);
     if (mode < 0 || fstat(fd, &status) < 0)
@@ -470,16 +516,4 @@ int bm_pump_judge(int fd, struct bm_pump_options *ret_options)
     if (r == 0)
         *ret_options = options;
     return r;
-}
-
-bool bm_pumps_stop(struct bm_core *core)
-{
-    struct bm_list *node = core->pumps.next;
-    while (node != &core->pumps) {
-        struct bm_pump *pump = bm_list_entry(node, struct bm_pump, node);
-        node = node->next;
-        fail_stream(pump, BEAM_UNAVAILABLE, "the runtime ends");
-        free_if_over(pump);
-    }
-    return bm_list_empty(&core->pumps);
 }

@@ -31,22 +31,22 @@ enum bm_pump_kind {
 struct bm_pump_options {
     enum bm_pump_kind kind;
     bool reads, writes; /* the descriptor; one of them at least */
-    uint64_t length;    /* reads: exactly so many bytes, fewer abort; or BM_PUMP_TO_END */
+    /* Exactly so many bytes are read, and come to be written: more or fewer abort. Or BM_PUMP_TO_END. */
+    uint64_t read_len, write_len;
 };
 
-/* Takes the stream (its handle) and the fd on success, and needs nobody any more: it ends by itself when
- * both directions have, when either breaks, or with the core. A direction that it does not use it ends
- * at once. -ENOMEM. */
-int bm_pump_new(struct bm_core *core, const struct bm_pump_options *options, beam_stream *stream,
-                int *fd);
+/* In two steps, of which the second cannot fail. Made, a pump is the caller's to free. Started, it takes the
+ * stream (its handle) and the fd, and needs nobody any more: it ends by itself when both directions have,
+ * when either breaks, or with the core. A direction that it does not use it ends at once. NULL: no
+ * memory. */
+struct bm_pump *bm_pump_new(struct bm_core *core);
+void bm_pump_start(struct bm_pump *pump, const struct bm_pump_options *options, beam_stream *stream,
+                   int *fd);
+struct bm_pump *bm_pump_free(struct bm_pump *pump); /* not started; NULL is fine; NULL */
 
 /* What a descriptor is for a pump. *ret_length: what a file has left, else BM_PUMP_TO_END. -ENOTSUP:
  * nothing that bytes can be read from or written to (an epoll, a directory, a datagram socket, shared
  * memory that can still be written to). -EBADF, or what else fstat(2) says. */
 int bm_pump_judge(int fd, struct bm_pump_options *ret_options);
-
-/* Core's thread, as it ends and has no session any more: breaks what is left. Whether nothing is; the last
- * one asks bm_core_check_quiet() again. */
-bool bm_pumps_stop(struct bm_core *core);
 
 #endif

@@ -44,6 +44,8 @@ struct bm_carrier {
     /* A message of a session with nothing in line is put when it is sent, not at the end of the
      * turn; and no message is too large for one put_message. */
     bool immediate;
+    /* Passes no descriptors: they go as channels (pumped_fds.h), and frames say more of those. */
+    bool pumps_fds;
     /* May frames be put now? Called first in every flush. */
     bool (*begin)(beam_session *session);
     /* For a carrier of bytes, whose other slots are those of packing.h: `len` bytes (a multiple of 8) behind

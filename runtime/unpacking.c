@@ -52,6 +52,17 @@ static bool on_hello(beam_session *session, const struct bm_unpacking *carrier, 
     return true;
 }
 
+/* D2: it counts as a descriptor, and becomes one when its channel is open. */
+static int take_descriptor(const struct bm_attached *attached, struct bm_attached_channel *entry,
+                           struct bm_attachments *att)
+{
+    if (att->fd_count == BEAM_MESSAGE_FDS_MAX)
+        return -BEAM_EFRAME_FDS;
+    att->fds[att->fd_count++] = -1;
+    att->pumped = true;
+    return bm_about_parse(attached->about, attached->about_len, &entry->about);
+}
+
 /* 0, a session error, or -ENOMEM. */
 static int take_attached(const struct bm_message_head *head, beam_message *message)
 {
@@ -65,6 +76,11 @@ static int take_attached(const struct bm_message_head *head, beam_message *messa
             return -ENOMEM;
         entry->id = attached.id;
         entry->mode = attached.mode;
+        if (attached.mode == BM_MODE_FD) {
+            r = take_descriptor(&attached, entry, message->attachments);
+            if (r < 0)
+                return r;
+        }
     }
     return 0;
 }
@@ -115,7 +131,8 @@ static bool on_message(beam_session *session, const struct bm_unpacking *carrier
     }
 
     struct bm_message_head head;
-    int r = bm_frame_parse_message(frame, &head);
+    int r = session->carrier->pumps_fds ? bm_frame_parse_network_message(frame, &head)
+                                        : bm_frame_parse_message(frame, &head);
     if (r < 0)
         return fail(session, r);
     struct bm_incoming_message in = describe(session->core, frame, &head);

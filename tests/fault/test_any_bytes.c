@@ -72,7 +72,8 @@ static void put_all(struct conversation *c, int fd)
     raw_put_credit(&packet, 3, 100);
     take_packet(c);
 
-    struct bm_attached attached[2] = {{11, BM_MODE_MESSAGES}, {13, BM_MODE_BYTES}};
+    struct bm_attached attached[2] = {{.id = 11, .mode = BM_MODE_MESSAGES},
+                                      {.id = 13, .mode = BM_MODE_BYTES}};
     head.name = (beam_str){"chat", 4};
     head.attached = 2;
     raw_put_head(&packet, 9, BM_MSG_OPEN | BM_MSG_END, 1, &head, attached);
@@ -391,7 +392,8 @@ TEST(fds_of_a_stale_frame_are_closed_and_their_credit_returns)
 TEST(channels_attached_to_a_stale_frame_are_answered_with_abort_cancelled)
 {
     struct served *served = served_start(NULL);
-    struct bm_attached attached[2] = {{5, BM_MODE_MESSAGES}, {7, BM_MODE_BYTES}};
+    struct bm_attached attached[2] = {{.id = 5, .mode = BM_MODE_MESSAGES},
+                                      {.id = 7, .mode = BM_MODE_BYTES}};
     struct bm_message_head head = {.attached = 2};
     int fd = some_fd();
     raw_open_session(&bad, served->name);

@@ -154,7 +154,7 @@ TEST(sixty_four_channels_may_be_attached_and_no_more)
         struct bm_message_head head = {
             .open = true, .name = {"chat", 4}, .attached = (uint8_t)count};
         for (unsigned i = 0; i < count; i++)
-            attached[i] = (struct bm_attached){3 + 2 * i, BM_MODE_MESSAGES};
+            attached[i] = (struct bm_attached){.id = 3 + 2 * i, .mode = BM_MODE_MESSAGES};
         raw_open_session(&bad, served->name);
         raw_clear(&packet);
         raw_put_head(&packet, 1, BM_MSG_OPEN | BM_MSG_END, 0, &head, attached);

@@ -77,7 +77,8 @@ static bool goes_on(void)
 static void fill_gift(struct served *served)
 {
     (void)served;
-    static const struct bm_attached attached[] = {{3, BM_MODE_MESSAGES}, {STREAM, BM_MODE_BYTES}};
+    static const struct bm_attached attached[] = {{.id = 3, .mode = BM_MODE_MESSAGES},
+                                                  {.id = STREAM, .mode = BM_MODE_BYTES}};
     const struct bm_message_head head = {
         .open = true,
         .name = {"chat", 4},
@@ -159,7 +160,8 @@ static void on_count(beam_request *request, const beam_message *message, void *a
 
 static void fill_early(struct served *served)
 {
-    static const struct bm_attached attached[] = {{3, BM_MODE_MESSAGES}, {STREAM, BM_MODE_BYTES}};
+    static const struct bm_attached attached[] = {{.id = 3, .mode = BM_MODE_MESSAGES},
+                                                  {.id = STREAM, .mode = BM_MODE_BYTES}};
     static const uint8_t body[200];
     const struct bm_message_head head = {
         .open = true,

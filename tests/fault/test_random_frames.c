@@ -75,8 +75,8 @@ static void put_first(unsigned i, bool open, bool oneway)
         for (unsigned k = 0; k < head.attached; k++) {
             bool bytes = below(2) == 0;
             unsigned j = remember(bytes);
-            attached[k] =
-                (struct bm_attached){state.ids[j], bytes ? BM_MODE_BYTES : BM_MODE_MESSAGES};
+            attached[k] = (struct bm_attached){.id = state.ids[j],
+                                               .mode = bytes ? BM_MODE_BYTES : BM_MODE_MESSAGES};
         }
     }
     if (packet.fd_count + fds > 240)

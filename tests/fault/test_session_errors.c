@@ -387,7 +387,7 @@ TEST(attached_channels_count_as_channels)
     struct bm_attached attached[CHANNELS];
     struct bm_message_head head = {.open = true, .name = {"chat", 4}, .attached = CHANNELS};
     for (unsigned i = 0; i < CHANNELS; i++)
-        attached[i] = (struct bm_attached){3 + 2 * i, BM_MODE_MESSAGES};
+        attached[i] = (struct bm_attached){.id = 3 + 2 * i, .mode = BM_MODE_MESSAGES};
     raw_open_session(&bad, served->name);
     raw_clear(&packet);
     raw_put_head(&packet, 1, BM_MSG_OPEN, 0, &head, attached);
@@ -406,22 +406,22 @@ static void expect_attached(const struct bm_attached *attached, unsigned count, 
 
 TEST(an_attached_id_below_its_frames_own_ends_the_session)
 {
-    expect_attached((const struct bm_attached[]){{3, 0}}, 1, "FRAME_CHANNEL");
+    expect_attached((const struct bm_attached[]){{.id = 3}}, 1, "FRAME_CHANNEL");
 }
 
 TEST(attached_ids_that_do_not_ascend_end_the_session)
 {
-    expect_attached((const struct bm_attached[]){{9, 0}, {7, 0}}, 2, "FRAME_CHANNEL");
+    expect_attached((const struct bm_attached[]){{.id = 9}, {.id = 7}}, 2, "FRAME_CHANNEL");
 }
 
 TEST(an_attached_id_of_the_wrong_side_ends_the_session)
 {
-    expect_attached((const struct bm_attached[]){{8, 0}}, 1, "FRAME_CHANNEL");
+    expect_attached((const struct bm_attached[]){{.id = 8}}, 1, "FRAME_CHANNEL");
 }
 
 TEST(an_attached_channel_of_no_mode_ends_the_session)
 {
-    expect_attached((const struct bm_attached[]){{7, (enum bm_channel_mode)2}}, 1,
+    expect_attached((const struct bm_attached[]){{.id = 7, .mode = (enum bm_channel_mode)2}}, 1,
                     "FRAME_ATTACHMENT");
 }
 

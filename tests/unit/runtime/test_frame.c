@@ -307,7 +307,7 @@ TEST(frame_parse_message_stays_inside_a_payload_of_any_length)
 {
     uint8_t room[256];
     uint8_t *entries;
-    struct bm_attached attached = {4, BM_MODE_BYTES};
+    struct bm_attached attached = {.id = 4, .mode = BM_MODE_BYTES};
     struct bm_message_head head = {
         .open = true,
         .large = true,
