@@ -48,9 +48,11 @@ struct bm_link_events {
     void (*on_turn)(struct bm_link *link);
     /* Something has happened: what follows from it is decided here. */
     void (*settle)(struct bm_link *link);
-    uint64_t (*next_ns)(struct bm_link *link); /* when on_tick is to be called; early calls come too */
+    uint64_t (*next_ns)(
+        struct bm_link *link); /* when on_tick is to be called; early calls come too */
     void (*on_tick)(struct bm_link *link, uint64_t now_ns);
-    /* The socket is closed and nothing refers to the link any more: its memory is the user's. */
+    /* The socket is closed and nothing refers to the link any more: its memory, and `tls`, are the
+     * user's. */
     void (*on_gone)(struct bm_link *link);
 };
 
@@ -67,18 +69,21 @@ struct bm_link {
     const struct bm_link_events *events;
     struct bm_tls *tls; /* or NULL */
     int fd;
-    uint8_t phase;    /* enum bm_link_phase */
-    bool secure;      /* the handshake is over; or there is none */
-    bool takes_all;   /* the user takes every byte: bm_link_take_all */
-    bool ended;       /* the peer sends no more */
-    bool end_told;    /* ... and on_end has said so */
-    bool mute;        /* the socket takes no more */
-    bool second;      /* the task has let others go first */
-    bool shut_due;    /* bm_link_shut */
-    bool shut;        /* FIN is sent */
-    bool broken;      /* closes with a reset */
-    bool retry;       /* the kernel had no memory */
-    int end_error;
+    uint8_t phase;   /* enum bm_link_phase */
+    bool secure;     /* the handshake is over; or there is none */
+    bool takes_all;  /* the user takes every byte: bm_link_take_all */
+    bool ended;      /* the peer sends no more */
+    bool end_told;   /* ... and on_end has said so */
+    bool fin;        /* ... and neither does the socket have anything */
+    bool mute;       /* the socket takes no more */
+    bool closed;     /* close_notify is in the output */
+    bool fell_short; /* the last send took a part, so that the next one waits for room */
+    bool second;     /* the task has let others go first */
+    bool shut_due;   /* bm_link_shut */
+    bool shut;       /* FIN is sent */
+    bool broken;     /* closes with a reset */
+    bool receive_later, send_later; /* the kernel had no memory: after retry_ns */
+    int end_error, mute_error;
     unsigned depth; /* callbacks of the loop under way: nothing goes meanwhile */
     struct bm_op receive_op, send_op;
     struct bm_buffers_waiter buffers_waiter;
@@ -86,6 +91,8 @@ struct bm_link {
     struct bm_timer timer;
     uint8_t *kept; /* what the user has not taken, from kept_at */
     size_t kept_at, kept_len, kept_cap;
+    uint8_t *early; /* received before us; given to the user in the first turn */
+    size_t early_len;
     size_t lingered;
     /* UINT64_MAX: none. */
     uint64_t handshake_until_ns, stalled_until_ns, closing_until_ns, retry_ns, trim_ns;
