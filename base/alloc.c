@@ -13,6 +13,7 @@
 #define _GNU_SOURCE
 #include "base/alloc.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,4 +169,17 @@ void *bm_free(struct bm_account *account, void *ptr, size_t len)
     atomic_fetch_sub_explicit(&totals.live_bytes, len, memory_order_relaxed);
     atomic_fetch_sub_explicit(&totals.live_blocks, 1, memory_order_relaxed);
     return table.realloc(ptr, len, 0, table.arg);
+}
+
+int bm_account_charge(struct bm_account *account, size_t len)
+{
+    if (!may_charge(account, len))
+        return -ENOMEM;
+    charge(account, len);
+    return 0;
+}
+
+void bm_account_refund(struct bm_account *account, size_t len)
+{
+    refund(account, len);
 }

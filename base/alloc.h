@@ -51,4 +51,9 @@ void *bm_realloc(struct bm_account *account, void *ptr, size_t old_len, size_t n
 /* Accepts NULL. Returns NULL, so that `p = bm_free(a, p, n)` leaves nothing dangling. */
 void *bm_free(struct bm_account *account, void *ptr, size_t len);
 
+/* Bytes of a library that allocates by itself and has no hook: on the account, and asked of its
+ * limits, but in no total. 0 or -ENOMEM. */
+int bm_account_charge(struct bm_account *account, size_t len);
+void bm_account_refund(struct bm_account *account, size_t len);
+
 #endif

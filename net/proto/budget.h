@@ -24,6 +24,10 @@ struct bm_budget {
 bool bm_budget_spend(struct bm_budget *budget, const struct bm_budget_limit *limit, uint32_t n,
                      uint64_t now_ns);
 
+/* Whether there are so many. */
+bool bm_budget_has(const struct bm_budget *budget, const struct bm_budget_limit *limit, uint32_t n,
+                   uint64_t now_ns);
+
 /* Puts n back, no more than there is room for. */
 void bm_budget_earn(struct bm_budget *budget, const struct bm_budget_limit *limit, uint32_t n);
 

@@ -45,6 +45,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "net/proto/alert.h"
+#include "net/proto/budget.h"
 #include "net/proto/certificate.h"
 #include "net/proto/outbox.h"
 #include "net/proto/payer.h"
@@ -56,7 +57,6 @@
 #define WRITE_LEAST 1024u    /* no smaller record is made for want of room */
 #define ADDRESS_MAX 16u      /* bytes of an IPv6 address */
 #define DEFAULT_TICKET_LIFETIME_S 7200u
-#define NS_PER_S 1000000000u
 
 /* ---- The library, in this process. */
 
@@ -587,10 +587,10 @@ struct bm_tls {
     uint8_t header[5];
     unsigned header_len;
     size_t body_left;
-    size_t handshake_len; /* bytes it has taken */
-    unsigned started;     /* records since there was plaintext last */
-    unsigned idle_left;   /* ... that may be without it */
-    uint64_t refilled_ns;
+    size_t handshake_len;         /* bytes it has taken */
+    unsigned started;             /* records since there was plaintext last */
+    struct bm_budget idle_budget; /* of those without it */
+    uint64_t now_ns;
     bool flooded;
     bool alpn_refused; /* server: nothing in common */
 
@@ -608,6 +608,9 @@ struct bm_tls {
     char why[BM_TLS_WHY_LEN];
 };
 
+static const struct bm_budget_limit idle_limit = {BM_TLS_IDLE_RECORDS_MAX,
+                                                  BM_TLS_IDLE_RECORDS_PER_S};
+
 /* Follows the records as they are taken. False: one too many. */
 static bool follow_records(struct bm_tls *tls, const uint8_t *bytes, size_t len)
 {
@@ -619,7 +622,8 @@ static bool follow_records(struct bm_tls *tls, const uint8_t *bytes, size_t len)
             len -= n;
             continue;
         }
-        if (tls->header_len == 0 && tls->state == STATE_OPEN && tls->started++ > tls->idle_left)
+        if (tls->header_len == 0 && tls->state == STATE_OPEN &&
+            !bm_budget_has(&tls->idle_budget, &idle_limit, tls->started++, tls->now_ns))
             return false;
         tls->header[tls->header_len++] = *bytes++;
         len--;
@@ -1151,7 +1155,6 @@ int bm_tls_new(struct bm_tls **ret_tls, struct bm_tls_context *context,
         return -ENOMEM;
     tls->context = bm_tls_context_ref(context);
     tls->account = start->account;
-    tls->idle_left = BM_TLS_IDLE_RECORDS_MAX;
     tls->out = (struct bm_outbox){.account = start->account, .kept_max = out_max};
     tls->out_max = out_max;
     int r = context->role == BM_TLS_CLIENT ? take_host(tls, start->host) : 0;
@@ -1206,21 +1209,6 @@ int bm_tls_peek_name(const uint8_t *bytes, size_t len, char *ret_name)
     return strlen(ret_name) == name_len ? 0 : -BEAM_ETLS_PROTOCOL;
 }
 
-static void refill(struct bm_tls *tls, uint64_t now_ns)
-{
-    if (tls->refilled_ns == 0 || now_ns < tls->refilled_ns) {
-        tls->refilled_ns = now_ns;
-        return;
-    }
-    uint64_t more = (now_ns - tls->refilled_ns) / NS_PER_S * BM_TLS_IDLE_RECORDS_PER_S;
-    if (more > 0) {
-        tls->idle_left = more > BM_TLS_IDLE_RECORDS_MAX - tls->idle_left
-                             ? BM_TLS_IDLE_RECORDS_MAX
-                             : tls->idle_left + (unsigned)more;
-        tls->refilled_ns = now_ns;
-    }
-}
-
 int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_t now_ns)
 {
     if (tls->state == STATE_FAILED)
@@ -1231,7 +1219,7 @@ int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_
         return 0;
     tls->in = bytes;
     tls->in_left = len;
-    refill(tls, now_ns);
+    tls->now_ns = now_ns;
     if (tls->state != STATE_HANDSHAKE)
         return 0;
     struct bm_payer *outer = bm_payer_enter(tls->payer);
@@ -1244,15 +1232,12 @@ int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_
  * than there was left to spend. */
 static bool count_records(struct bm_tls *tls, bool plaintext)
 {
-    bool in_one = tls->header_len > 0 || tls->body_left > 0;
-    unsigned done = tls->started - (in_one && tls->started > 0 ? 1 : 0);
+    unsigned under_way = tls->started > 0 && (tls->header_len > 0 || tls->body_left > 0);
+    unsigned done = tls->started - under_way;
     if (plaintext && done > 0)
         done--; /* the last of them had it */
-    tls->started = in_one && !plaintext ? 1 : 0;
-    if (done > tls->idle_left)
-        return false;
-    tls->idle_left -= done;
-    return true;
+    tls->started = under_way;
+    return bm_budget_spend(&tls->idle_budget, &idle_limit, done, tls->now_ns);
 }
 
 int bm_tls_read(struct bm_tls *tls, void *buf, size_t len, size_t *ret_len)

@@ -13,8 +13,8 @@
  *     is owed, for the last PING;
  *   - after a close frame of ours nothing goes out; after one of the peer's nothing comes in.
  *
- * wslay's own memory is one block of fixed size, from malloc: no hook of it leads to the
- * account. */
+ * wslay's own memory is one block of fixed size, from malloc: wslay_frame_context_init takes no
+ * allocator. What it has is charged to the account by hand. */
 #include "net/proto/websocket.h"
 
 #include <beam/error.h>
@@ -25,12 +25,17 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "net/proto/budget.h"
 #include "net/proto/outbox.h"
 
+#define WSLAY_LEN 4272u /* bytes that wslay 1.1.1 takes, with malloc's head: 4 KiB are its buffer */
 #define FRAME_HEAD_MAX 14u /* two bytes, eight of a length, four of a mask */
 #define CONTROL_MAX 125u   /* RFC 6455 section 5.5 */
 /* Output that is there so long after the last call with a time begins to be waited for. */
 #define NOTICE_NS BM_NS_PER_S
+
+static const struct bm_budget_limit frames_limit = {BM_WEBSOCKET_FRAMES_BURST,
+                                                    BM_WEBSOCKET_FRAMES_RATE};
 
 struct bm_websocket {
     struct bm_account *account;
@@ -50,7 +55,7 @@ struct bm_websocket {
     bool in_message;
     uint8_t control[CONTROL_MAX];
     size_t control_len;
-    uint64_t tokens, tokens_ns; /* of frames without content; and when they were counted */
+    struct bm_budget frames_budget; /* of frames without content */
 
     /* What goes out. */
     struct bm_outbox outbox;
@@ -190,20 +195,6 @@ static int fail(struct bm_websocket *websocket, uint16_t code, int error)
 
 /* ---- what comes in ---- */
 
-static bool may_spend_frame(struct bm_websocket *websocket)
-{
-    uint64_t per_token = BM_NS_PER_S / BM_WEBSOCKET_FRAMES_RATE;
-    uint64_t earned = (websocket->now_ns - websocket->tokens_ns) / per_token;
-    websocket->tokens_ns += earned * per_token;
-    websocket->tokens += earned;
-    if (websocket->tokens > BM_WEBSOCKET_FRAMES_BURST)
-        websocket->tokens = BM_WEBSOCKET_FRAMES_BURST;
-    if (websocket->tokens == 0)
-        return false;
-    websocket->tokens--;
-    return true;
-}
-
 static bool is_code(unsigned code)
 {
     if (code >= 3000 && code <= 4999)
@@ -314,7 +305,8 @@ static int begin_frame(struct bm_websocket *websocket, const struct wslay_frame_
         return fail(websocket, BM_WEBSOCKET_PROTOCOL_ERROR, -BEAM_EWEBSOCKET_PROTOCOL);
     websocket->frame_left = frame->payload_length;
     websocket->control_len = 0;
-    if ((control || frame->payload_length == 0) && !may_spend_frame(websocket))
+    if ((control || frame->payload_length == 0) &&
+        !bm_budget_spend(&websocket->frames_budget, &frames_limit, 1, websocket->now_ns))
         return fail(websocket, BM_WEBSOCKET_POLICY, -BEAM_EWEBSOCKET_FLOOD);
     return control ? 0 : begin_data(websocket, frame);
 }
@@ -334,6 +326,16 @@ static int take_frame(struct bm_websocket *websocket, const struct wslay_frame_i
 
 /* ---- what may be called ---- */
 
+static int frames_new(struct bm_websocket *websocket)
+{
+    int r = bm_account_charge(websocket->account, WSLAY_LEN);
+    if (r == 0 && wslay_frame_context_init(&websocket->frames, &callbacks, websocket) != 0) {
+        bm_account_refund(websocket->account, WSLAY_LEN);
+        r = -ENOMEM;
+    }
+    return r;
+}
+
 int bm_websocket_new(const struct bm_websocket_options *options,
                      struct bm_websocket **ret_websocket)
 {
@@ -346,11 +348,11 @@ int bm_websocket_new(const struct bm_websocket_options *options,
     websocket->client = options->client;
     websocket->message_len_max =
         options->message_len_max ? options->message_len_max : BM_WEBSOCKET_MESSAGE_MAX;
-    websocket->tokens = BM_WEBSOCKET_FRAMES_BURST;
-    websocket->tokens_ns = websocket->now_ns = options->now_ns;
-    if (wslay_frame_context_init(&websocket->frames, &callbacks, websocket) != 0) {
+    websocket->now_ns = options->now_ns;
+    int r = frames_new(websocket);
+    if (r < 0) {
         bm_free(options->account, websocket, sizeof(*websocket));
-        return -ENOMEM;
+        return r;
     }
     *ret_websocket = websocket;
     return 0;
@@ -362,6 +364,7 @@ struct bm_websocket *bm_websocket_free(struct bm_websocket *websocket)
         return NULL;
     bm_assert(!websocket->receiving);
     wslay_frame_context_free(websocket->frames);
+    bm_account_refund(websocket->account, WSLAY_LEN);
     bm_outbox_deinit(&websocket->outbox);
     return bm_free(websocket->account, websocket, sizeof(*websocket));
 }

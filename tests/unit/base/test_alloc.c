@@ -1,6 +1,7 @@
 /* The allocator table and its accounts. */
 #include "base/alloc.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,4 +159,22 @@ TEST(alloc_counts_per_thread_and_in_total)
         pthread_join(threads[i], NULL);
     CHECK_UINT(bm_alloc_totals().allocs, total + 3000);
     CHECK_UINT(bm_alloc_count_thread(), own);
+}
+
+TEST(account_is_charged_for_what_others_allocate)
+{
+    struct bm_account parent = {.limit = 100}, child = {.parent = &parent};
+    uint64_t blocks = bm_alloc_totals().live_blocks;
+    CHECK_INT(bm_account_charge(&child, 60), 0);
+    CHECK_UINT(child.used, 60);
+    CHECK_UINT(parent.used, 60);
+    CHECK_INT(bm_account_charge(&child, 41), -ENOMEM);
+    CHECK_UINT(child.used, 60);
+    CHECK_PTR(bm_alloc(&child, 41), NULL);
+    CHECK_UINT(bm_alloc_totals().live_blocks, blocks);
+    bm_account_refund(&child, 60);
+    CHECK_UINT(child.used, 0);
+    CHECK_UINT(parent.used, 0);
+    CHECK_INT(bm_account_charge(NULL, 60), 0); /* nobody pays */
+    bm_account_refund(NULL, 60);
 }

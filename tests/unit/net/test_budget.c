@@ -32,6 +32,17 @@ TEST(budget_is_never_more_than_full)
     CHECK(bm_budget_spend(&budget, &ten, 10, now_ns));
 }
 
+TEST(budget_that_is_asked_takes_nothing)
+{
+    struct bm_budget budget = {0};
+    CHECK(!bm_budget_has(&budget, &ten, 11, 0));
+    CHECK(bm_budget_has(&budget, &ten, 10, 0));
+    CHECK(bm_budget_spend(&budget, &ten, 4, 0));
+    CHECK(!bm_budget_has(&budget, &ten, 7, 0));
+    CHECK(bm_budget_has(&budget, &ten, 6, 0));
+    CHECK(bm_budget_has(&budget, &ten, 7, BM_NS_PER_S / 2));
+}
+
 TEST(budget_takes_the_largest_numbers)
 {
     static const struct bm_budget_limit limit = {.burst = UINT32_MAX, .per_s = 1};
