@@ -16,6 +16,9 @@
  * `condemned`, or memory was refused, and return the error that ends its work. on_stream_close
  * never fails (CVE-2023-35945).
  *
+ * A WINDOW_UPDATE of 0 for a stream ends the connection: nghttp2 1.52 says so before any callback
+ * is asked, where section 6.9 has an error of the stream, and section 5.4.1 allows more.
+ *
  * Trailers are read past and never sent. Priorities of peers are ignored: streams take turns. */
 #include "net/proto/h2.h"
 

@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 #include "net/proto/budget.h"
+#include "net/proto/h2_preface.h"
 
-#define BM_H2_PREFACE_LEN 24u      /* RFC 9113 section 3.4; clients send it */
 #define BM_H2_HEAD_LEN 9u          /* section 4.1 */
 #define BM_H2_CONTINUATIONS_MAX 8u /* of a header block; as nghttp2 since CVE-2024-28182 */
 #define BM_H2_GAPS_MAX 16u         /* passed-over ids that are remembered, the latest */

@@ -57,6 +57,8 @@ static const struct row rows[] = {
     {"6.7 PING of 6 bytes", "6 0 0 010203040506", "GOAWAY 0 6; "},
     {"6.8 GOAWAY on a stream", "7 0 1 0000000000000000", "GOAWAY 0 1; "},
     {"6.9 WINDOW_UPDATE of 0", "8 0 0 00000000", "GOAWAY 0 1; "},
+    /* nghttp2 ends the connection itself where a reset would be enough; section 5.4.1 lets it. */
+    {"6.9 WINDOW_UPDATE of 0 for a stream", "1 4 1 " POST " 8 0 1 00000000", "GOAWAY 1 1; "},
     {"6.9 WINDOW_UPDATE of 3 bytes", "8 0 0 000001", "GOAWAY 0 6; "},
     {"6.9.1 windows over 2^31 - 1", "8 0 0 7fffffff 8 0 0 7fffffff", "GOAWAY 0 3; "},
     {"6.9.1 a stream's window over it", "1 4 1 " POST " 8 0 1 7fffffff", "RST_STREAM 1 3; "},
