@@ -263,3 +263,23 @@ int bm_open_events(beam_session *session, const char *service, beam_message **me
     *ret_channel = hand_out(channel, handlers, arg);
     return 0;
 }
+
+/* --- for somebody else ----------------------------------------------------------------------- */
+
+int bm_open_for(beam_session *session, const struct bm_ask *ask, beam_message **message,
+                const struct beam_channel_handlers *handlers, void *arg, beam_channel **ret_channel)
+{
+    const uint64_t now = bm_reactor_now_ns(session->core->reactor);
+    beam_channel *channel;
+    if (ask->deadline_ns <= now)
+        return -ETIMEDOUT;
+    int r = open_named(session, ask->service, message, BM_CHANNEL_PLAIN, NULL, &channel);
+    if (r < 0)
+        return r;
+    /* Before the flush, which comes later in the turn. */
+    channel->peer = *ask->asker;
+    bm_channel_arm_deadline(channel, ask->deadline_ns);
+    bm_channel_end(channel, BEAM_OK, NULL);
+    *ret_channel = hand_out(channel, handlers, arg);
+    return 0;
+}

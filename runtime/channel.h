@@ -305,6 +305,17 @@ void bm_channel_deliver(beam_channel *channel, uint8_t flags, beam_message *mess
 int bm_open_events(beam_session *session, const char *service, beam_message **message,
                    const struct beam_channel_handlers *handlers, void *arg,
                    beam_channel **ret_channel);
+/* What somebody without a session here asks for: a visitor. */
+struct bm_ask {
+    const char *service;
+    const struct beam_peer *asker; /* borrowed for the call */
+    uint64_t deadline_ns;          /* absolute; UINT64_MAX: none */
+};
+/* beam_open over a session between cores (crossing.h), on behalf of a visitor and with our direction ended
+ * behind the message. Errors as beam_call. */
+int bm_open_for(beam_session *session, const struct bm_ask *ask, beam_message **message,
+                const struct beam_channel_handlers *handlers, void *arg,
+                beam_channel **ret_channel);
 /* An answer has come; last: and with it the end, OK. */
 void bm_call_deliver(beam_channel *channel, bool last, beam_message *message);
 /* The end has come by itself: on_reply runs. */

@@ -20,8 +20,8 @@
 #define BM_RETURNS_BATCH 6u   /* messages sent home at once: what one slot of a ring holds */
 #define BM_CONNECT_TIMEOUT_NS (10 * BM_NS_PER_S) /* ours */
 
-/* The session to one other core, for requests that are served there, and those that wait for room
- * on it: forward.c. */
+/* The session to one core, for what comes in here and is served there, and those that wait for room on
+ * it: crossing.c. */
 struct bm_hops {
     beam_session *session;  /* NULL: none yet, or closed */
     struct bm_list waiting; /* zeroed until there was a session */

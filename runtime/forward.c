@@ -4,11 +4,8 @@
  *
  * A message holds its sender's credit until it has gone on, so a slow end slows the other and no
  * more than a window waits here. A large one stays in the budget of the session by which it came until
- * the application behind the hop is done with it (message.h, charge). Each core keeps one session to each other core, opened at the
- * first request; what finds no room on it (it is not open yet, or too much is under way) waits in
- * line. That session has no limits of its own for channels and resets: each of its channels stands for
- * one that was counted where it came in, and what one caller does must not be at the expense of the
- * others.
+ * the application behind the hop is done with it (message.h, charge). The sessions between the cores are
+ * crossing.c's.
  *
  * Invariants: a hop lives until both ends are over, however, and then frees itself; functions that
  * may have done so return false. It uses the public interface of channels where that will do, and
@@ -22,6 +19,7 @@
 #include "base/assert.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/crossing.h"
 #include "runtime/message.h"
 #include "runtime/runtime.h"
 #include "runtime/service.h"
@@ -41,7 +39,7 @@ struct bm_hop {
     const struct bm_service *service;
     struct beam_peer peer; /* who asks, for the handler to know */
     beam_message *first;   /* opens far; NULL once it has */
-    struct bm_list waiting_node;
+    struct bm_crossing crossing;
     beam_request *request;      /* near is a request of ours to answer; or NULL */
     bool events;                /* near is a sink of events: nothing comes back */
     enum beam_code events_code; /* ... and how their sender has ended */
@@ -73,7 +71,7 @@ static void hop_free(struct bm_hop *hop)
     end_drop(&hop->near);
     end_drop(&hop->far);
     beam_message_free(hop->first);
-    bm_list_unlink(&hop->waiting_node);
+    bm_crossing_cancel(&hop->crossing);
     if (hop->events && hop->near.channel)
         hop->near.channel->hop = NULL;
     else if (!hop->request)
@@ -300,8 +298,9 @@ static const struct beam_stream_handlers stream_handlers = {
 
 /* --- the sessions between cores -------------------------------------------------------------- */
 
-static int hop_open(struct bm_hop *hop, beam_session *session)
+static int hop_open(struct bm_crossing *crossing, beam_session *session)
 {
+    struct bm_hop *hop = bm_list_entry(crossing, struct bm_hop, crossing);
     const beam_channel *near = hop->near.channel;
     int r;
     if (hop->events) {
@@ -325,72 +324,21 @@ static int hop_open(struct bm_hop *hop, beam_session *session)
     return r;
 }
 
-static void cannot_be_reached(struct bm_hop *hop, int error)
+static void cannot_be_reached(struct bm_crossing *crossing, int error)
 {
+    struct bm_hop *hop = bm_list_entry(crossing, struct bm_hop, crossing);
     char text[200];
     snprintf(text, sizeof(text), "the reactor that serves it cannot be reached: %s",
              beam_strerror(error));
     (void)hop_break(hop, BEAM_UNAVAILABLE, text);
 }
 
-/* What waits is opened when there is room, in order; but those that wait for fd credit, on which a service
- * may sit, do not hold up the others. */
-static void on_session_writable(beam_session *session, void *arg)
-{
-    struct bm_hops *hops = arg;
-    struct bm_list waiting;
-    struct bm_list *node;
-    bool full = false;
-    bm_list_init(&waiting);
-    bm_list_splice_back(&waiting, &hops->waiting);
-    while ((node = bm_list_pop_front(&waiting))) {
-        struct bm_hop *hop = bm_list_entry(node, struct bm_hop, waiting_node);
-        bool fds = bm_message_fds_left(hop->first) > 0;
-        int r = full ? -EAGAIN : hop_open(hop, session);
-        if (r == -EAGAIN)
-            bm_list_push_back(&hops->waiting, node);
-        else if (r < 0)
-            cannot_be_reached(hop, r);
-        full |= r == -EAGAIN && !fds;
-    }
-}
-
-static void on_session_close(beam_session *session, const struct beam_status *status, void *arg)
-{
-    struct bm_hops *hops = arg;
-    struct bm_list *node;
-    (void)status;
-    hops->session = NULL;
-    beam_session_free(session);
-    while ((node = bm_list_pop_front(&hops->waiting)))
-        cannot_be_reached(bm_list_entry(node, struct bm_hop, waiting_node), -ESHUTDOWN);
-}
-
-static const struct beam_session_handlers session_handlers = {
-    .on_writable = on_session_writable,
-    .on_close = on_session_close,
-};
-
-static int connect_to(struct bm_core *core, unsigned to, struct bm_hops *hops)
-{
-    if (hops->session)
-        return 0;
-    if (!hops->waiting.next)
-        bm_list_init(&hops->waiting);
-    return bm_core_join(core, to, &BEAM_CONNECT_OPTIONS(.handlers = &session_handlers, .arg = hops),
-                        &hops->session);
-}
-
 static void hop_start(struct bm_hop *hop)
 {
-    struct bm_hops *hops = &hop->core->hops[hop->service->core];
-    int r = connect_to(hop->core, hop->service->core, hops);
-    if (r == 0)
-        r = hop_open(hop, hops->session);
-    if (r == -EAGAIN)
-        bm_list_push_back(&hops->waiting, &hop->waiting_node);
-    else if (r < 0)
-        cannot_be_reached(hop, r);
+    hop->crossing.open = hop_open;
+    hop->crossing.fail = cannot_be_reached;
+    hop->crossing.fds = bm_message_fds_left(hop->first) > 0;
+    bm_crossing_start(&hop->crossing, hop->core, hop->service->core);
 }
 
 /* --- requests and events --------------------------------------------------------------------- */

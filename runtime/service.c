@@ -60,6 +60,17 @@ const struct bm_service *bm_services_find(struct bm_services *services, const ch
     return find(services, name, len);
 }
 
+void bm_services_each(struct bm_services *services,
+                      void (*fn)(const struct bm_service *service, void *arg), void *arg)
+{
+    for (unsigned i = 0; i < BM_SERVICE_BUCKETS; i++) {
+        struct bm_service *s = atomic_load_explicit(&services->buckets[i], memory_order_acquire);
+        for (; s; s = s->next)
+            if (atomic_load_explicit(&s->live, memory_order_acquire))
+                fn(s, arg);
+    }
+}
+
 /* One that is, or was, served just so. Under the lock. */
 static struct bm_service *find_like(struct bm_services *services, const struct bm_service *like)
 {

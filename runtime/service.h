@@ -50,4 +50,8 @@ void bm_services_withdraw(beam_runtime *runtime, const struct bm_offer *offers, 
 const struct bm_service *bm_services_find(struct bm_services *services, const char *name,
                                           size_t len);
 
+/* Calls fn with each service that is served now, in no order. Any thread. */
+void bm_services_each(struct bm_services *services,
+                      void (*fn)(const struct bm_service *service, void *arg), void *arg);
+
 #endif
