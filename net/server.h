@@ -39,8 +39,8 @@ void bm_server_on_request(struct bm_connection *connection, struct bm_exchange *
 
 /* --- where that leads; each takes or answers the exchange --- */
 
-/* access.c: who asks. 0, or the status to refuse with: 401, 403, 431. Health asks too and looks at
- * nothing of it. */
+/* access.c: who asks. 0, or the status to refuse with: 401, 403, 431; 503: whom a token speaks for could
+ * not be found out. Health asks too and looks at nothing of it. */
 int bm_access_judge(const struct bm_access *access, const struct bm_exchange *exchange,
                     const struct bm_exchange_request *request, struct bm_visitor *ret_visitor);
 
