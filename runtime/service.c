@@ -71,6 +71,12 @@ void bm_services_each(struct bm_services *services,
     }
 }
 
+bool bm_service_allowed(const struct bm_service *service, const struct beam_peer *peer)
+{
+    return !service->allow ||
+           service->allow((beam_str){service->name, service->name_len}, peer, service->arg);
+}
+
 /* One that is, or was, served just so. Under the lock. */
 static struct bm_service *find_like(struct bm_services *services, const struct bm_service *like)
 {
@@ -79,7 +85,7 @@ static struct bm_service *find_like(struct bm_services *services, const struct b
     for (; s; s = s->next)
         if (s->name_len == like->name_len && memcmp(s->name, like->name, s->name_len) == 0 &&
             s->handler == like->handler && s->arg == like->arg && s->core == like->core &&
-            s->codec == like->codec)
+            s->codec == like->codec && s->allow == like->allow)
             return s;
     return NULL;
 }
@@ -94,6 +100,7 @@ static int fill(struct bm_service *s, const struct bm_offer *offer)
         .arg = offer->arg,
         .core = offer->core,
         .codec = offer->codec,
+        .allow = offer->allow,
         .name_len = (uint8_t)len,
     };
     memcpy(s->name, offer->name, len);
@@ -196,15 +203,15 @@ void bm_services_withdraw(beam_runtime *runtime, const struct bm_offer *offers, 
 
 /* One of the application's. */
 static int serve(beam_runtime *runtime, unsigned core, const char *name, beam_handler *handler,
-                 void *arg, const struct beam_codec *codec)
+                 void *arg, const struct beam_codec *codec, beam_allow_fn *allow)
 {
-    struct bm_offer offer = {name, handler, arg, core, codec};
+    struct bm_offer offer = {name, handler, arg, core, codec, allow};
     return bm_services_offer(runtime, &offer, 1);
 }
 
 int beam_serve(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg)
 {
-    return serve(runtime, BM_ANY_CORE, name, handler, arg, NULL);
+    return serve(runtime, BM_ANY_CORE, name, handler, arg, NULL, NULL);
 }
 
 int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name, beam_handler *handler,
@@ -212,7 +219,7 @@ int beam_serve_on(beam_runtime *runtime, unsigned reactor, const char *name, bea
 {
     if (reactor >= beam_reactor_count(runtime))
         return -EINVAL;
-    return serve(runtime, reactor, name, handler, arg, NULL);
+    return serve(runtime, reactor, name, handler, arg, NULL, NULL);
 }
 
 int beam_serve_with(beam_runtime *runtime, const char *name, beam_handler *handler, void *arg,
@@ -227,7 +234,7 @@ int beam_serve_with(beam_runtime *runtime, const char *name, beam_handler *handl
     if (wanted.codec && !bm_codecs_has(&runtime->codecs, wanted.codec))
         return -BEAM_ECODEC_UNKNOWN;
     return serve(runtime, wanted.on_reactor ? wanted.reactor : BM_ANY_CORE, name, handler, arg,
-                 wanted.codec);
+                 wanted.codec, wanted.allow);
 }
 
 int beam_unserve(beam_runtime *runtime, const char *name)

@@ -19,6 +19,7 @@ struct bm_service {
     void *arg;
     unsigned core;                  /* BM_ANY_CORE: wherever the request comes in */
     const struct beam_codec *codec; /* what the handler speaks; NULL: bodies as they come */
+    beam_allow_fn *allow;           /* NULL: every peer may ask */
     uint8_t name_len;
     char name[256]; /* and a NUL */
 };
@@ -38,6 +39,7 @@ struct bm_offer {
     void *arg;
     unsigned core;                  /* or BM_ANY_CORE */
     const struct beam_codec *codec; /* or NULL */
+    beam_allow_fn *allow;           /* or NULL */
 };
 
 /* Serves all of them, or none: whoever looks finds no name of a set that is refused. No name comes twice.
@@ -53,5 +55,8 @@ const struct bm_service *bm_services_find(struct bm_services *services, const ch
 /* Calls fn with each service that is served now, in no order. Any thread. */
 void bm_services_each(struct bm_services *services,
                       void (*fn)(const struct bm_service *service, void *arg), void *arg);
+
+/* Whether this peer may ask for it: struct beam_serve_options. On a reactor. */
+bool bm_service_allowed(const struct bm_service *service, const struct beam_peer *peer);
 
 #endif

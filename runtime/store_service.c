@@ -714,8 +714,8 @@ static void write_offers(beam_store *store, char names[SERVICES][NAME_ROOM],
 {
     for (size_t i = 0; i < SERVICES; i++) {
         snprintf(names[i], NAME_ROOM, "%s.%s", store->prefix, services[i].name);
-        offers[i] = (struct bm_offer){names[i], services[i].handler, store, store->core->index,
-                                      &beam_kv_codec};
+        offers[i] = (struct bm_offer){names[i],           services[i].handler, store,
+                                      store->core->index, &beam_kv_codec,      NULL};
     }
 }
 

@@ -62,11 +62,19 @@ BEAM_EXPORT int beam_serve_on(beam_runtime *runtime, unsigned reactor, const cha
  * cannot be converted before the answer is refused to its sender: beam_channel_send returns the error
  * of beam_convert. */
 
+/* Whether this peer may ask for the service. Asked before each request, and before the events of a
+ * session, on the reactor where they come in, and once more on the service's own if that is another
+ * one: so it only looks, and does not block. Whoever may not is answered PERMISSION_DENIED, and the
+ * handler does not hear of it. Other threads of this program are asked about too: BEAM_PEER_SELF. What
+ * is attached to a message that was let in is not asked about. */
+typedef bool beam_allow_fn(beam_str service, const struct beam_peer *peer, void *arg);
+
 struct beam_serve_options {
     size_t size;
     const struct beam_codec *codec; /* what the handler reads and writes; NULL: any, as it comes */
     bool on_reactor;                /* on `reactor` alone, as beam_serve_on; else on every one */
     unsigned reactor;
+    beam_allow_fn *allow; /* who may ask, with the handler's arg; NULL: every peer */
 };
 
 #define BEAM_SERVE_OPTIONS(...)                                                                    \

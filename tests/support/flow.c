@@ -56,6 +56,7 @@ static struct {
         void *arg;
         bool at_home;
         const struct beam_codec *codec;
+        beam_allow_fn *allow;
     } services[SERVICES_MAX];
     unsigned service_count;
     bool has_home;
@@ -122,6 +123,12 @@ void flow_serve_in_at_home(const struct beam_codec *codec, const char *name, bea
     own.services[own.service_count - 1].codec = codec;
 }
 
+void flow_allow(beam_allow_fn *allow)
+{
+    REQUIRE(!own.started && own.service_count > 0);
+    own.services[own.service_count - 1].allow = allow;
+}
+
 void flow_register(const struct beam_codec *codec)
 {
     REQUIRE(!own.started && own.codec_count < CODECS_MAX);
@@ -163,11 +170,11 @@ static int serve_all(beam_runtime *runtime, unsigned reactors)
     for (unsigned i = 0; i < own.codec_count && r == 0; i++)
         r = beam_codec_register(runtime, own.codecs[i]);
     for (unsigned i = 0; i < own.service_count && r == 0; i++)
-        r = beam_serve_with(runtime, own.services[i].name, own.services[i].handler,
-                            own.services[i].arg,
-                            &BEAM_SERVE_OPTIONS(.codec = own.services[i].codec,
-                                                .on_reactor = own.services[i].at_home,
-                                                .reactor = own.services[i].at_home ? home : 0));
+        r = beam_serve_with(
+            runtime, own.services[i].name, own.services[i].handler, own.services[i].arg,
+            &BEAM_SERVE_OPTIONS(.codec = own.services[i].codec, .allow = own.services[i].allow,
+                                .on_reactor = own.services[i].at_home,
+                                .reactor = own.services[i].at_home ? home : 0));
     return r;
 }
 

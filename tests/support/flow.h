@@ -117,6 +117,8 @@ void flow_serve_in(const struct beam_codec *codec, const char *name, beam_handle
                    void *arg);
 void flow_serve_in_at_home(const struct beam_codec *codec, const char *name, beam_handler *handler,
                            void *arg);
+/* Who may ask for the service that was named last. */
+void flow_allow(beam_allow_fn *allow);
 void flow_register(const struct beam_codec *codec);
 
 /* Both ends and the session. NULL: defaults. */
