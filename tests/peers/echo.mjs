@@ -1,0 +1,147 @@
+// What a session of Beam is to a proxy, by somebody else's code (Node's http2, npm's ws): the control that tells a
+// fault of a proxy, or of its configuration, from one of ours.
+//
+//     node echo.mjs serve h2c|tls|ws PORT [CERT KEY]     sends back what comes, at once
+//     node echo.mjs who PORT                             lets in who has the token "good", as "ada"
+//     node echo.mjs call URL CA STREAMS MESSAGES LENGTH [HEADER=VALUE...]
+//     node echo.mjs ws URL CA MESSAGES LENGTH
+//
+// A call opens so many POSTs, each with so many messages: the first half one after the other, each when the last
+// is back, so that both bodies have to flow at once; the others all together. The last line of its output is what
+// came with the answer, as JSON; it exits 1 if anything else came back, and by itself.
+import fs from 'node:fs';
+import http from 'node:http';
+import http2 from 'node:http2';
+import crypto from 'node:crypto';
+
+const TYPE = 'application/x-beam';
+const WS = '/usr/share/nodejs/ws/wrapper.mjs';
+// As Beam has them (docs/spec/http.md, S7): with small ones a session stops for ever behind haproxy.
+const STREAM_WINDOW = Number(process.env.WINDOW ?? 4 << 20), CONNECTION_WINDOW = 16 << 20;
+const settings = {initialWindowSize: STREAM_WINDOW, enablePush: false};
+
+function fail(text) {
+    console.error(text);
+    process.exit(1);
+}
+
+function message(number, length) {
+    return Buffer.alloc(length, crypto.createHash('sha256').update(`message ${number}`).digest());
+}
+
+async function serve(kind, port, cert, key) {
+    if (kind === 'ws') {
+        const {WebSocketServer} = await import(WS);
+        const server = http.createServer((request, response) => {
+            response.writeHead(426, {upgrade: 'websocket'}).end();
+        });
+        const options = {server, handleProtocols: (names) => names.has('beam.v1') && 'beam.v1'};
+        new WebSocketServer(options).on('connection', (socket, request) => {
+            if (request.headers.host.startsWith('localhost'))
+                socket.on('message', (data, binary) => socket.send(data, {binary}));
+        });
+        server.listen(port, '127.0.0.1');
+        return;
+    }
+    const server = kind === 'tls'
+        ? http2.createSecureServer({settings, cert: fs.readFileSync(cert), key: fs.readFileSync(key),
+                                    minVersion: 'TLSv1.3'})
+        : http2.createServer({settings});
+    server.on('session', (session) => session.setLocalWindowSize(CONNECTION_WINDOW));
+    server.on('stream', (stream, headers) => {
+        stream.on('error', (error) => console.error(`stream: ${error.message}`));
+        if (headers[':method'] !== 'POST' || headers['content-type'] !== TYPE)
+            return stream.respond({':status': 415}, {endStream: true});
+        stream.respond({':status': 200, 'content-type': TYPE, 'x-seen': headers['x-who'] ?? '',
+                        'x-length': headers['content-length'] ?? ''});
+        stream.pipe(stream);
+    });
+    server.listen(Number(port), '127.0.0.1');
+}
+
+// Answers as a proxy's auth_request wants it, and never looks at the body.
+function who(port) {
+    http.createServer((request, response) => {
+        if (request.headers.authorization === 'Bearer good')
+            response.writeHead(204, {'x-who': 'ada'}).end();
+        else
+            response.writeHead(401, {'www-authenticate': 'Bearer'}).end();
+    }).listen(port, '127.0.0.1');
+}
+
+function conversation(client, headers, messages, length) {
+    return new Promise((resolve) => {
+        const stream = client.request({':method': 'POST', ':path': '/beam/v1', 'content-type': TYPE, ...headers});
+        const half = messages >> 1;
+        let sent = 0, came = 0, part = [], have = 0, answer;
+        const send = () => stream.write(message(sent++, length));
+        stream.on('error', (error) => fail(`stream: ${error.message}, after ${came} messages and ${have} bytes`));
+        stream.on('response', (got) => {
+            answer = got;
+            if (got[':status'] !== 200)
+                stream.end();
+        });
+        stream.on('data', (data) => {
+            part.push(data);
+            have += data.length;
+            while (have >= length && came < messages) {
+                const bytes = Buffer.concat(part);
+                if (!bytes.subarray(0, length).equals(message(came, length)))
+                    fail(`message ${came} has changed on its way`);
+                part = [bytes.subarray(length)];
+                have -= length;
+                came++;
+                if (sent < half)
+                    send();
+                else if (came === half)
+                    while (sent < messages)
+                        send();
+            }
+            if (came === messages)
+                stream.end();
+        });
+        stream.on('end', () => {
+            if (answer[':status'] === 200 && (came !== messages || have !== 0))
+                fail(`an end after ${came} messages and ${have} bytes`);
+            resolve(answer);
+        });
+        send();
+    });
+}
+
+async function call(url, ca, streams, messages, length, ...words) {
+    const headers = Object.fromEntries(words.map((word) => word.split('=')));
+    const client = http2.connect(url, {settings, ca: fs.readFileSync(ca)});
+    client.on('error', (error) => fail(`connection: ${error.message}`));
+    client.on('connect', () => client.setLocalWindowSize(CONNECTION_WINDOW));
+    const all = Array.from({length: Number(streams)},
+                           () => conversation(client, headers, Number(messages), Number(length)));
+    const answers = await Promise.all(all);
+    client.close();
+    console.log(JSON.stringify(answers[0]));
+}
+
+async function websocket(url, ca, messages, length) {
+    const {WebSocket} = await import(WS);
+    const socket = new WebSocket(url, ['beam.v1'], {ca: fs.readFileSync(ca)});
+    let came = 0;
+    socket.on('error', (error) => fail(`socket: ${error.message}`));
+    socket.on('open', () => {
+        for (let i = 0; i < messages; i++)
+            socket.send(message(i, Number(length)));
+    });
+    socket.on('message', (data) => {
+        if (!data.equals(message(came++, Number(length))))
+            fail(`message ${came - 1} has changed on its way`);
+        if (came === Number(messages))
+            socket.close(1000);
+    });
+    socket.on('close', (code) => {
+        if (came !== Number(messages) || code !== 1000)
+            fail(`closed with ${code} after ${came} messages`);
+        console.log(JSON.stringify({protocol: socket.protocol}));
+    });
+}
+
+const [verb, ...words] = process.argv.slice(2);
+await {serve, who, call, ws: websocket}[verb](...words);
