@@ -10,12 +10,13 @@ from cases import ROOT, case, check, finish, start
 
 STUBS = {
     "apt-get": "exit ${APT:-0}",
-    "dpkg-query": "[[ ${DPKG:-installed} == none ]] || printf 'install ok installed'",
+    "dpkg-query": "[[ ${DPKG:-installed} == none || $4 == ${LACKS:-} ]] || printf 'install ok installed'",
     # cmake --preset X configures, cmake --build --preset X builds.
     "cmake": "if [[ $1 == --build ]]; then exit ${BUILD:-0}; else exit ${CONFIGURE:-0}; fi",
     "ctest": "printf '%b' \"${RESULTS-start a\\nend a 2 0 0\\n}\" >>\"$BEAM_TEST_RESULTS/results\"\n"
              "echo \"CI is ${CI:-not set}\"\nexit ${CTEST:-0}",
     "python3": "exit ${LINT:-0}",
+    "sudo": "exec \"$@\"",
 }
 # In the place of cmake/wolfssl.sh: where nothing has been built yet, and what building comes to.
 WOLFSSL = "if [[ $1 == prefix ]]; then echo nowhere; else exit ${WOLFSSL:-0}; fi"
@@ -27,6 +28,8 @@ home = pathlib.Path(folder.name)
 (home / ".ci").mkdir()
 (home / "cmake").mkdir()
 (home / "cmake/wolfssl.sh").write_text(f"#!/usr/bin/env bash\n{WOLFSSL}\n")
+(home / "tests/peers").mkdir(parents=True)
+(home / "tests/peers/install.sh").write_text("echo \"peers: $*\"\nexit ${PEERS:-0}\n")
 for name, text in STUBS.items():
     (home / "bin" / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
     (home / "bin" / name).chmod(0o755)
@@ -89,6 +92,15 @@ with case("dev: wolfSSL that cannot be built is said, and the system's is used")
     lines = ends(0, "2 passed, 0 failed, 0 skipped", "dev", "test", "asan", WOLFSSL="4")
     check(any("the system's wolfSSL" in line and "CVE-2026-3547" in line for line in lines),
           "\n".join(lines))
+
+with case("dev: a peer that is not here is installed; that it cannot be is said, and the rest goes on"):
+    lines = ends(0, "2 passed, 0 failed, 0 skipped", "dev", "test", "asan", LACKS="haproxy")
+    check(any("installing haproxy, of which nothing is started ... ok" in line for line in lines),
+          "\n".join(lines))
+    said = (home / "build/logs/peers.log").read_text()
+    check(said == "peers: haproxy\n", said)
+    lines = ends(0, "2 passed, 0 failed, 0 skipped", "dev", "test", "asan", LACKS="haproxy", PEERS="100")
+    check(any("going on without" in line for line in lines), "\n".join(lines))
 
 with case("dev: a skip is shown with its reason"):
     lines = ends(0, "3 passed, 0 failed, 3 skipped", "dev", "test",

@@ -73,6 +73,15 @@ for name, back in NAMES.items():
             talk(front, where, 1, 8, 1_000_000)
             talk(front, where, 60, 4, 1000)
 
+for name, back in NAMES.items():
+    if not name.endswith(("grpcs", "-tls")):
+        continue
+    with case(f"peers: {name} does not believe a server that somebody else has signed"):
+        with place() as where, place() as other, serving(other, "serve", back) as port, \
+                proxy(where, name, port) as front:
+            answer = talk(front, where, 1, 2, 1000)
+            check(answer[":status"] in (502, 503), f"{answer}")
+
 with case("peers: nginx-auth lets in who is known, and says who it is"):
     with place() as where, serving(where, "serve", "h2c") as back, serving(where, "who") as auth, \
             proxy(where, "nginx-auth", back, auth) as front:
