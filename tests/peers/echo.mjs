@@ -4,11 +4,13 @@
 //     node echo.mjs serve h2c|tls|ws PORT [CERT KEY]     sends back what comes, at once
 //     node echo.mjs who PORT                             lets in who has the token "good", as "ada"
 //     node echo.mjs call URL CA STREAMS MESSAGES LENGTH [HEADER=VALUE...]
+//     node echo.mjs flood URL CA MIB
 //     node echo.mjs ws URL CA MESSAGES LENGTH
 //
 // A call opens so many POSTs, each with so many messages: the first half one after the other, each when the last
 // is back, so that both bodies have to flow at once; the others all together. The last line of its output is what
-// came with the answer, as JSON; it exits 1 if anything else came back, and by itself.
+// came with the answer, as JSON; it exits 1 if anything else came back, and by itself. In a flood both sides send so
+// much without asking what the other does, and take what comes, as a session of Beam does.
 import fs from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
@@ -17,7 +19,7 @@ import crypto from 'node:crypto';
 const TYPE = 'application/x-beam';
 const WS = '/usr/share/nodejs/ws/wrapper.mjs';
 // As Beam has them (docs/spec/http.md, S7): with small ones a session stops for ever behind haproxy.
-const STREAM_WINDOW = Number(process.env.WINDOW ?? 4 << 20), CONNECTION_WINDOW = 16 << 20;
+const STREAM_WINDOW = 4 << 20, CONNECTION_WINDOW = 16 << 20;
 const settings = {initialWindowSize: STREAM_WINDOW, enablePush: false};
 
 function fail(text) {
@@ -27,6 +29,17 @@ function fail(text) {
 
 function message(number, length) {
     return Buffer.alloc(length, crypto.createHash('sha256').update(`message ${number}`).digest());
+}
+
+function pour(stream, mib) {
+    const chunk = Buffer.alloc(65536, 'flood');
+    let left = mib * 16;
+    (function go() {
+        while (left-- > 0)
+            if (!stream.write(chunk))
+                return stream.once('drain', go);
+        stream.end();
+    })();
 }
 
 async function serve(kind, port, cert, key) {
@@ -54,7 +67,10 @@ async function serve(kind, port, cert, key) {
             return stream.respond({':status': 415}, {endStream: true});
         stream.respond({':status': 200, 'content-type': TYPE, 'x-seen': headers['x-who'] ?? '',
                         'x-length': headers['content-length'] ?? ''});
-        stream.pipe(stream);
+        if (!headers['x-flood'])
+            return stream.pipe(stream);
+        stream.resume();
+        pour(stream, Number(headers['x-flood']));
     });
     server.listen(Number(port), '127.0.0.1');
 }
@@ -109,11 +125,29 @@ function conversation(client, headers, messages, length) {
     });
 }
 
-async function call(url, ca, streams, messages, length, ...words) {
-    const headers = Object.fromEntries(words.map((word) => word.split('=')));
+function connect(url, ca) {
     const client = http2.connect(url, {settings, ca: fs.readFileSync(ca)});
     client.on('error', (error) => fail(`connection: ${error.message}`));
     client.on('connect', () => client.setLocalWindowSize(CONNECTION_WINDOW));
+    return client;
+}
+
+function flood(url, ca, mib) {
+    const client = connect(url, ca);
+    const stream = client.request({':method': 'POST', ':path': '/beam/v1', 'content-type': TYPE, 'x-flood': mib});
+    let came = 0;
+    stream.on('error', (error) => fail(`stream: ${error.message}, after ${came} bytes`));
+    stream.on('data', (data) => came += data.length);
+    stream.on('end', () => {
+        console.log(JSON.stringify({mib: came / 1048576}));
+        client.close();
+    });
+    pour(stream, Number(mib));
+}
+
+async function call(url, ca, streams, messages, length, ...words) {
+    const headers = Object.fromEntries(words.map((word) => word.split('=')));
+    const client = connect(url, ca);
     const all = Array.from({length: Number(streams)},
                            () => conversation(client, headers, Number(messages), Number(length)));
     const answers = await Promise.all(all);
@@ -144,4 +178,4 @@ async function websocket(url, ca, messages, length) {
 }
 
 const [verb, ...words] = process.argv.slice(2);
-await {serve, who, call, ws: websocket}[verb](...words);
+await {serve, who, call, flood, ws: websocket}[verb](...words);

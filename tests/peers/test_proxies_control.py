@@ -25,11 +25,10 @@ NAMES = {"nginx-grpc": "h2c", "nginx-grpcs": "tls", "nginx-stream": "tls", "ngin
          "nghttpx-h2c": "h2c", "nghttpx-tls": "tls"}
 
 
-def node(*words, environment=None):
+def node(*words):
     """What a client that has to end well said."""
     done = subprocess.run([program("node"), ECHO, *map(str, words)], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
-                          env={**os.environ, **(environment or {})})
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     check(done.returncode == 0, f"{words[0]} {words[1]} ended with {done.returncode}: {done.stderr}")
     return json.loads(done.stdout)
 
@@ -71,6 +70,8 @@ for name, back in NAMES.items():
             check(answer[":status"] == 200 and answer["content-type"] == "application/x-beam", f"{answer}")
             check(answer["x-length"] == "", f"the request has got a length: {answer}")
             talk(front, where, 1, 8, 1_000_000)
+            got = node("flood", f"https://localhost:{front.port}/", where.ca, 32)
+            check(got == {"mib": 32}, f"{got}")
             talk(front, where, 60, 4, 1000)
 
 for name, back in NAMES.items():
