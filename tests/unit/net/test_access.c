@@ -280,7 +280,7 @@ TEST(access_token_of_a_browser)
     };
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         test_note("%s", wrong[i]);
-        struct bm_field field = {"sec-websocket-protocol", wrong[i], 22, strlen(wrong[i])};
+        struct bm_field field = BM_FIELD("sec-websocket-protocol", wrong[i]);
         CHECK_INT(judge(access, &field, 1), 401);
     }
     bm_access_free(access);
