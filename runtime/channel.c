@@ -97,6 +97,7 @@ void bm_channel_dispose(beam_channel *channel)
     bm_channel_drop_out(channel);
     beam_message_free(channel->incoming);
     beam_message_free(channel->reply);
+    bm_peer_clear(&channel->peer);
     drop_text(pool, &channel->end_text, channel->end_text_cap);
     bm_pool_put(pool, channel->end_details, channel->end_details_cap);
     drop_text(pool, &channel->told_text, channel->told_text_cap);

@@ -30,6 +30,7 @@
 #include "base/list.h"
 #include "runtime/frame.h"
 #include "runtime/message_queue.h"
+#include "runtime/peer.h"
 #include "uring/timer.h"
 
 struct bm_core;
@@ -154,7 +155,7 @@ struct beam_channel {
     struct bm_hop *hop; /* events that are served on another core: forward.c's */
 
     /* Request: who asks. */
-    struct beam_peer peer; /* a copy, which outlives the session */
+    struct bm_peer peer; /* a copy, which outlives the session */
 
     /* The end we send, when more than a text is to be said: a map, or NULL. A block of the pool. */
     uint8_t *end_details;

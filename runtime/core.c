@@ -372,10 +372,10 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
         unsigned long to = strtoul(url + 5, &end, 10);
         if (url[5] < '0' || url[5] > '9' || *end || to >= runtime->core_count)
             return -BEAM_EURL;
-        r = bm_ring_connect(core, (unsigned)to, false, &session);
+        r = wanted.net ? -EINVAL : bm_ring_connect(core, (unsigned)to, false, &session);
     } else {
         const struct beam_transport *transport = bm_transport_find(runtime, url);
-        r = transport && transport->connect ? transport->connect(core, url, &session) : -BEAM_EURL;
+        r = transport && transport->connect ? transport->connect(core, url, &wanted, &session) : -BEAM_EURL;
     }
     if (r < 0)
         return r;

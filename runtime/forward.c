@@ -37,8 +37,8 @@ struct bm_hop {
     struct end near, far;
     struct bm_core *core;
     const struct bm_service *service;
-    struct beam_peer peer; /* who asks, for the handler to know */
-    beam_message *first;   /* opens far; NULL once it has */
+    struct bm_peer peer; /* who asks, for the handler to know */
+    beam_message *first; /* opens far; NULL once it has */
     struct bm_crossing crossing;
     beam_request *request;      /* near is a request of ours to answer; or NULL */
     bool events;                /* near is a sink of events: nothing comes back */
@@ -77,6 +77,7 @@ static void hop_free(struct bm_hop *hop)
     else if (!hop->request)
         beam_channel_free(hop->near.channel);
     beam_channel_free(hop->far.channel);
+    bm_peer_clear(&hop->peer);
     bm_free(NULL, hop, sizeof(*hop));
 }
 
@@ -318,7 +319,7 @@ static int hop_open(struct bm_crossing *crossing, beam_session *session)
             hop->far.channel->depth = near->depth;
     }
     if (r == 0) {
-        hop->far.channel->peer = hop->peer;
+        bm_peer_copy(&hop->far.channel->peer, &hop->peer);
         (void)pump(hop, &hop->far);
     }
     return r;
@@ -351,10 +352,11 @@ static struct bm_hop *hop_begin(beam_channel *channel, beam_message *message)
         return NULL;
     hop->core = channel->core;
     hop->service = channel->service;
-    hop->peer = channel->peer;
     hop->first = beam_message_keep(message);
-    if (hop->first && prepare(hop->first) == 0)
+    if (hop->first && prepare(hop->first) == 0) {
+        bm_peer_copy(&hop->peer, &channel->peer);
         return hop;
+    }
     beam_message_free(hop->first);
     bm_free(NULL, hop, sizeof(*hop));
     return NULL;

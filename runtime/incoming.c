@@ -368,7 +368,7 @@ static beam_channel *open_request(beam_session *session, const struct bm_incomin
     if (channel->oneway)
         channel->local_ended = true;
     channel->depth = in->depth;
-    channel->peer = in->asker ? *in->asker : session->peer;
+    bm_peer_copy(&channel->peer, in->asker ? in->asker : &session->peer);
 
     const char *text = NULL;
     enum beam_code code = judge_request(session, channel, in, len, &text);

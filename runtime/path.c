@@ -7,6 +7,7 @@
 
 #include "runtime/core.h"
 #include "runtime/message.h"
+#include "runtime/peer.h"
 #include "runtime/ring.h"
 
 /* Whoever connects first makes the ring; the loser of that race frees its own. */
@@ -33,12 +34,17 @@ struct bm_path *bm_path_make(beam_runtime *runtime, unsigned from, unsigned to)
 
 static void dispose(const struct bm_spsc_slot *slot)
 {
+    struct bm_peer asker;
     beam_message *message = NULL;
     switch (slot->kind) {
     case BM_SLOT_RETURN:
         bm_ring_take_home(NULL, slot);
         return;
     case BM_SLOT_MSG:
+        if (bm_ring_take_asker(slot, &asker))
+            bm_peer_clear(&asker);
+        message = (beam_message *)(uintptr_t)slot->word[2];
+        break;
     case BM_SLOT_SMALL:
         message = (beam_message *)(uintptr_t)slot->word[2];
         break;

@@ -324,7 +324,7 @@ beam_session *beam_request_session(const beam_request *request)
 
 const struct beam_peer *beam_request_peer(const beam_request *request)
 {
-    return &request->channel.peer;
+    return &request->channel.peer.shown;
 }
 
 beam_str beam_request_service(const beam_request *request)

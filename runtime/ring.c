@@ -163,23 +163,30 @@ static void describe(const beam_runtime *runtime, struct bm_spsc_slot *slot, bea
     }
 }
 
-/* On whose behalf a hop opens a channel. The word that has its uid is for a small message otherwise. */
-static void write_asker(const struct beam_peer *asker, struct bm_spsc_slot *slot)
+/* On whose behalf a hop opens a channel. The word that has its uid, or its identity with a reference, is for
+ * a small message otherwise. */
+static void write_asker(const struct bm_peer *asker, struct bm_spsc_slot *slot)
 {
-    slot->word[5] |= (uint64_t)(uint32_t)asker->pid << 32 | (uint64_t)asker->kind << 8;
-    slot->word[6] = (uint64_t)asker->uid << 32 | asker->gid;
+    const struct beam_peer *shown = &asker->shown;
+    slot->word[5] |= (uint64_t)(uint32_t)shown->pid << 32 | (uint64_t)shown->kind << 8;
+    slot->word[6] = shown->kind == BEAM_PEER_NET ? (uintptr_t)bm_peer_texts_ref(asker->texts)
+                                                 : (uint64_t)shown->uid << 32 | shown->gid;
 }
 
-/* false: we ask ourselves. */
-static bool read_asker(const struct bm_spsc_slot *slot, struct beam_peer *ret)
+bool bm_ring_take_asker(const struct bm_spsc_slot *slot, struct bm_peer *ret)
 {
     uint8_t kind = (uint8_t)(slot->word[5] >> 8);
-    if (kind == 0)
+    if (slot->kind != BM_SLOT_MSG || !(slot->flags & BM_MSG_OPEN) || kind == 0)
         return false;
-    ret->kind = kind;
-    ret->pid = (int32_t)(slot->word[5] >> 32);
-    ret->uid = (uint32_t)(slot->word[6] >> 32);
-    ret->gid = (uint32_t)slot->word[6];
+    *ret = (struct bm_peer){0};
+    if (kind == BEAM_PEER_NET) {
+        bm_peer_set_net(ret, (struct bm_peer_texts *)(uintptr_t)slot->word[6]);
+        return true;
+    }
+    ret->shown.kind = kind;
+    ret->shown.pid = (int32_t)(slot->word[5] >> 32);
+    ret->shown.uid = (uint32_t)(slot->word[6] >> 32);
+    ret->shown.gid = (uint32_t)slot->word[6];
     return true;
 }
 
@@ -206,7 +213,7 @@ static int ring_put_message(beam_session *session, beam_channel *channel, beam_m
     from.word[1] = channel->id;
     from.word[2] = (uintptr_t)message;
     /* Who asks takes the room of what describes a small message. */
-    bool asked = opening && channel->peer.kind != 0;
+    bool asked = opening && channel->peer.shown.kind != 0;
     if (!asked)
         describe(session->core->runtime, &from, message);
     if (opening) {
@@ -393,7 +400,7 @@ static int new_end(struct bm_core *core, unsigned to, bool opener, bool inner,
     if (!rs)
         return -ENOMEM;
     bm_session_init(&rs->session, core, &ring_carrier, opener);
-    rs->session.peer = (struct beam_peer){
+    rs->session.peer.shown = (struct beam_peer){
         .kind = BEAM_PEER_SELF, .uid = getuid(), .gid = getgid(), .pid = getpid()};
     rs->session.inner = inner;
     if (inner)
@@ -510,15 +517,22 @@ static void on_close_slot(struct ring_session *rs, const struct bm_spsc_slot *sl
                     orderly ? "closed" : "the other end has closed the session");
 }
 
+static void drop_asker(const struct bm_spsc_slot *slot)
+{
+    struct bm_peer asker;
+    if (bm_ring_take_asker(slot, &asker))
+        bm_peer_clear(&asker);
+}
+
 static void on_message_slot(beam_session *session, const struct bm_spsc_slot *slot,
                             beam_message *message)
 {
     uint64_t id = slot->word[1];
     bool open = slot->flags & BM_MSG_OPEN;
-    struct beam_peer asker;
     if (message->attachments)
         message->attachments->received = true;
     if (session->state != BM_SESSION_OPEN) {
+        drop_asker(slot);
         bm_message_done(message);
         return;
     }
@@ -537,9 +551,13 @@ static void on_message_slot(beam_session *session, const struct bm_spsc_slot *sl
         .depth = open ? (uint8_t)slot->word[5] : 0,
         .service = open ? (const struct bm_service *)(uintptr_t)slot->word[3] : NULL,
         .service_known = open,
-        .asker = open && read_asker(slot, &asker) ? &asker : NULL,
     };
+    struct bm_peer asker;
+    if (open && bm_ring_take_asker(slot, &asker))
+        in.asker = &asker; /* else we ask ourselves */
     (void)bm_incoming_message(session, &in, message);
+    if (in.asker)
+        bm_peer_clear(&asker);
 }
 
 static void on_small_slot(beam_session *session, const struct bm_spsc_slot *slot)

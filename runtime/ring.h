@@ -9,6 +9,7 @@
 #include "uring/spsc.h"
 
 struct bm_core;
+struct bm_peer;
 
 /* Opens a session from this core to another (or itself); the caller gets no reference. inner: for what
  * is served there. -BEAM_EURL: there is no such core. -ENOMEM. */
@@ -19,6 +20,9 @@ int bm_ring_connect(struct bm_core *core, unsigned to, bool inner, beam_session 
 void bm_ring_return(struct bm_core *core, struct bm_core *home, beam_message *message);
 /* What came home in a slot; core NULL: to the allocator. */
 void bm_ring_take_home(struct bm_core *core, const struct bm_spsc_slot *slot);
+/* On whose behalf a slot opens a channel, to be cleared by the caller; false: it opens none, or we ask
+ * ourselves. Once for each slot. Any thread. */
+bool bm_ring_take_asker(const struct bm_spsc_slot *slot, struct bm_peer *ret);
 /* Frees what is collected; at the end. */
 void bm_ring_drop_returns(struct bm_core *core);
 

@@ -83,6 +83,7 @@ void bm_session_dispose(beam_session *session)
     bm_assert(!bm_list_linked(&session->notify_node));
     bm_list_unlink(&session->node);
     bm_table_deinit(&session->table);
+    bm_peer_clear(&session->peer);
     bm_fd_budget_return(session->fds_reserved);
     bool orphan = bm_session_is_orphan(session);
     if (!orphan)
@@ -558,7 +559,7 @@ void bm_session_set_handlers(beam_session *session, const struct beam_session_ha
 
 const struct beam_peer *beam_session_peer(const beam_session *session)
 {
-    return &session->peer;
+    return &session->peer.shown;
 }
 
 beam_str beam_session_peer_name(const beam_session *session)

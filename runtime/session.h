@@ -21,6 +21,7 @@
 #include "base/list.h"
 #include "runtime/frame.h"
 #include "runtime/hello.h"
+#include "runtime/peer.h"
 #include "runtime/table.h"
 #include "uring/reactor.h"
 
@@ -167,7 +168,7 @@ struct beam_session {
     uint64_t abort_refill_ns; /* when that was last done */
 
     /* The peer. What it has told in HELLO; the early limits (H3) before. */
-    struct beam_peer peer;
+    struct bm_peer peer;
     bool user_counted; /* we count as a session of this user, until we are closed */
     uint32_t user;
     char peer_name[256];
@@ -333,7 +334,7 @@ struct bm_incoming_message {
     beam_str name; /* else: to be looked up */
     uint8_t depth;
     uint64_t deadline_ns;          /* absolute; UINT64_MAX: none, also if it opens nothing */
-    const struct beam_peer *asker; /* ring: on whose behalf, when a hop passes it on; or NULL */
+    const struct bm_peer *asker; /* ring: on whose behalf, when a hop passes it on; or NULL */
 };
 
 /* message has metadata, the body or its first part, fds, and attached channels with id and mode

@@ -23,8 +23,10 @@ struct bm_listener {
 struct beam_transport {
     const char *scheme; /* with its colon, as URLs begin: "unix:" */
     /* Core's thread. A session that is CONNECTING or OPEN; the caller gets no reference (the carrier
-     * has one). Else a negative error. */
-    int (*connect)(struct bm_core *core, const char *url, beam_session **ret_session);
+     * has one). options: all of ours are there; the handlers are not its business. Else a negative
+     * error; -EINVAL for options that it does not have. */
+    int (*connect)(struct bm_core *core, const char *url,
+                   const struct beam_connect_options *options, beam_session **ret_session);
     /* Any thread: makes the socket, so that errors are told at once; runs nothing yet. */
     int (*listen)(beam_runtime *runtime, const char *url, const struct beam_listen_options *options,
                   struct bm_listener **ret_listener);

@@ -633,7 +633,7 @@ int bm_unix_session_new(struct bm_core *core, int *fd, bool opener, struct bm_un
     if (!us)
         return -ENOMEM;
     bm_session_init(&us->session, core, &unix_carrier, opener);
-    us->session.peer.kind = BEAM_PEER_UNIX;
+    us->session.peer.shown.kind = BEAM_PEER_UNIX;
     us->fd = bm_take_fd(fd);
     bm_op_init(&us->send_op, BM_OP_SENDMSG, on_sent);
     bm_op_init(&us->connect_op, BM_OP_CONNECT, NULL);

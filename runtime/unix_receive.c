@@ -63,10 +63,10 @@ static bool on_hello(beam_session *session, const struct bm_hello *hello, void *
         bm_session_fail(session, -BEAM_EPEER_IDENTITY);
         return false;
     }
-    session->peer.uid = fds->control.credentials.uid;
-    session->peer.gid = fds->control.credentials.gid;
-    session->peer.pid = fds->control.credentials.pid;
-    if (!bm_unix_session_admit(us, session->peer.uid))
+    session->peer.shown.uid = fds->control.credentials.uid;
+    session->peer.shown.gid = fds->control.credentials.gid;
+    session->peer.shown.pid = fds->control.credentials.pid;
+    if (!bm_unix_session_admit(us, session->peer.shown.uid))
         return false;
     int off = 0;
     /* Later packets need not carry credentials: that saves both kernels' ends their work. */

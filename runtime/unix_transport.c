@@ -54,12 +54,15 @@ static void on_connected(struct bm_op *op, int res, uint32_t flags)
     }
 }
 
-static int unix_connect(struct bm_core *core, const char *url, beam_session **ret_session)
+static int unix_connect(struct bm_core *core, const char *url,
+                        const struct beam_connect_options *options, beam_session **ret_session)
 {
     struct bm_unix_address address;
     struct bm_unix_session *us;
     bool refused = core->runtime->limits.fds_refused;
     int fd = -1;
+    if (options->net)
+        return -EINVAL;
     int r = bm_unix_address_parse(url, &address);
     if (r < 0)
         return r;
@@ -208,13 +211,15 @@ static void on_pause_over(struct bm_timer *timer)
 static int unix_listen(beam_runtime *runtime, const char *url,
                        const struct beam_listen_options *options, struct bm_listener **ret_listener)
 {
+    if (options->net)
+        return -EINVAL;
     struct unix_listener *ul = bm_alloc_zero(NULL, sizeof(*ul));
     if (!ul)
         return -ENOMEM;
     ul->fd = ul->reserve_fd = -1;
     int r = bm_unix_address_parse(url, &ul->address);
     if (r >= 0)
-        r = bm_unix_socket_listen(&ul->address, options && options->mode ? options->mode : 0600,
+        r = bm_unix_socket_listen(&ul->address, options->mode ? options->mode : 0600,
                                   runtime->limits.fds_refused, &ul->fd, &ul->listening);
     if (r < 0) {
         bm_free(NULL, ul, sizeof(*ul));

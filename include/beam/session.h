@@ -23,14 +23,23 @@ extern "C" {
 typedef struct beam_session beam_session;
 typedef struct beam_request beam_request;
 
-/* Who is at the other end, as the kernel says, never as the peer says. */
+/* Options of URLs that lead over a network: <beam/net.h>. */
+struct beam_net_connect;
+struct beam_net_listen;
+
+/* Who is at the other end, as the kernel says, or what has been verified, never as the peer says. */
 struct beam_peer {
     enum {
         BEAM_PEER_SELF = 1, /* a reactor of this runtime: uid, gid and pid are this process's own */
         BEAM_PEER_UNIX = 2, /* SCM_CREDENTIALS of the peer's first packet (unix(7)) */
+        BEAM_PEER_NET = 3,  /* of a network: no user, group or process is known (all ones) */
     } kind;
     uint32_t uid, gid;
     int32_t pid; /* may be another process by now: see beam_session_peer_pidfd */
+    /* NET: who it is, as a certificate ("uri:…", "dns:…", "cn:…"), a token ("token:…") or a trusted proxy
+     * ("proxy:…") says; empty: nobody knows. And from where it came: "192.0.2.7:4711". Both end with a
+     * zero, and live as long as the session or the request they were asked of. Else empty. */
+    beam_str identity, address;
 };
 
 /* --- connecting --- */
@@ -52,6 +61,8 @@ struct beam_connect_options {
     unsigned reactor;    /* beam_connect_wait: the one that is to own the session; 0 */
     const struct beam_session_handlers *handlers; /* borrowed for the session's life; none */
     void *arg;                                    /* of the handlers */
+    /* For https:, http:, wss: and ws:; else NULL. Borrowed for the call. */
+    const struct beam_net_connect *net;
 };
 #define BEAM_CONNECT_OPTIONS(...)                                                                  \
     ((struct beam_connect_options){.size = sizeof(struct beam_connect_options), __VA_ARGS__})
@@ -61,7 +72,7 @@ struct beam_connect_options {
  * waits for the peer. If it cannot be reached, calls end with UNAVAILABLE and on_close tells why.
  * options may be NULL and are copied.
  * -BEAM_EURL: no URL, or no transport of this runtime knows it. -EPERM: not on a reactor of this
- * runtime. -EINVAL: no url. -ESHUTDOWN: the runtime is stopping. -EMFILE and what else socket(2)
+ * runtime. -EINVAL: no url, or options.net for a URL of another kind. -ESHUTDOWN: the runtime is stopping. -EMFILE and what else socket(2)
  * says; for unix:fd:N, -ENOTSOCK, -EPROTOTYPE, -ENOTCONN. -ENAMETOOLONG, -ENOMEM, -BEAM_EFORKED. */
 BEAM_EXPORT int beam_connect(beam_runtime *runtime, const char *url,
                              const struct beam_connect_options *options,
@@ -98,6 +109,8 @@ static inline void beam_session_freep(beam_session **session)
 struct beam_listen_options {
     size_t size;
     unsigned mode; /* of the socket file, whatever the umask; 0600 */
+    /* For https:, http:, wss: and ws:; else NULL. Borrowed for the call. */
+    const struct beam_net_listen *net;
 };
 #define BEAM_LISTEN_OPTIONS(...)                                                                   \
     ((struct beam_listen_options){.size = sizeof(struct beam_listen_options), __VA_ARGS__})
@@ -106,7 +119,7 @@ struct beam_listen_options {
  * server left behind is replaced. Any thread, before the start or after it; the socket is made at
  * once, so that its errors are told here, and peers are accepted once the runtime runs. options may
  * be NULL.
- * -EADDRINUSE: somebody listens there. -EEXIST: there is a file which is no socket. -EACCES and
+ * -EINVAL: options.net for a URL of another kind. -EADDRINUSE: somebody listens there. -EEXIST: there is a file which is no socket. -EACCES and
  * what else bind(2) says. -BEAM_EURL, -ENAMETOOLONG, -ESHUTDOWN, -EMFILE, -ENOMEM,
  * -BEAM_EFORKED. */
 BEAM_EXPORT int beam_listen(beam_runtime *runtime, const char *url,
