@@ -17,6 +17,7 @@ static const char help[] =
     "    beam watch    print the messages of a service as they come\n"
     "    beam convert  turn a document into another format: kv, json, msgpack, xml\n"
     "    beam kv       read, change, follow, copy and check stores of keys and values\n"
+    "    beam cert     make certificates for trying things with https://\n"
     "    beam bench    measure this machine\n"
     "\n"
     "`beam VERB --help` explains each; `beam --version` shows what this machine can do.\n"
@@ -48,9 +49,9 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-    {"serve", serve_main},     {"call", call_main}, {"watch", watch_main},
-    {"convert", convert_main}, {"kv", kv_main},     {"bench", beam_bench_main},
-    {"version", version_main},
+    {"serve", serve_main},      {"call", call_main},       {"watch", watch_main},
+    {"convert", convert_main},  {"kv", kv_main},           {"cert", cert_main},
+    {"bench", beam_bench_main}, {"version", version_main},
 };
 
 int exit_status_of_file(int error)

@@ -2,14 +2,16 @@
 #include "cli/arguments.h"
 #include "cli/verbs.h"
 
+#include <beam/net.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/resource.h>
 
 static const char version_help[] = "usage: beam --version\n"
                                    "\n"
-                                   "Shows the versions of this program, the kernel and liburing, "
-                                   "which features of io_uring there\n"
+                                   "Shows the versions of this program, the kernel, liburing and "
+                                   "the TLS library, which features there\n"
                                    "are, and the limits that hold here.\n";
 
 static void print_feature(const char *name, bool there, const char *meaning)
@@ -48,6 +50,9 @@ int version_main(int argc, char **argv)
     const struct beam_platform *here = beam_platform();
     printf("beam %s\n", here->version);
     printf("Linux %s, liburing %s\n", here->kernel, here->liburing);
+    printf("TLS: %s\n", beam_tls_library());
+    if (beam_tls_library_warning())
+        printf("    warning: %s\n", beam_tls_library_warning());
     printf("features:\n");
     print_feature("io_uring", usable,
                   usable ? "what everything here is made of" : beam_runtime_why());

@@ -22,6 +22,7 @@ int call_main(int argc, char **argv);
 int watch_main(int argc, char **argv);
 int convert_main(int argc, char **argv);
 int kv_main(int argc, char **argv);
+int cert_main(int argc, char **argv);
 int version_main(int argc, char **argv);
 
 /* bench/ brings this one; a program built without it has no such verb. */

@@ -127,6 +127,45 @@ struct beam_net_connect {
 
 /* "wolfSSL 5.9.2, AES-NI": what encrypts. A text for ever. */
 BEAM_EXPORT const char *beam_tls_library(void);
+/* What the Internet knows about this version of it and it does not yet, for whoever exposes it; NULL:
+ * nothing that this version of Beam has heard of. A text for ever. */
+BEAM_EXPORT const char *beam_tls_library_warning(void);
+
+/* --- certificates, for trying things and for tests ---
+ *
+ * ECDSA with P-256, signed by an authority of one's own. Nothing of it is ever renewed or revoked, and
+ * keys lie where they were made: what serves strangers has its certificates from elsewhere. */
+
+enum beam_certificate_use {
+    BEAM_CERTIFICATE_CA = 1, /* signs others, and nothing else */
+    BEAM_CERTIFICATE_SERVER,
+    BEAM_CERTIFICATE_CLIENT,
+};
+
+/* PEM texts, ended by a zero byte. The key is a secret: wipe it (explicit_bzero(3)). */
+struct beam_certificate {
+    char pem[4096];
+    char key[512];
+};
+
+struct beam_certificate_options {
+    size_t size;
+    enum beam_certificate_use use;
+    const char *common_name;               /* for people; 1 to 63 bytes */
+    const char *const *names;              /* whom it is for: "dns:localhost", "ip:::1", "uri:…",
+                                              "email:…"; NULL behind the last; NULL: none */
+    unsigned days;                         /* from yesterday on; 365; at most 36 500 */
+    const struct beam_certificate *issuer; /* a CA made here; NULL: signs itself */
+};
+#define BEAM_CERTIFICATE_OPTIONS(...)                                                              \
+    ((struct beam_certificate_options){.size = sizeof(struct beam_certificate_options),            \
+                                       __VA_ARGS__})
+
+/* Makes a key and a certificate for it, into the caller's struct. Any thread; takes about a
+ * millisecond. -EINVAL: a use, a name or an issuer that is none, or more days; -E2BIG: more names than
+ * there is room for (1 KiB), or as any options; -EIO: the TLS library would not; -ENOMEM. */
+BEAM_EXPORT int beam_certificate_make(struct beam_certificate *ret_certificate,
+                                      const struct beam_certificate_options *options);
 
 #ifdef __cplusplus
 }

@@ -20,6 +20,7 @@
 #ifndef WOLFSSL_USER_SETTINGS /* as in tls.c */
 #include <wolfssl/options.h>
 #endif
+#include <wolfssl/version.h>
 #include <wolfssl/wolfcrypt/asn_public.h>
 #include <wolfssl/wolfcrypt/ecc.h>
 #include <wolfssl/wolfcrypt/random.h>
@@ -180,6 +181,9 @@ static int describe(struct maker *maker, const struct bm_certificate_options *op
     cert->subject.commonNameEnc = CTC_UTF8;
     cert->sigType = CTC_SHA256wECDSA;
     cert->isCA = options->use == BM_CERTIFICATE_CA;
+#if LIBWOLFSSL_VERSION_HEX >= 0x05009000 /* older ones cannot, and strict peers refuse theirs */
+    cert->basicConstCrit = options->use == BM_CERTIFICATE_CA; /* RFC 5280 4.2.1.9 */
+#endif
     cert->selfSigned = !options->issuer;
     int r = put_dates(cert, options);
     if (r == 0)
