@@ -277,7 +277,7 @@ int bm_open_for(beam_session *session, const struct bm_ask *ask, beam_message **
     if (r < 0)
         return r;
     /* Before the flush, which comes later in the turn. */
-    channel->peer = *ask->asker;
+    bm_peer_copy(&channel->peer, ask->asker);
     bm_channel_arm_deadline(channel, ask->deadline_ns);
     bm_channel_end(channel, BEAM_OK, NULL);
     *ret_channel = hand_out(channel, handlers, arg);

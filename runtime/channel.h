@@ -309,8 +309,8 @@ int bm_open_events(beam_session *session, const char *service, beam_message **me
 /* What somebody without a session here asks for: a visitor. */
 struct bm_ask {
     const char *service;
-    const struct beam_peer *asker; /* borrowed for the call */
-    uint64_t deadline_ns;          /* absolute; UINT64_MAX: none */
+    const struct bm_peer *asker; /* borrowed for the call */
+    uint64_t deadline_ns;        /* absolute; UINT64_MAX: none */
 };
 /* beam_open over a session between cores (crossing.h), on behalf of a visitor and with our direction ended
  * behind the message. Errors as beam_call. */

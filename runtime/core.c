@@ -375,7 +375,8 @@ int beam_connect(beam_runtime *runtime, const char *url, const struct beam_conne
         r = wanted.net ? -EINVAL : bm_ring_connect(core, (unsigned)to, false, &session);
     } else {
         const struct beam_transport *transport = bm_transport_find(runtime, url);
-        r = transport && transport->connect ? transport->connect(core, url, &wanted, &session) : -BEAM_EURL;
+        r = transport && transport->connect ? transport->connect(core, url, &wanted, &session)
+                                            : -BEAM_EURL;
     }
     if (r < 0)
         return r;

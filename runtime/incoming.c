@@ -336,7 +336,7 @@ static enum beam_code judge_request(beam_session *session, beam_channel *channel
         return BEAM_NOT_FOUND;
     }
     /* At the end of a hop too: by now the name may be served to others than where it began. */
-    if (!bm_service_allowed(channel->service, &channel->peer)) {
+    if (!bm_service_allowed(channel->service, &channel->peer.shown)) {
         *ret_text = "this peer may not ask for it";
         return BEAM_PERMISSION_DENIED;
     }

@@ -333,7 +333,7 @@ struct bm_incoming_message {
     const struct bm_service *service;
     beam_str name; /* else: to be looked up */
     uint8_t depth;
-    uint64_t deadline_ns;          /* absolute; UINT64_MAX: none, also if it opens nothing */
+    uint64_t deadline_ns;        /* absolute; UINT64_MAX: none, also if it opens nothing */
     const struct bm_peer *asker; /* ring: on whose behalf, when a hop passes it on; or NULL */
 };
 
