@@ -14,8 +14,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/bytes.h"
 
@@ -243,4 +243,35 @@ const char *bm_identity_find(const struct bm_identity *identity, enum bm_identit
         if (identity->names[i].kind == kind)
             return identity->names[i].text;
     return NULL;
+}
+
+static bool is_address(const char *host, uint8_t ret_address[16])
+{
+    memset(ret_address, 0, 16);
+    return inet_pton(AF_INET, host, ret_address) == 1 ||
+           inet_pton(AF_INET6, host, ret_address) == 1;
+}
+
+static bool fits_name(const char *pattern, const char *host)
+{
+    if (strncmp(pattern, "*.", 2) == 0) { /* one label, the leftmost (RFC 9525 6.3) */
+        const char *dot = strchr(host, '.');
+        return dot && dot != host && strchr(dot + 1, '.') && strcasecmp(pattern + 1, dot) == 0;
+    }
+    return strcasecmp(pattern, host) == 0;
+}
+
+bool bm_identity_is_for_host(const struct bm_identity *identity, const char *host)
+{
+    uint8_t asked[16], found[16];
+    bool address = is_address(host, asked), sixes = strchr(host, ':') != NULL;
+    for (size_t i = 0; identity && i < identity->count; i++) {
+        const struct bm_identity_name *name = &identity->names[i];
+        if (!address && name->kind == BM_IDENTITY_DNS && fits_name(name->text, host))
+            return true;
+        if (address && name->kind == BM_IDENTITY_IP && is_address(name->text, found) &&
+            (strchr(name->text, ':') != NULL) == sixes && memcmp(asked, found, sizeof(asked)) == 0)
+            return true;
+    }
+    return false;
 }

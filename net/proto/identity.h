@@ -4,6 +4,7 @@
 #ifndef BM_IDENTITY_H
 #define BM_IDENTITY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,5 +43,10 @@ struct bm_identity *bm_identity_free(struct bm_identity *identity, struct bm_acc
 
 /* The first name of this kind, or NULL. */
 const char *bm_identity_find(const struct bm_identity *identity, enum bm_identity_kind kind);
+
+/* Whether it speaks for this host, a name or an address (RFC 9525 section 6): a name in it is the same
+ * without regard to case, or has "*" for the leftmost label; an address is the same. Common names are not
+ * looked at. NULL speaks for nobody. */
+bool bm_identity_is_for_host(const struct bm_identity *identity, const char *host);
 
 #endif

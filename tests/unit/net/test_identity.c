@@ -171,6 +171,46 @@ TEST(identity_keeps_to_its_limits)
     }
 }
 
+TEST(identity_speaks_for_the_hosts_in_it)
+{
+    static const struct {
+        uint8_t tag;
+        const char *name;
+        size_t len;
+        const char *host;
+        bool is;
+    } rows[] = {
+        {0x82, "a.test", 6, "a.test", true},
+        {0x82, "A.Test", 6, "a.tesT", true},
+        {0x82, "a.test", 6, "b.test", false},
+        {0x82, "a.test", 6, "a.test.evil", false},
+        {0x82, "a.test", 6, "x.a.test", false},
+        {0x82, "*.a.test", 8, "x.a.test", true}, /* one label, and there has to be one */
+        {0x82, "*.a.test", 8, "y.x.a.test", false},
+        {0x82, "*.a.test", 8, "a.test", false},
+        {0x82, "*.a.test", 8, ".a.test", false},
+        {0x82, "*.test", 6, "a.test", false}, /* that would be all of a country */
+        {0x82, "x*.a.test", 9, "xy.a.test", false},
+        {0x82, "10.0.0.7", 8, "10.0.0.7", false}, /* a name is no address */
+        {0x87, "\x0a\0\0\7", 4, "10.0.0.7", true},
+        {0x87, "\x0a\0\0\7", 4, "10.0.0.8", false},
+        {0x87, "\x0a\0\0\7", 4, "a00:7::", false}, /* the same four bytes */
+        {0x87, "\x0a\0\0\7\0\0\0\0\0\0\0\0\0\0\0\0", 16, "a00:7::", true},
+        {0x87, "\x0a\0\0\7\0\0\0\0\0\0\0\0\0\0\0\0", 16, "A00:7:0::0", true},
+        {0x87, "\x0a\0\0\7\0\0\0\0\0\0\0\0\0\0\0\0", 16, "10.0.0.7", false},
+        {0x86, "https://a.test", 14, "a.test", false},
+    };
+    struct bm_identity *identity = NULL;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        test_note("row %zu: %s", i, rows[i].host);
+        struct der *names = group(0x30, element(rows[i].tag, rows[i].name, rows[i].len), NONE);
+        REQUIRE_INT(read(certificate(string(0x0c, "b.test"), names), &identity), 0);
+        CHECK_INT(bm_identity_is_for_host(identity, rows[i].host), rows[i].is);
+        identity = bm_identity_free(identity, NULL);
+    }
+    CHECK(!bm_identity_is_for_host(NULL, "a.test"));
+}
+
 TEST(identity_of_a_part_of_a_certificate_is_none)
 {
     struct der *names = group(0x30, string(0x82, "a.test"), NONE);
