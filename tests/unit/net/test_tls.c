@@ -13,11 +13,7 @@
 TEST(tls_carries_bytes_both_ways)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     CHECK_STR(bm_tls_why(rig.at_client), "");
 
     struct bm_tls_facts facts;
@@ -43,8 +39,7 @@ TEST(tls_delivered_byte_by_byte_is_the_same)
     rig_init(&rig);
     rig_contexts(&rig, NULL, NULL);
     rig.piece = 1;
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_meet(&rig, "localhost");
     REQUIRE(rig_is_open(&rig));
     rig_write(&rig, rig.at_client, "in small pieces", 15);
     CHECK_MEM(rig.server_got, rig.server_got_len, "in small pieces", 15);
@@ -54,11 +49,7 @@ TEST(tls_delivered_byte_by_byte_is_the_same)
 TEST(tls_write_takes_what_the_output_has_room_for)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     char *data = (char *)malloc(200000);
     REQUIRE(data != NULL);
     for (size_t i = 0; i < 200000; i++)
@@ -90,14 +81,31 @@ TEST(tls_write_takes_what_the_output_has_room_for)
     rig_deinit(&rig);
 }
 
+TEST(tls_small_records_that_wait_leave_in_large_pieces)
+{
+    struct rig rig;
+    uint8_t bytes[100] = {0};
+    size_t taken, len, sum = 0, pieces = 0;
+    rig_open(&rig);
+    for (unsigned i = 0; i < 200; i++) {
+        REQUIRE_INT(bm_tls_write(rig.at_client, bytes, sizeof(bytes), &taken), 0);
+        REQUIRE_UINT(taken, sizeof(bytes));
+    }
+    for (const uint8_t *out; (out = bm_tls_output(rig.at_client, &len)) != NULL; pieces++) {
+        sum += len;
+        rig_give(&rig, rig.at_server, out, len);
+        bm_tls_output_ack(rig.at_client, len);
+    }
+    CHECK(sum > 200 * sizeof(bytes));
+    CHECK_UINT(rig.server_got_len, 200 * sizeof(bytes));
+    CHECK_UINT(pieces, 4); /* of some 4, 4, 8 and 16 thousand bytes */
+    rig_deinit(&rig);
+}
+
 TEST(tls_received_bytes_wait_until_they_are_read)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     size_t taken, len, n;
     char piece[4];
     REQUIRE_INT(bm_tls_write(rig.at_client, "12345678", 8, &taken), 0);
@@ -117,11 +125,7 @@ TEST(tls_received_bytes_wait_until_they_are_read)
 TEST(tls_end_is_told_from_a_cut)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     size_t taken;
     rig_write(&rig, rig.at_client, "last words", 10);
     CHECK_INT(bm_tls_close(rig.at_client), 0);
@@ -159,8 +163,7 @@ static void refused(struct rig *rig, const char *host, const char *client_why,
                     const char *server_why)
 {
     test_note("for %s", host);
-    REQUIRE_INT(rig_begin(rig, host, NULL, 0), 0);
-    rig_run(rig);
+    rig_meet(rig, host);
     CHECK_INT(rig->client_result, -BEAM_ETLS_CERTIFICATE);
     CHECK(strstr(bm_tls_why(rig->at_client), client_why));
     CHECK_INT(rig->server_result, -BEAM_ETLS_ALERT);
@@ -197,12 +200,10 @@ TEST(tls_client_accepts_addresses_and_wildcards_of_a_certificate)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         rig.server = rig_certificate(BM_CERTIFICATE_SERVER, rows[i].name, &rig.ca);
         rig_contexts(&rig, NULL, NULL);
-        REQUIRE_INT(rig_begin(&rig, rows[i].good, NULL, 0), 0);
-        rig_run(&rig);
+        rig_meet(&rig, rows[i].good);
         CHECK(rig_is_open(&rig));
         rig_end(&rig);
-        REQUIRE_INT(rig_begin(&rig, rows[i].bad, NULL, 0), 0);
-        rig_run(&rig);
+        rig_meet(&rig, rows[i].bad);
         CHECK_INT(rig.client_result, -BEAM_ETLS_CERTIFICATE);
         rig_deinit(&rig);
     }
@@ -316,9 +317,7 @@ static void mutual(struct rig *rig, const struct bm_certificate *client,
         from_client.chain = rig_text(client->pem);
         from_client.key = rig_text(client->key);
     }
-    rig_contexts(rig, &server, &from_client);
-    REQUIRE_INT(rig_begin(rig, "localhost", NULL, 0), 0);
-    rig_run(rig);
+    rig_start(rig, &server, &from_client);
 }
 
 TEST(tls_server_learns_the_names_of_a_client)
@@ -401,9 +400,7 @@ static void revocable(struct rig *rig, const char *which, struct bm_tls_bytes cr
     server.staple = staple;
     client.ca = (struct bm_tls_bytes)REVOCATION("ca.pem");
     client.crl = crl;
-    rig_contexts(rig, &server, &client);
-    REQUIRE_INT(rig_begin(rig, "localhost", NULL, 0), 0);
-    rig_run(rig);
+    rig_start(rig, &server, &client);
 }
 
 TEST(tls_revoked_certificates_are_refused_by_a_list)
@@ -437,9 +434,7 @@ TEST(tls_certificate_without_its_list_is_refused)
     struct bm_tls_options client = rig_client_options(&rig);
     client.ca = rig_text(both);
     client.crl = (struct bm_tls_bytes)REVOCATION("crl.pem");
-    rig_contexts(&rig, NULL, &client);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_start(&rig, NULL, &client);
     CHECK_INT(rig.client_result, -BEAM_ETLS_CERTIFICATE);
     CHECK(strstr(bm_tls_why(rig.at_client), "there is no revocation list of its CA"));
     rig_deinit(&rig);
@@ -481,34 +476,26 @@ TEST(tls_server_order_decides_the_protocol)
     struct bm_tls_options client = rig_client_options(&rig);
 
     client.alpn = client_order;
-    rig_contexts(&rig, NULL, &client);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_start(&rig, NULL, &client);
     bm_tls_facts(rig.at_client, &facts);
     CHECK_STR(facts.alpn, "h2");
     rig_deinit(&rig);
 
     client.alpn = one;
-    rig_contexts(&rig, NULL, &client);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_start(&rig, NULL, &client);
     bm_tls_facts(rig.at_server, &facts);
     CHECK_STR(facts.alpn, "http/1.1");
     rig_deinit(&rig);
 
     client.alpn = NULL;
-    rig_contexts(&rig, NULL, &client);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_start(&rig, NULL, &client);
     CHECK(rig_is_open(&rig));
     bm_tls_facts(rig.at_server, &facts);
     CHECK_STR(facts.alpn, "");
     rig_deinit(&rig);
 
     client.alpn = none;
-    rig_contexts(&rig, NULL, &client);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_start(&rig, NULL, &client);
     CHECK_INT(rig.server_result, -BEAM_ETLS_ALPN);
     if (bm_tls_library_warning()) { /* 5.5.4 goes on, and is ended in order */
         CHECK_INT(rig.client_result, BM_TLS_END);
@@ -674,8 +661,7 @@ TEST(tls_server_that_asks_for_certificates_gives_no_tickets)
     client.key = rig_text(rig.client.key);
     rig_contexts(&rig, &server, &client);
     give_keys(rig.server_context, 0, 1, 2);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_meet(&rig, "localhost");
     REQUIRE(rig_is_open(&rig));
     rig_write(&rig, rig.at_server, "hello", 5);
     CHECK_INT(bm_tls_session(rig.at_client, session, sizeof(session), &len), -ENODATA);
@@ -685,11 +671,7 @@ TEST(tls_server_that_asks_for_certificates_gives_no_tickets)
 TEST(tls_connections_outlive_their_context)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     struct bm_tls *old_server = rig.at_server, *old_client = rig.at_client;
 
     /* New certificates: a new context for what comes. */
@@ -697,8 +679,7 @@ TEST(tls_connections_outlive_their_context)
     struct bm_tls_options options = rig_server_options(&rig);
     rig.server_context = bm_tls_context_unref(rig.server_context);
     REQUIRE_INT(bm_tls_context_new(&rig.server_context, &options, rig.why), 0);
-    REQUIRE_INT(rig_begin(&rig, "new.test", NULL, 0), 0);
-    rig_run(&rig);
+    rig_meet(&rig, "new.test");
     CHECK(rig_is_open(&rig));
     CHECK_STR(bm_identity_find(bm_tls_peer(rig.at_client), BM_IDENTITY_DNS), "new.test");
     bm_tls_free(rig.at_server);
@@ -900,8 +881,7 @@ TEST(tls_one_changed_bit_ends_the_conversation)
     rig_init(&rig);
     rig_contexts(&rig, NULL, NULL);
     for (unsigned i = 0; i < 30; i++) {
-        REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-        rig_run(&rig);
+        rig_meet(&rig, "localhost");
         REQUIRE(rig_is_open(&rig));
         size_t taken, len;
         uint8_t spoilt[256];
@@ -995,11 +975,7 @@ static void change_keys(struct bm_tls *tls)
 TEST(tls_changes_of_keys_are_followed_and_limited)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     for (unsigned i = 0; i < BM_TLS_IDLE_RECORDS_MAX; i++) {
         change_keys(rig.at_client);
         rig_run(&rig);
@@ -1020,8 +996,7 @@ TEST(tls_changes_of_keys_are_followed_and_limited)
 
     /* One by one, but faster than that. */
     rig_end(&rig);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_meet(&rig, "localhost");
     for (unsigned i = 0; i <= BM_TLS_IDLE_RECORDS_MAX; i++) {
         CHECK_INT(rig.server_result, BM_TLS_MORE);
         change_keys(rig.at_client);
@@ -1029,8 +1004,7 @@ TEST(tls_changes_of_keys_are_followed_and_limited)
     }
     CHECK_INT(rig.server_result, -BEAM_ETLS_FLOOD);
     rig_end(&rig);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_meet(&rig, "localhost");
 
     /* A long silence is not saved up. */
     rig.now_ns += 3600 * 1000000000ull;
@@ -1129,9 +1103,7 @@ TEST(tls_context_reads_files_and_trusts_whom_the_system_does)
     server.key = (struct bm_tls_bytes){.path = key};
     client.ca = (struct bm_tls_bytes){0};
     setenv("SSL_CERT_FILE", ca, 1);
-    rig_contexts(&rig, &server, &client);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
+    rig_start(&rig, &server, &client);
     CHECK(rig_is_open(&rig));
     rig_deinit(&rig);
     /* It is the bundle that decides: with the machine's own, nobody knows this CA. */
@@ -1226,11 +1198,7 @@ TEST(tls_any_allocation_may_fail)
 TEST(tls_connection_is_paid_by_its_account)
 {
     struct rig rig;
-    rig_init(&rig);
-    rig_contexts(&rig, NULL, NULL);
-    REQUIRE_INT(rig_begin(&rig, "localhost", NULL, 0), 0);
-    rig_run(&rig);
-    REQUIRE(rig_is_open(&rig));
+    rig_open(&rig);
     CHECK(rig.server_account.used > 10000);
     CHECK(rig.client_account.used > 10000);
     size_t before = rig.server_account.used;

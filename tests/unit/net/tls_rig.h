@@ -181,6 +181,29 @@ static inline bool rig_is_open(const struct rig *rig)
     return bm_tls_is_open(rig->at_server) && bm_tls_is_open(rig->at_client);
 }
 
+/* A handshake, as far as it goes, of a client that wants this host. */
+static inline void rig_meet(struct rig *rig, const char *host)
+{
+    REQUIRE_INT(rig_begin(rig, host, NULL, 0), 0);
+    rig_run(rig);
+}
+
+/* The same for "localhost", with new contexts; NULL: options as they are by default. */
+static inline void rig_start(struct rig *rig, const struct bm_tls_options *server,
+                             const struct bm_tls_options *client)
+{
+    rig_contexts(rig, server, client);
+    rig_meet(rig, "localhost");
+}
+
+/* All of it from the beginning: two ends that understand each other. */
+static inline void rig_open(struct rig *rig)
+{
+    rig_init(rig);
+    rig_start(rig, NULL, NULL);
+    REQUIRE(rig_is_open(rig));
+}
+
 /* All of it, over as many turns as the output needs. */
 static inline void rig_write(struct rig *rig, struct bm_tls *from, const void *data, size_t len)
 {
