@@ -327,20 +327,39 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     return go_on(user, frame_sent(user, frame));
 }
 
+/* Into the output itself, behind the place of the head that send_data puts there next. */
 static ssize_t read_source(nghttp2_session *session, int32_t id, uint8_t *buf, size_t cap,
                            uint32_t *flags, nghttp2_data_source *data, void *user)
 {
     struct bm_h2 *h2 = user;
     struct bm_h2_stream *stream = find(h2, id);
     bool end = false;
-    ssize_t n = stream ? bm_h2_stream_read(stream, buf, cap, &end) : -EAGAIN;
+    if (!stream)
+        return NGHTTP2_ERR_DEFERRED;
+    if (cap > BM_H2_CHUNK_LEN_MAX - BM_H2_HEAD_LEN)
+        cap = BM_H2_CHUNK_LEN_MAX - BM_H2_HEAD_LEN;
+    uint8_t *to = bm_h2_out_room(h2, BM_H2_HEAD_LEN + cap, true);
+    h2->memory.refused |= !to; /* as if it had been nghttp2's own */
+    ssize_t n = to ? bm_h2_stream_read(stream, to + BM_H2_HEAD_LEN, cap, &end) : -ENOMEM;
     if (h2->memory.refused)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (n < 0)
         return n == -EAGAIN ? NGHTTP2_ERR_DEFERRED : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    if (end)
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    h2->data = to;
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY | (end ? NGHTTP2_DATA_FLAG_EOF : 0);
     return n;
+}
+
+static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
+                     size_t len, nghttp2_data_source *data, void *user)
+{
+    struct bm_h2 *h2 = user;
+    bm_assert(h2->data && frame->data.padlen == 0);
+    memcpy(h2->data, head, BM_H2_HEAD_LEN);
+    bm_h2_out_commit(h2, BM_H2_HEAD_LEN + len);
+    h2->data = NULL;
+    h2->data_put = true;
+    return NGHTTP2_ERR_PAUSE; /* pull_some looks at the room that is left */
 }
 
 uint8_t *bm_h2_out_room(struct bm_h2 *h2, size_t len, bool all)
@@ -366,7 +385,10 @@ static int pull_some(struct bm_h2 *h2, bool control)
         if (!control && h2->open > 0 && !bm_h2_out_room(h2, BM_H2_CHUNK_LEN_MAX, true))
             return NGHTTP2_ERR_NOMEM;
         const uint8_t *chunk;
+        h2->data_put = false;
         ssize_t len = nghttp2_session_mem_send(h2->session, &chunk);
+        if (len == 0 && h2->data_put)
+            continue;
         if (len <= 0)
             return (int)len;
         uint8_t *to = bm_h2_out_room(h2, (size_t)len, false);
@@ -405,6 +427,7 @@ const uint8_t *bm_h2_output(struct bm_h2 *h2, size_t *ret_len)
 
 void bm_h2_output_ack(struct bm_h2 *h2, size_t len, uint64_t now_ns)
 {
+    bm_assert(!h2->sourcing); /* it writes behind what this would take away */
     h2->now_ns = now_ns;
     if (len > 0)
         h2->out_ns = now_ns;
@@ -461,6 +484,7 @@ static int session_new(struct bm_h2 *h2)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
         nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send);
+        nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data);
         nghttp2_option_set_no_auto_window_update(option, 1);
         nghttp2_option_set_max_outbound_ack(option, BM_H2_ACKS_MAX);
 #ifdef BEAM_HAVE_NGHTTP2_CONTINUATIONS

@@ -7,7 +7,8 @@
  *
  * Handlers and sources run inside bm_h2_receive, bm_h2_output, bm_h2_tick and bm_h2_lost, and
  * inside nothing else. They may call every function here but those four and bm_h2_free: who wants
- * to free the connection in a handler remembers that, and does it when the call has returned.
+ * to free the connection in a handler remembers that, and does it when the call has returned. A
+ * source does not call bm_h2_output_ack either: it writes right into the output.
  *
  * A stream is one request and its response. Each direction ends with an end (on_end; a source that
  * says so) or is lost; on_close comes once and last. A body is whole if and only if on_end has

@@ -84,6 +84,8 @@ struct bm_h2 {
     struct bm_h2_memory memory;
     struct bm_h2_block block;
     struct bm_outbox out;
+    uint8_t *data; /* room in it for a DATA frame, whose payload a source has written; or NULL */
+    bool data_put; /* the frame is there */
     uint64_t
         out_ns; /* when something of it was last acknowledged, or came when there was nothing */
 };

@@ -446,6 +446,34 @@ TEST(h2_streams_take_turns)
     ends_close(&client, &server);
 }
 
+static const uint8_t *source_wrote_to;
+
+static ssize_t note_where(struct bm_h2_stream *stream, uint8_t *buf, size_t cap, bool *ret_end,
+                          void *arg)
+{
+    memcpy(buf, "here", 4);
+    source_wrote_to = buf;
+    *ret_end = true;
+    return 4;
+}
+
+TEST(h2_source_writes_right_into_the_output)
+{
+    struct bm_h2_stream *stream;
+    const struct bm_h2_request request = {
+        .method = STR("POST"), .scheme = STR("https"), .authority = STR("a"), .path = STR("/")};
+    size_t len;
+    begin();
+    REQUIRE_INT(bm_h2_request(client.h2, &request, note_where, NULL, &stream), 0);
+    const uint8_t *out = bm_h2_output(client.h2, &len);
+    REQUIRE(len > 4);
+    CHECK_PTR(source_wrote_to, out + len - 4);
+    CHECK_MEM(out + len - 4, 4, "here", 4);
+    ends_talk(&client, &server);
+    CHECK_STR(end_said(&server), "request 1 POST https://a/; data 1 'here'; end 1; ");
+    ends_close(&client, &server);
+}
+
 TEST(h2_output_is_bounded_and_stays_where_it_is)
 {
     struct says question = {.left = 8u << 20};
