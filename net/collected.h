@@ -1,0 +1,31 @@
+/* A body on its way in, collected whole: as long as a message may be, and all of one connection together
+ * as long as the large messages of a session (docs/spec/session.md W5). On the core's thread. */
+#ifndef BM_COLLECTED_H
+#define BM_COLLECTED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "runtime/message.h"
+
+struct bm_core;
+
+struct bm_collected {
+    struct bm_core *core;
+    const void *payer;   /* whose budget: the connection */
+    struct bm_body body; /* so far; a block of the core's pool */
+    struct bm_list node; /* among those that are charged */
+    uint32_t charged;    /* bytes; 0 for what fits a frame */
+};
+
+void bm_collected_init(struct bm_collected *collected, struct bm_core *core, const void *payer);
+/* Room for so many bytes in all. -EMSGSIZE: over the limit for messages. -ENOBUFS: the connection has too
+ * much under way. -ENOMEM. */
+int bm_collected_reserve(struct bm_collected *collected, uint64_t len);
+/* The next bytes. Errors as bm_collected_reserve. */
+int bm_collected_add(struct bm_collected *collected, const uint8_t *bytes, size_t len);
+/* Gives the bytes back, unless somebody has taken `body`, and what they were charged. Idempotent. */
+void bm_collected_deinit(struct bm_collected *collected);
+
+#endif
