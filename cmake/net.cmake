@@ -12,9 +12,13 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
     ${PROJECT_SOURCE_DIR}/cmake/wolfssl.sh ${PROJECT_SOURCE_DIR}/cmake/wolfssl/user_settings.h)
 add_library(beam_wolfssl INTERFACE)
 if(NOT BEAM_WOLFSSL STREQUAL "system" AND EXISTS ${wolfssl_prefix}/lib/libwolfssl.a)
-    target_include_directories(beam_wolfssl SYSTEM INTERFACE ${wolfssl_prefix}/include)
-    target_compile_definitions(beam_wolfssl INTERFACE WOLFSSL_USER_SETTINGS)
-    target_link_libraries(beam_wolfssl INTERFACE ${wolfssl_prefix}/lib/libwolfssl.a m)
+    target_include_directories(beam_wolfssl SYSTEM INTERFACE
+        $<BUILD_INTERFACE:${wolfssl_prefix}/include>)
+    target_compile_definitions(beam_wolfssl INTERFACE $<BUILD_INTERFACE:WOLFSSL_USER_SETTINGS>)
+    # Installed beside libbeam-net.a (install.cmake), under a name that no other wolfSSL has.
+    target_link_libraries(beam_wolfssl INTERFACE $<BUILD_INTERFACE:${wolfssl_prefix}/lib/libwolfssl.a>
+        $<INSTALL_INTERFACE:$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}/libbeam-wolfssl.a> m)
+    set(wolfssl_installed ${wolfssl_prefix}) # with COPYING and LICENSING
 else()
     pkg_check_modules(WOLFSSL REQUIRED IMPORTED_TARGET wolfssl>=5.5.4)
     target_link_libraries(beam_wolfssl INTERFACE PkgConfig::WOLFSSL)
@@ -41,8 +45,9 @@ set(CMAKE_REQUIRED_LIBRARIES PkgConfig::NGHTTP2)
 check_symbol_exists(nghttp2_option_set_max_continuations nghttp2/nghttp2.h BEAM_HAVE_NGHTTP2_CONTINUATIONS)
 unset(CMAKE_REQUIRED_LIBRARIES)
 
-set(net_needs PkgConfig::NGHTTP2 beam_wolfssl ${WSLAY_LIBRARY})
-beam_layer(net/proto ${net_needs})
+set(net_needs PkgConfig::NGHTTP2 beam_wolfssl
+    $<BUILD_INTERFACE:${WSLAY_LIBRARY}> $<INSTALL_INTERFACE:wslay>)
+beam_layer(net/proto PkgConfig::NGHTTP2 beam_wolfssl ${WSLAY_LIBRARY})
 if(TARGET beam_net_proto)
     target_compile_definitions(beam_net_proto PRIVATE
         $<$<BOOL:${BEAM_HAVE_NGHTTP2_CONTINUATIONS}>:BEAM_HAVE_NGHTTP2_CONTINUATIONS>)

@@ -44,6 +44,25 @@ const struct {
     long more;
 } codec_module = {{sizeof(codec_module), BEAM_CODEC_APPLICATION, "later", "text/plain", 0, 0}, 1};
 """
+NET = r"""
+#include <stdio.h>
+#include <beam/beam.h>
+#include <beam/net.h>
+int main(void)
+{
+    struct beam_certificate ca;
+    int r = beam_certificate_make(
+        &ca, &BEAM_CERTIFICATE_OPTIONS(.use = BEAM_CERTIFICATE_CA, .common_name = "CA"));
+    return r < 0 || puts(beam_tls_library()) < 0;
+}
+"""
+NET_CMAKELISTS = """
+cmake_minimum_required(VERSION 3.25)
+project(user LANGUAGES C)
+find_package(Beam REQUIRED COMPONENTS net)
+add_executable(net net.c)
+target_link_libraries(net PRIVATE Beam::beam_net_static)
+"""
 PRINTS = "frame: unknown kind below 0x80\n"
 
 start()
@@ -59,7 +78,8 @@ with case("install: headers, libraries, program and package files arrive"):
     files = sorted(str(f.relative_to(prefix)) for f in prefix.rglob("*"))
     for wanted in (r"include/beam/beam\.h", r"lib.*/libbeam\.a", r"lib.*/libbeam\.so",
                    r"lib.*/libbeam\.so\.0\.\d+", r"lib.*/pkgconfig/beam\.pc",
-                   r"lib.*/cmake/Beam/BeamConfig\.cmake", r"bin/beam", r".*/LICENSE"):
+                   r"lib.*/cmake/Beam/BeamConfig\.cmake", r"lib.*/libbeam-net\.a",
+                   r"lib.*/pkgconfig/beam-net\.pc", r"lib.*/cmake/Beam/BeamNetTargets\.cmake", r"bin/beam", r".*/LICENSE"):
         check(any(re.fullmatch(wanted, f) for f in files), f"no {wanted} in:\n" + "\n".join(files))
 
 with case("install: only public headers are installed"):
@@ -96,6 +116,32 @@ with case("install: a program builds through find_package, shared and static, an
     run(CMAKE, "--build", home / "build")
     for program in ("shared", "static"):
         check(run(home / "build" / program) == PRINTS, f"{program} prints something else")
+
+(user / "net.c").write_text(NET)
+library = run(BUILD / "beam", "--version").split("TLS: ")[1].splitlines()[0] + "\n"
+
+with case("install: a program with networks builds through pkg-config, static but for what is not ours, and runs"):
+    flags = run(*config, "--cflags", "--libs", "beam-net", env=environment).split()
+    run(CC, "-Wall", "-Werror", user / "net.c", "-o", home / "net", *flags)
+    check(run(home / "net") == library, "names another library")
+    check("libbeam" not in run("ldd", home / "net"), "linked with a shared libbeam")
+
+with case("install: a program with networks builds through find_package, and runs"):
+    away = home / "net-user"
+    away.mkdir()
+    (away / "net.c").write_text(NET)
+    (away / "CMakeLists.txt").write_text(NET_CMAKELISTS)
+    run(CMAKE, "-G", "Ninja", "-S", away, "-B", home / "net-build", f"-DCMAKE_C_COMPILER={CC}",
+        f"-DCMAKE_PREFIX_PATH={prefix}")
+    run(CMAKE, "--build", home / "net-build")
+    check(run(home / "net-build" / "net") == library, "names another library")
+
+with case("install: who uses libbeam alone gets no TLS library"):
+    for program in ("shared", "static"):
+        needed = run("ldd", home / program, env=environment)
+        check(not re.search("wolfssl|nghttp2|wslay", needed), needed)
+    symbols = run("nm", libdir / "libbeam.a")
+    check(not re.search(r"wolfSSL_|nghttp2_|wslay_|llhttp_", symbols), "libbeam.a names a third party of net/")
 
 with case("install: libbeam.so exports beam_* under BEAM_1 and nothing else"):
     table = run("nm", "-D", "--defined-only", libdir / "libbeam.so")
