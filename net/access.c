@@ -183,7 +183,7 @@ static int by_token(const struct bm_access *access, struct bm_visitor *visitor, 
     int r = access->authenticate(token, name, sizeof(name), access->authenticate_arg);
     if (r < 0)
         return r == -EACCES ? 401 : 503;
-    return take_name(visitor, "", name, strnlen(name, sizeof(name)));
+    return take_name(visitor, "token:", name, strnlen(name, sizeof(name)));
 }
 
 /* Of a configured proxy. Two of them: one is the proxy's, and nobody knows which. */
@@ -197,7 +197,7 @@ static int by_header(const struct bm_access *access, struct bm_visitor *visitor,
         bm_field_find(request->fields, request->field_count, access->header);
     if (count > 1)
         return 403;
-    return field->value_len == 0 ? 0 : take_name(visitor, "", field->value, field->value_len);
+    return field->value_len == 0 ? 0 : take_name(visitor, "proxy:", field->value, field->value_len);
 }
 
 /* 0, with or without a name, or the status to refuse with. */
@@ -237,6 +237,14 @@ int bm_access_judge(const struct bm_access *access, const struct bm_exchange *ex
         ret_visitor->known = false;
         ret_visitor->name[0] = '\0';
     }
+    ret_visitor->peer = (struct beam_peer){
+        .kind = BEAM_PEER_NET,
+        .uid = UINT32_MAX,
+        .gid = UINT32_MAX,
+        .pid = -1,
+        .identity = {ret_visitor->name, strlen(ret_visitor->name)},
+        .address = {bm_connection_address(connection), strlen(bm_connection_address(connection))},
+    };
     ret_visitor->admitted = status == 0 && (ret_visitor->known || access->anonymous);
     return status == 0 && !ret_visitor->admitted ? 401 : status;
 }

@@ -31,8 +31,10 @@ struct beam_pem {
     size_t len;
 };
 
-/* Whom a bearer token (RFC 6750) speaks for. Writes a name for it (UTF-8, ended, shorter than size) and
- * returns 0; -EACCES: nobody's. On the reactor that asks, so it may not wait. The bytes are a secret:
+/* Whom a bearer token (RFC 6750) speaks for. Writes a name for it (UTF-8 without control characters, 1 to
+ * 249 bytes, ended), which handlers see as the identity "token:NAME", and returns 0; -EACCES: nobody's.
+ * Any other error: it could not be found out, and 503 is answered. On the reactor that asks, several at
+ * once, so it may not wait. The bytes are a secret:
  * compare them with beam_token_equal. */
 typedef int beam_authenticate_fn(beam_str token, char *ret_name, size_t size, void *arg);
 

@@ -96,6 +96,12 @@ static int judge(const struct bm_access *access, const struct bm_field *fields, 
     memset(&visitor, 0xee, sizeof(visitor));
     int status = bm_access_judge(access, NULL, &request, &visitor);
     CHECK_INT(visitor.admitted, status == 0);
+    CHECK_INT(visitor.peer.kind, BEAM_PEER_NET);
+    CHECK_STR(visitor.peer.identity.ptr, visitor.name);
+    CHECK_UINT(visitor.peer.identity.len, strlen(visitor.name));
+    CHECK_STR(visitor.peer.address.ptr, asker.address);
+    CHECK_UINT(visitor.peer.address.len, strlen(asker.address));
+    CHECK_UINT(visitor.peer.uid, UINT32_MAX); /* never somebody's of this machine */
     if (status != 0) {
         CHECK(!visitor.known);
         CHECK_STR(visitor.name, "");
@@ -177,9 +183,9 @@ TEST(access_by_token)
     come_from("[2001:db8::1]:80");
     CHECK_STR(bm_access_challenge(access), "Bearer");
     CHECK_INT(JUDGE(access, BM_FIELD("authorization", "Bearer ada.right")), 0);
-    CHECK_STR(visitor.name, "ada");
+    CHECK_STR(visitor.name, "token:ada");
     CHECK_INT(JUDGE(access, BM_FIELD("authorization", "bEARER   eve.right")), 0);
-    CHECK_STR(visitor.name, "eve");
+    CHECK_STR(visitor.name, "token:eve");
     /* Names came in lower case; and if not, they are the same field. */
     CHECK_INT(JUDGE(access, BM_FIELD("Authorization", "Bearer eve.wrong")), 401);
     /* Wrong ones are refused even where nobody has to have one. */
@@ -260,13 +266,13 @@ TEST(access_token_of_a_browser)
     come_from("192.0.2.7:4711");
 #define SUBPROTOCOLS(text_) BM_FIELD("sec-websocket-protocol", text_)
     CHECK_INT(JUDGE(access, SUBPROTOCOLS("beam.v1, beam.token.YWRhLnJpZ2h0")), 0);
-    CHECK_STR(visitor.name, "ada");
+    CHECK_STR(visitor.name, "token:ada");
     CHECK_INT(JUDGE(access, SUBPROTOCOLS(" beam.token.YWRhLnJpZ2h0\t,beam.v1")), 0);
     CHECK_INT(JUDGE(access, SUBPROTOCOLS("beam.v1"), SUBPROTOCOLS("beam.token.YWRhLnJpZ2h0")), 0);
     CHECK_INT(JUDGE(access, SUBPROTOCOLS("beam.v1")), 401);
     CHECK_INT(JUDGE(access, SUBPROTOCOLS(",,beam.token.YWRhLnJpZ2h0,,")), 0);
     CHECK_INT(JUDGE(access, SUBPROTOCOLS("beam.token.YWRhbS5yaWdodA")), 0);
-    CHECK_STR(visitor.name, "adam");
+    CHECK_STR(visitor.name, "token:adam");
     static const char *const wrong[] = {
         "beam.token.YWRhbS5yaWdodB", /* the same, spelled otherwise */
         "beam.token.",               /* nothing */
@@ -308,7 +314,7 @@ TEST(access_header_is_believed_of_proxies_alone)
         test_note("from %s", froms[i].from);
         CHECK_INT(JUDGE(access, BM_FIELD("x-remote-user", "ada")), froms[i].status);
         if (froms[i].status == 0)
-            CHECK_STR(visitor.name, "ada");
+            CHECK_STR(visitor.name, "proxy:ada");
     }
     come_from("10.1.2.3:4711");
     CHECK_INT(judge(access, NULL, 0), 401);
@@ -325,14 +331,14 @@ TEST(access_header_is_believed_of_proxies_alone)
     CHECK_INT(JUDGE(access, BM_FIELD("x-remote-user", "ada"),
                     BM_FIELD("authorization", "Bearer eve.right")),
               0);
-    CHECK_STR(visitor.name, "eve");
+    CHECK_STR(visitor.name, "token:eve");
     CHECK_INT(JUDGE(access, BM_FIELD("x-remote-user", "ada"),
                     BM_FIELD("authorization", "Bearer eve.wrong")),
               401);
     /* The proxy's certificate is the proxy's. */
     show_certificate(NULL, "proxy.example", NULL, NULL);
     CHECK_INT(JUDGE(access, BM_FIELD("x-remote-user", "ada")), 0);
-    CHECK_STR(visitor.name, "ada");
+    CHECK_STR(visitor.name, "proxy:ada");
     CHECK_INT(judge(access, NULL, 0), 401);
     come_from("11.1.2.3:4711");
     show_certificate(NULL, "proxy.example", NULL, NULL);
@@ -376,7 +382,7 @@ TEST(access_over_a_unix_socket_is_the_modes)
     CHECK(visitor.known);
     CHECK_STR(visitor.name, "unix");
     CHECK_INT(JUDGE(access, BM_FIELD("authorization", "Bearer ada.right")), 0);
-    CHECK_STR(visitor.name, "ada");
+    CHECK_STR(visitor.name, "token:ada");
     CHECK_INT(JUDGE(access, BM_FIELD("authorization", "Bearer ada.wrong")), 401);
     come_from("192.0.2.7:4711"); /* handed over */
     CHECK_INT(judge(access, NULL, 0), 401);
@@ -387,7 +393,7 @@ TEST(access_over_a_unix_socket_is_the_modes)
     come_from("unix");
     CHECK_INT(judge(access, NULL, 0), 401);
     CHECK_INT(JUDGE(access, BM_FIELD("x-remote-user", "ada")), 0);
-    CHECK_STR(visitor.name, "ada");
+    CHECK_STR(visitor.name, "proxy:ada");
     bm_access_free(access);
 }
 
