@@ -31,7 +31,7 @@ struct beam_http_request {
     uint32_t head_cap;
     uint8_t *answer; /* a long one */
     size_t answer_len, sent;
-    struct beam_peer peer;
+    struct bm_peer peer;
 };
 
 static void free_request(beam_http_request *request)
@@ -42,6 +42,7 @@ static void free_request(beam_http_request *request)
         bm_pool_put(&core->pool, request->head, request->head_cap);
     bm_free(NULL, request->answer, request->answer_len);
     bm_exchange_release(request->exchange);
+    bm_peer_clear(&request->peer);
     bm_free(NULL, request, sizeof(*request));
 }
 
@@ -170,9 +171,10 @@ static beam_http_request *new_request(struct bm_server *server, struct bm_exchan
     request->exchange = exchange;
     request->server = server;
     request->core = bm_connection_core(connection);
-    request->peer = visitor->peer;
     bm_collected_init(&request->body, request->core, connection);
-    if (copy_head(request, from) < 0) {
+    if (copy_head(request, from) < 0 || bm_visitor_peer(visitor, &request->peer) < 0) {
+        if (request->head)
+            bm_pool_put(&request->core->pool, request->head, request->head_cap);
         bm_free(NULL, request, sizeof(*request));
         return NULL;
     }
@@ -226,7 +228,7 @@ beam_str beam_http_get(const beam_http_request *request, const char *name)
 
 const struct beam_peer *beam_http_peer(const beam_http_request *request)
 {
-    return &request->peer;
+    return &request->peer.shown;
 }
 
 static bool is_sound(unsigned status, const struct beam_http_field *fields, size_t count)

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "net/call.h"
+#include "net/http_call.h"
 #include "net/document_json.h"
 #include "runtime/message.h"
 #include "runtime/runtime.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "net/call.h"
+#include "net/http_call.h"
 #include "net/document_json.h"
 #include "runtime/core.h"
 #include "runtime/message.h"

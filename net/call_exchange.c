@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "net/call.h"
+#include "net/http_call.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
@@ -25,6 +25,7 @@ static void free_call(struct bm_call *call, bool held)
         bm_events_deinit(call);
     if (held)
         bm_exchange_release(call->exchange);
+    bm_peer_clear(&call->asker);
     bm_pool_put(&core->pool, call, bm_pool_cap(sizeof(*call)));
 }
 
@@ -100,7 +101,7 @@ static int open_channel(struct bm_crossing *crossing, beam_session *session)
 {
     struct bm_call *call = bm_list_entry(crossing, struct bm_call, crossing);
     const struct bm_ask ask = {.service = call->service->name,
-                               .asker = &call->visitor.peer,
+                               .asker = &call->asker,
                                .deadline_ns = call->deadline_ns};
     return bm_open_for(session, &ask, &call->question, &channel_handlers, call, &call->channel);
 }
@@ -202,14 +203,6 @@ static const struct bm_exchange_handlers exchange_handlers = {
     .on_close = on_close,
 };
 
-/* Views of the visitor's that end with the request's head become the call's own. */
-static void copy_visitor(struct bm_call *call, const struct bm_visitor *visitor)
-{
-    call->visitor.peer = visitor->peer;
-    call->visitor.known = visitor->known;
-    call->visitor.admitted = visitor->admitted;
-}
-
 static struct bm_call *new_call(struct bm_server *server, struct bm_exchange *exchange,
                                 const struct bm_visitor *visitor)
 {
@@ -219,12 +212,15 @@ static struct bm_call *new_call(struct bm_server *server, struct bm_exchange *ex
     struct bm_call *call = bm_pool_get(&core->pool, sizeof(*call), &cap);
     if (!call)
         return NULL;
-    memset(call, 0, offsetof(struct bm_call, visitor));
+    memset(call, 0, sizeof(*call));
+    if (bm_visitor_peer(visitor, &call->asker) < 0) {
+        bm_pool_put(&core->pool, call, cap);
+        return NULL;
+    }
     call->exchange = exchange;
     call->server = server;
     call->core = core;
     bm_collected_init(&call->body, core, connection);
-    copy_visitor(call, visitor);
     return call;
 }
 

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "net/accept.h"
 #include "net/beam_timeout.h"
-#include "net/call.h"
+#include "net/http_call.h"
 #include "net/origin.h"
 #include "net/percent.h"
 #include "net/query.h"

@@ -1,7 +1,7 @@
 /* How a request is refused: rule Q4. The body is JSON, whatever was asked for. */
 #include <string.h>
 
-#include "net/call.h"
+#include "net/http_call.h"
 #include "net/document_json.h"
 #include "net/server.h"
 

@@ -9,6 +9,7 @@
 #include <beam/net.h>
 
 #include "net/connection.h"
+#include "runtime/peer.h"
 
 struct bm_access;
 
@@ -32,6 +33,9 @@ struct bm_visitor {
     bool admitted;         /* may ask at all: known, or the server serves anybody */
     char name[256];        /* room for the identity */
 };
+
+/* Its peer, to be kept (bm_peer_clear) after its views have ended. -ENOMEM. visitor.c */
+int bm_visitor_peer(const struct bm_visitor *visitor, struct bm_peer *ret_peer);
 
 /* connection.h on_request of connections that a server accepted; arg is the struct bm_server. */
 void bm_server_on_request(struct bm_connection *connection, struct bm_exchange *exchange,

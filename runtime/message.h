@@ -26,7 +26,7 @@
 #include <beam/message.h>
 
 #include "base/list.h"
-#include "runtime/about.h"
+#include "runtime/attached_about.h"
 #include "runtime/frame.h"
 
 struct bm_core;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/call.h"
+#include "net/http_call.h"
 #include "net/server.h"
 #include "tests/unit/runtime/on_core.h"
 

@@ -4,8 +4,8 @@
  *     the request -> call_question.c -> a message -> call_exchange.c -> a channel to the service
  *     what comes on it -> call_answer.c, or call_events.c -> the answer
  */
-#ifndef BM_CALL_H
-#define BM_CALL_H
+#ifndef BM_HTTP_CALL_H
+#define BM_HTTP_CALL_H
 
 #include "net/collected.h"
 #include "net/media.h"
@@ -65,7 +65,7 @@ struct bm_call {
     beam_buffer last;              /* the event `end` */
     struct bm_timer comment_timer;
 
-    struct bm_visitor visitor; /* a copy */
+    struct bm_peer asker;
 };
 
 /* --- call_question.c: rules Q1, Q2, Q6 --- */

@@ -1,8 +1,8 @@
 /* What the sender of an attached channel says about it beside its id and mode: a small kv map
  * (docs/spec/http.md D1), on networks alone. Of a channel that stands for a descriptor: what kind that
  * is, what can be done with it, and how many bytes follow. */
-#ifndef BM_ABOUT_H
-#define BM_ABOUT_H
+#ifndef BM_ATTACHED_ABOUT_H
+#define BM_ATTACHED_ABOUT_H
 
 #include <stdint.h>
 

@@ -6,7 +6,7 @@
 
 #include <beam/error.h>
 
-#include "runtime/about.h"
+#include "runtime/attached_about.h"
 #include "tests/support/test.h"
 #include "tests/support/vectors.h"
 

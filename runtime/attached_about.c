@@ -1,5 +1,5 @@
-/* See about.h. Keys nobody here knows are passed over. Knows nothing of channels and descriptors. */
-#include "runtime/about.h"
+/* See attached_about.h. Keys nobody here knows are passed over. Knows nothing of channels and descriptors. */
+#include "runtime/attached_about.h"
 
 #include <errno.h>
 #include <string.h>
