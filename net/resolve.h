@@ -3,7 +3,7 @@
 #ifndef BM_RESOLVE_H
 #define BM_RESOLVE_H
 
-#include "net/socket.h"
+#include "net/stream_socket.h"
 
 struct bm_core;
 struct bm_url;

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "net/socket.h"
+#include "net/stream_socket.h"
 #include "net/url.h"
 #include "tests/support/test.h"
 

@@ -1,6 +1,6 @@
-/* See socket.h. Options stand on a listening socket, and what is accepted inherits them, so that a
+/* See stream_socket.h. Options stand on a listening socket, and what is accepted inherits them, so that a
  * connection costs no system calls for them. */
-#include "net/socket.h"
+#include "net/stream_socket.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

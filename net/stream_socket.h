@@ -7,8 +7,8 @@
  * there before us, and of two programs that do as we do, at the same time, one gets the port. What the
  * kernel lets happen later it still does: another program of the same user that asks for SO_REUSEPORT by
  * itself can join a port that several reactors share (socket(7)). With one reactor nobody can. */
-#ifndef BM_SOCKET_H
-#define BM_SOCKET_H
+#ifndef BM_STREAM_SOCKET_H
+#define BM_STREAM_SOCKET_H
 
 #include <netinet/in.h>
 #include <stdbool.h>
