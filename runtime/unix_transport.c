@@ -1,33 +1,28 @@
-/* unix: URLs: connecting, listening, accepting.
+/* unix: URLs: connecting, listening, and what becomes of those who come.
  *
- * AF_UNIX has no load-balancing SO_REUSEPORT: core 0 accepts and deals the sockets out. Accepting stops
- * for a while when the process has no fd left; one is held in reserve for that time, so that a
- * waiting peer is told (by a close) instead of being left to hang. */
+ * AF_UNIX has no load-balancing SO_REUSEPORT: core 0 accepts and deals the sockets out. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "runtime/acceptor.h"
 #include "runtime/core.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 #include "runtime/unix_session.h"
 
-#define ACCEPT_PAUSE_NS (10 * BM_NS_PER_MS) /* ours: after any error */
-#define CONNECT_RETRY_NS BM_NS_PER_MS       /* backlog full: again after 1 … 20 ms */
+#define CONNECT_RETRY_NS BM_NS_PER_MS /* backlog full: again after 1 … 20 ms */
 #define CONNECT_RETRY_LAST_NS (20 * BM_NS_PER_MS)
 
 struct unix_listener {
     struct bm_listener listener;
     struct bm_unix_address address;
-    int fd;
-    bool listening; /* else: one connected socket that was inherited */
-    int reserve_fd;
+    bool listening; /* else: one connected socket that was inherited, */
+    int fd;         /* ... this one, until it starts */
     unsigned next_core;
-    struct bm_op accept_op;
-    struct bm_timer pause_timer;
+    struct bm_acceptor acceptor;
 };
 
 /* --- connect --------------------------------------------------------------------------------- */
@@ -131,8 +126,9 @@ static void take_dealt(void *arg)
     take_socket(dealt.core, dealt.fd);
 }
 
-static void deal(struct unix_listener *ul, int fd)
+static void deal(struct bm_acceptor *acceptor, int fd)
 {
+    struct unix_listener *ul = bm_container_of(acceptor, struct unix_listener, acceptor);
     beam_runtime *runtime = ul->listener.runtime;
     struct bm_core *to = &runtime->cores[ul->next_core++ % runtime->core_count];
     if (to != ul->listener.core) {
@@ -149,62 +145,17 @@ static void deal(struct unix_listener *ul, int fd)
 
 static void unix_listener_free(struct bm_listener *listener);
 
-static void accept_again(struct unix_listener *ul)
+static void on_stopped(struct bm_acceptor *acceptor)
 {
-    ul->accept_op.fd = ul->fd;
-    bm_op_start(ul->listener.core->reactor, &ul->accept_op);
+    struct bm_core *core = acceptor->core;
+    unix_listener_free(&bm_container_of(acceptor, struct unix_listener, acceptor)->listener);
+    bm_core_check_quiet(core);
 }
 
-/* Takes one peer off the backlog and closes it, with the fd that was kept for this. If there is one for
- * the reserve besides, there are fds again, and the peer can stay. */
-static void turn_away(struct unix_listener *ul)
-{
-    if (ul->reserve_fd < 0)
-        return;
-    close(ul->reserve_fd);
-    int fd = accept4(ul->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    ul->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (ul->reserve_fd >= 0) {
-        deal(ul, fd);
-        return;
-    }
-    close(fd);
-    ul->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-}
-
-static void on_accepted(struct bm_op *op, int res, uint32_t flags)
-{
-    struct unix_listener *ul = bm_container_of(op, struct unix_listener, accept_op);
-    struct bm_core *core = ul->listener.core;
-    (void)flags;
-    if (ul->listener.closing) {
-        if (res >= 0)
-            close(res);
-        unix_listener_free(&ul->listener);
-        bm_core_check_quiet(core);
-        return;
-    }
-    if (res >= 0) {
-        deal(ul, res);
-        accept_again(ul);
-        return;
-    }
-    bm_core_log(core, BEAM_LOG_WARNING, "%s: cannot accept: %s", ul->listener.url,
-                beam_strerror(res));
-    if (res == -EMFILE || res == -ENFILE || res == -ENOMEM || res == -ENOBUFS)
-        turn_away(ul);
-    /* Also after what should be one connection's (ECONNABORTED, EPERM of a firewall): should it be
-     * the listener's after all, asking again at once would never end. */
-    bm_timer_arm(core->reactor, &ul->pause_timer,
-                 bm_reactor_now_ns(core->reactor) + ACCEPT_PAUSE_NS);
-}
-
-static void on_pause_over(struct bm_timer *timer)
-{
-    accept_again(bm_container_of(timer, struct unix_listener, pause_timer));
-}
+static const struct bm_acceptor_events acceptor_events = {
+    .on_socket = deal,
+    .on_stopped = on_stopped,
+};
 
 /* --- listen ---------------------------------------------------------------------------------- */
 
@@ -216,7 +167,7 @@ static int unix_listen(beam_runtime *runtime, const char *url,
     struct unix_listener *ul = bm_alloc_zero(NULL, sizeof(*ul));
     if (!ul)
         return -ENOMEM;
-    ul->fd = ul->reserve_fd = -1;
+    ul->fd = -1;
     int r = bm_unix_address_parse(url, &ul->address);
     if (r >= 0)
         r = bm_unix_socket_listen(&ul->address, options->mode ? options->mode : 0600,
@@ -225,9 +176,8 @@ static int unix_listen(beam_runtime *runtime, const char *url,
         bm_free(NULL, ul, sizeof(*ul));
         return r;
     }
-    ul->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    bm_op_init(&ul->accept_op, BM_OP_ACCEPT, on_accepted);
-    bm_timer_init(&ul->pause_timer, on_pause_over);
+    if (ul->listening)
+        bm_acceptor_init(&ul->acceptor, &acceptor_events, "", &ul->fd);
     *ret_listener = &ul->listener;
     return 0;
 }
@@ -236,13 +186,13 @@ static void unix_listener_free(struct bm_listener *listener)
 {
     struct unix_listener *ul = bm_container_of(listener, struct unix_listener, listener);
     bm_list_unlink(&listener->node);
-    if (ul->fd >= 0) {
-        if (ul->listening && !bm_runtime_forked(listener->runtime))
+    if (ul->listening) {
+        if (!bm_runtime_forked(listener->runtime))
             bm_unix_socket_unlink(&ul->address);
+        bm_acceptor_deinit(&ul->acceptor);
+    } else if (ul->fd >= 0) {
         close(ul->fd);
     }
-    if (ul->reserve_fd >= 0)
-        close(ul->reserve_fd);
     bm_free(NULL, listener->url, listener->url_len + 1);
     bm_free(NULL, ul, sizeof(*ul));
 }
@@ -252,7 +202,8 @@ static void unix_start(struct bm_listener *listener, struct bm_core *core)
     struct unix_listener *ul = bm_container_of(listener, struct unix_listener, listener);
     listener->core = core;
     if (ul->listening) {
-        accept_again(ul);
+        ul->acceptor.name = listener->url;
+        bm_acceptor_start(&ul->acceptor, core);
         return;
     }
     take_socket(core, bm_take_fd(&ul->fd)); /* whoever handed it out made us the acceptor */
@@ -264,14 +215,10 @@ static void unix_stop(struct bm_listener *listener)
     if (listener->closing)
         return;
     listener->closing = true;
-    /* Refused from this moment on; the accept under way ends when the kernel gets to it. */
     if (ul->listening)
-        shutdown(ul->fd, SHUT_RDWR);
-    bm_timer_cancel(listener->core->reactor, &ul->pause_timer);
-    if (bm_op_idle(&ul->accept_op))
-        unix_listener_free(listener);
+        bm_acceptor_stop(&ul->acceptor);
     else
-        bm_op_cancel(listener->core->reactor, &ul->accept_op);
+        unix_listener_free(listener);
 }
 
 const struct beam_transport beam_unix = {
