@@ -147,6 +147,18 @@ static void output_ack(struct bm_link *link, size_t len)
 
 /* ---- its course ---- */
 
+static void end(struct bm_connection *connection)
+{
+    bool broken = false;
+    if (connection->version)
+        broken = connection->version->end(connection);
+    connection->ended = true;
+    if (connection->told)
+        bm_link_abort(&connection->link, true);
+    else
+        bm_link_close(&connection->link, broken);
+}
+
 static void on_turn(struct bm_link *link)
 {
     struct bm_connection *connection = bm_connection_of(link);
@@ -163,18 +175,8 @@ static void on_turn(struct bm_link *link)
                connection->first_len == 0) {
         bm_connection_fail(connection, 0); /* nobody has said anything */
     }
-}
-
-static void end(struct bm_connection *connection)
-{
-    bool broken = false;
-    if (connection->version)
-        broken = connection->version->end(connection);
-    connection->ended = true;
-    if (connection->told)
-        bm_link_abort(&connection->link, true);
-    else
-        bm_link_close(&connection->link, broken);
+    if (connection->failing)
+        end(connection); /* before anything else is said */
 }
 
 static void settle(struct bm_link *link)

@@ -112,6 +112,7 @@ struct bm_connection {
     uint8_t first[BM_PREFACE_LEN]; /* server, without TLS: until it is known */
     uint8_t *raw;                  /* BM_CONNECTION_RAW_LEN, or NULL */
     size_t raw_at, raw_len;
+    int refused; /* HTTP/1.1: why the engine takes no more */
     int error;
     uint64_t first_until_ns, idle_until_ns, look_ns;
     char address[BM_CONNECTION_ADDRESS_LEN];

@@ -20,8 +20,24 @@ static beam_str text_of(const char *text, size_t len)
     return (beam_str){text, len};
 }
 
+/* Both halves of an exchange have been. */
+static bool finish_whole(struct bm_connection *connection)
+{
+    struct bm_exchange *exchange = connection->current;
+    if (!exchange || !exchange->in_end || !exchange->out_end)
+        return false;
+    if (exchange->end_due) {
+        exchange->end_due = false;
+        bm_exchange_end(exchange);
+    }
+    connection->current = NULL;
+    bm_exchange_finish(exchange, 0);
+    return true;
+}
+
 static void request_came(struct bm_connection *connection, const struct bm_http1_message *message)
 {
+    (void)finish_whole(connection); /* the one before, of the same bytes */
     struct bm_exchange *exchange = bm_exchange_new(connection);
     if (!exchange) {
         bm_connection_fail(connection, -ENOMEM);
@@ -141,7 +157,8 @@ static size_t raw_receive(struct bm_connection *connection, const uint8_t *bytes
 static void raw_pull(struct bm_connection *connection)
 {
     struct bm_exchange *exchange = connection->current;
-    if (connection->raw_len > 0 || connection->raw_end || !exchange || exchange->out_end)
+    if (connection->raw_len > 0 || connection->raw_end || !exchange || exchange->out_end ||
+        !exchange->handlers || !exchange->handlers->read)
         return;
     if (!connection->raw)
         connection->raw = bm_alloc(&connection->account, BM_CONNECTION_RAW_LEN);
@@ -214,8 +231,10 @@ static size_t http1_receive(struct bm_connection *connection, const uint8_t *byt
         return raw_receive(connection, bytes, len);
     int r =
         bm_http1_receive(connection->http1, bytes, len, bm_connection_now_ns(connection), &used);
-    if (r < 0)
-        return len; /* the peer is told, and what still comes is nobody's */
+    if (r < 0) { /* the peer is told, and what still comes is nobody's */
+        connection->refused = r;
+        return len;
+    }
     begin_raw(connection);
     return used;
 }
@@ -225,7 +244,7 @@ static void http1_receive_end(struct bm_connection *connection)
     struct bm_exchange *exchange = connection->current;
     begin_raw(connection);
     if (!connection->upgraded) {
-        (void)bm_http1_receive_end(connection->http1);
+        connection->refused = bm_http1_receive_end(connection->http1);
     } else if (exchange && !exchange->in_end) {
         exchange->in_end = true;
         bm_exchange_end(exchange);
@@ -263,16 +282,15 @@ static void http1_settle(struct bm_connection *connection)
         exchange->end_due = false;
         bm_exchange_end(exchange);
     }
-    if (exchange && exchange->in_end && exchange->out_end) {
-        connection->current = NULL;
-        bm_exchange_finish(exchange, 0);
+    if (finish_whole(connection)) {
         if (connection->upgraded)
             bm_connection_fail(connection, 0);
-        bm_link_flush(&connection->link); /* the next one may be there */
+        if (connection->link.kept_len > 0)
+            bm_link_flush(&connection->link); /* the next one is there */
     }
     int over = bm_http1_over(connection->http1);
     if (over != 0 && !connection->failing)
-        bm_connection_fail(connection, over < 0 ? over : 0);
+        bm_connection_fail(connection, over < 0 ? over : connection->refused);
     else if (!connection->current && !bm_http1_wants_input(connection->http1))
         bm_op_hurry(connection->link.core->reactor, &connection->link.send_op);
 }
@@ -285,7 +303,7 @@ static uint64_t http1_next_ns(const struct bm_connection *connection)
 static void http1_tick(struct bm_connection *connection, uint64_t now_ns)
 {
     if (!connection->upgraded)
-        (void)bm_http1_tick(connection->http1, now_ns);
+        connection->refused = bm_http1_tick(connection->http1, now_ns);
 }
 
 static void http1_drain(struct bm_connection *connection)

@@ -67,6 +67,7 @@ static void tell_end(struct bm_link *link)
         return;
     link->end_told = true;
     link->events->on_end(link, link->end_error);
+    bm_link_flush(link);
 }
 
 static void drop_kept(struct bm_link *link)
@@ -285,12 +286,6 @@ static bool end_output(struct bm_link *link)
 {
     if (link->shut || !(link->shut_due || link->phase == BM_LINK_CLOSING))
         return false;
-    if (link->broken) {
-        const struct linger at_once = {.l_onoff = 1};
-        (void)setsockopt(link->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-        bm_link_abort(link, false);
-        return false;
-    }
     if (link->tls && !link->closed) {
         link->closed = true;
         (void)bm_tls_close(link->tls); /* one that has failed has said so itself */
@@ -494,12 +489,13 @@ void bm_link_close(struct bm_link *link, bool broken)
 {
     if (link->phase != BM_LINK_OPEN)
         return;
-    if (link->mute) {
+    if (broken || link->mute) {
+        const struct linger at_once = {.l_onoff = 1};
+        (void)setsockopt(link->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
         bm_link_abort(link, false);
         return;
     }
     set_phase(link, BM_LINK_CLOSING);
-    link->broken = broken;
     link->closing_until_ns = in_time(link, BM_LINK_FAREWELL_NS);
     bm_op_hurry(link->core->reactor, &link->send_op);
     if (link->shut) { /* already */
@@ -531,6 +527,8 @@ void bm_link_abort(struct bm_link *link, bool told)
     struct bm_reactor *reactor = link->core->reactor;
     if (link->phase == BM_LINK_GONE)
         return;
+    if (link->send_op.state == BM_OP_QUEUED)
+        bm_op_cancel(reactor, &link->send_op); /* what it has is said directly, or not at all */
     if (told)
         say_goodbye(link);
     set_phase(link, BM_LINK_GONE);

@@ -81,7 +81,6 @@ struct bm_link {
     bool second;     /* the task has let others go first */
     bool shut_due;   /* bm_link_shut */
     bool shut;       /* FIN is sent */
-    bool broken;     /* closes with a reset */
     bool receive_later, send_later; /* the kernel had no memory: after retry_ns */
     int end_error, mute_error;
     unsigned depth; /* callbacks of the loop under way: nothing goes meanwhile */
@@ -119,7 +118,7 @@ void bm_link_take_all(struct bm_link *link);
 /* Ends our direction behind the output that there is; the peer may go on. */
 void bm_link_shut(struct bm_link *link);
 /* Sends the output that there is, says that it was all, and waits a moment for the peer to do so too.
- * broken: the peer has to see that something is missing, so it is reset. */
+ * broken: nothing of that, as the peer has to see that something is missing: it is reset. */
 void bm_link_close(struct bm_link *link, bool broken);
 /* Ends it. told: with what can be sent at once. */
 void bm_link_abort(struct bm_link *link, bool told);

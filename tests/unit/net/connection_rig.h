@@ -8,14 +8,17 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <beam/beam.h>
 
-#include "net/connection.h"
+#include "net/connection_inner.h"
 #include "net/proto/certificate.h"
 #include "runtime/core.h"
 #include "runtime/runtime.h"
@@ -53,6 +56,24 @@ struct rig {
 };
 static struct rig rig;
 
+/* ---- time, which a case may let pass ---- */
+
+static uint64_t rig_later_ns;
+
+static inline uint64_t rig_clock_now(void *arg)
+{
+    struct timespec now;
+    (void)arg;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * BM_NS_PER_S + (uint64_t)now.tv_nsec + rig_later_ns;
+}
+
+static inline void rig_clock_random(void *buf, size_t len, void *arg)
+{
+    (void)arg;
+    REQUIRE_INT(getrandom(buf, len, 0), (long)len);
+}
+
 /* ---- the loop ---- */
 
 static inline void rig_turn(int wait_ms)
@@ -60,6 +81,14 @@ static inline void rig_turn(int wait_ms)
     struct pollfd pfd = {.fd = beam_runtime_fd(rig.runtime), .events = POLLIN};
     (void)poll(&pfd, 1, wait_ms);
     REQUIRE_INT(beam_runtime_turn(rig.runtime), 0);
+}
+
+/* Lets so much time pass at once. */
+static inline void rig_pass(uint64_t ns)
+{
+    rig_later_ns += ns;
+    for (int i = 0; i < 4; i++)
+        rig_turn(0);
 }
 
 #define RIG_PATIENCE_NS (20 * BM_NS_PER_S) /* something is lost */
@@ -313,6 +342,8 @@ static inline void rig_open_runtime(struct rig_way way)
 {
     test_note("%s", way.name);
     rig = (struct rig){.way = way, .serve = rig_serve_echo};
+    static const struct bm_clock clock = {rig_clock_now, rig_clock_random, NULL};
+    bm_clock_set(&clock);
     rig_echoes = 0;
     rig_echo_error = 1;
     REQUIRE_INT(beam_runtime_new(
@@ -341,6 +372,7 @@ static inline void rig_close_runtime(void)
     bm_tls_context_unref(rig.server_tls);
     bm_tls_context_unref(rig.client_tls);
     CHECK_UINT(rig_echoes, 0);
+    bm_clock_set(NULL);
 }
 
 /* The client ends it, in order; both ends say so. */
@@ -356,6 +388,57 @@ static inline void rig_close(void)
     CHECK_UINT(rig.client.version, rig.way.http2 ? 2u : 1u);
     CHECK_UINT(rig.server.version, rig.way.http2 ? 2u : 1u);
     rig_close_runtime();
+}
+
+/* A server, and a plain socket to it. */
+static inline int rig_open_raw(struct rig_way way)
+{
+    int fds[2];
+    rig_open_runtime(way);
+    rig_sockets(fds);
+    rig_accept(fds[0]);
+    return fds[1];
+}
+
+static inline void raw_send(int fd, const char *text)
+{
+    REQUIRE_INT(send(fd, text, strlen(text), MSG_NOSIGNAL), (long)strlen(text));
+}
+
+/* What has come, as text; waits until it ends with, or has, `last`. "" and an end: NULL is for that. */
+static char raw_text[70000];
+static size_t raw_text_len;
+
+static inline bool raw_receive(int fd)
+{
+    ssize_t n =
+        recv(fd, raw_text + raw_text_len, sizeof(raw_text) - 1 - raw_text_len, MSG_DONTWAIT);
+    if (n > 0)
+        raw_text_len += (size_t)n;
+    raw_text[raw_text_len] = '\0';
+    return n == 0;
+}
+
+static inline void raw_expect(int fd, const char *last)
+{
+    uint64_t end = bm_clock_now_ns() + RIG_PATIENCE_NS;
+    raw_text_len = 0;
+    raw_text[0] = '\0';
+    while (!strstr(raw_text, last) && bm_clock_now_ns() < end) {
+        rig_turn(10);
+        (void)raw_receive(fd);
+    }
+    REQUIRE(strstr(raw_text, last) != NULL);
+}
+
+/* Until the peer has ended. */
+static inline void raw_expect_end(int fd)
+{
+    uint64_t end = bm_clock_now_ns() + RIG_PATIENCE_NS;
+    bool ended = false;
+    while (!(ended = raw_receive(fd)) && bm_clock_now_ns() < end)
+        rig_turn(10);
+    REQUIRE(ended);
 }
 
 /* ---- a client's request ---- */
