@@ -189,7 +189,9 @@ static void run(struct end *a, struct end *b)
 {
     for (unsigned idle = 0; idle < 5; idle++) {
         CHECK_INT(beam_runtime_turn(on_core_runtime), 0);
-        if (move_some(a) | move_some(b))
+        bool moved = move_some(a);
+        moved = move_some(b) || moved;
+        if (moved)
             idle = 0;
     }
 }
