@@ -54,7 +54,7 @@ static void on_receive_retry""", "nothing will ever happen|was told|ended with")
     "an fd not closed after MSG_CTRUNC": ("runtime/unix_receive.c", """\
             att->fds[att->fd_count++] = bm_take_fd(fd);
         else
-            bm_reactor_close_fd(core->reactor, fd);
+            bm_reactor_close_fd(fds->core->reactor, fd);
 """, """\
             att->fds[att->fd_count++] = bm_take_fd(fd);
         else
