@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/sim/bytes.h"
 #include "tests/sim/conversation.h"
 #include "tests/support/results.h"
 
@@ -28,6 +29,7 @@ static int usage(FILE *file, const char *name)
         "Usage: %s [--seeds N] [--first N]\n"
         "       %s --seed N [--quiet]\n"
         "       %s --sweep FAULT [--seed N] [--at K]\n"
+        "       %s --bytes [--seeds N] [--first N]\n"
         "\n"
         "Conversations in a simulated world, each given by its seed.\n"
         "  --seeds N      so many, one after the other (2000)\n"
@@ -38,8 +40,9 @@ static int usage(FILE *file, const char *name)
         "no\n"
         "                 other trouble (--seed, 4): allocation, allocations (from there on) or\n"
         "                 operation\n"
-        "  --at K         at this place alone, aloud\n",
-        name, name, name);
+        "  --at K         at this place alone, aloud\n"
+        "  --bytes        no conversations, but bytes over a stream (500 seeds)\n",
+        name, name, name, name);
     return file == stderr ? 2 : 0;
 }
 
@@ -66,6 +69,13 @@ static void run_many(uint64_t first, uint64_t count)
            (unsigned long long)events);
 }
 
+static void run_bytes(uint64_t first, uint64_t count)
+{
+    sim_again = "--bytes ";
+    for (uint64_t seed = first; seed < first + count; seed++)
+        bytes_run(seed);
+}
+
 /* Until a run ends before it comes to the place. */
 static void sweep(uint64_t seed, enum sim_fault kind)
 {
@@ -88,14 +98,18 @@ static enum sim_fault fault_named(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'n'},
-        {"first", required_argument, NULL, 'f'}, {"quiet", no_argument, NULL, 'q'},
-        {"sweep", required_argument, NULL, 'w'}, {"at", required_argument, NULL, 'a'},
-        {"help", no_argument, NULL, 'h'},        {0}};
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"seeds", required_argument, NULL, 'n'},
+                                            {"first", required_argument, NULL, 'f'},
+                                            {"quiet", no_argument, NULL, 'q'},
+                                            {"sweep", required_argument, NULL, 'w'},
+                                            {"at", required_argument, NULL, 'a'},
+                                            {"bytes", no_argument, NULL, 'b'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     uint64_t seed = 0, first = 1, count = 2000, at = 0;
     enum sim_fault kind = SIM_NO_FAULT;
-    bool quiet = false;
+    bool quiet = false, bytes = false;
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == 's')
@@ -108,13 +122,17 @@ int main(int argc, char **argv)
             at = strtoull(optarg, NULL, 10);
         else if (c == 'q')
             quiet = true;
+        else if (c == 'b')
+            bytes = true;
         else if (c != 'w' || (kind = fault_named(optarg)) == SIM_NO_FAULT)
             return usage(c == 'h' ? stdout : stderr, argv[0]);
     }
     if (optind < argc)
         return usage(stderr, argv[0]);
     test_on_crash(name_seed);
-    if (kind != SIM_NO_FAULT && at > 0)
+    if (bytes)
+        run_bytes(seed ? seed : first, seed ? 1 : count == 2000 ? 500 : count);
+    else if (kind != SIM_NO_FAULT && at > 0)
         (void)conversation_run(seed ? seed : SWEPT_SEED, !quiet, (struct fault){kind, at});
     else if (kind != SIM_NO_FAULT)
         sweep(seed ? seed : SWEPT_SEED, kind);
