@@ -23,10 +23,6 @@
 #include "base/cleanup.h"
 #include "net/connection_inner.h"
 
-static const char preface[BM_PREFACE_LEN] = {'P',  'R',  'I', ' ', '*',  ' ',  'H',  'T',
-                                             'T',  'P',  '/', '2', '.',  '0',  '\r', '\n',
-                                             '\r', '\n', 'S', 'M', '\r', '\n', '\r', '\n'};
-
 void bm_connection_fail(struct bm_connection *connection, int error)
 {
     if (connection->failing)
@@ -77,14 +73,10 @@ static size_t take_first(struct bm_connection *connection, const uint8_t *bytes,
 {
     size_t n = 0;
     while (n < len && !connection->version && !connection->failing) {
-        uint8_t byte = bytes[n];
-        bool same = byte == (uint8_t)preface[connection->first_len];
-        if (same) {
-            connection->first[connection->first_len++] = byte;
-            n++;
-        }
-        if (!same || connection->first_len == BM_PREFACE_LEN)
-            (void)begin(connection, same ? &bm_version_http2 : &bm_version_http1);
+        connection->first[connection->first_len++] = bytes[n++];
+        int is = bm_h2_is_preface(connection->first, connection->first_len);
+        if (is != -EAGAIN)
+            (void)begin(connection, is == 1 ? &bm_version_http2 : &bm_version_http1);
     }
     return n;
 }
@@ -238,6 +230,13 @@ static void on_tick(struct bm_link *link, uint64_t now_ns)
     bm_link_flush(link);
 }
 
+static void on_idle(struct bm_link *link)
+{
+    struct bm_connection *connection = bm_connection_of(link);
+    if (connection->version)
+        connection->version->trim(connection);
+}
+
 /* ---- its end ---- */
 
 static void free_connection(struct bm_connection *connection)
@@ -274,6 +273,7 @@ static const struct bm_link_events events = {
     .settle = settle,
     .next_ns = next_ns,
     .on_tick = on_tick,
+    .on_idle = on_idle,
     .on_gone = on_gone,
 };
 

@@ -18,6 +18,7 @@
 #include "net/connection.h"
 #include "net/link.h"
 #include "net/proto/h2.h"
+#include "net/proto/h2_preface.h"
 #include "net/proto/http1.h"
 #include "runtime/core.h"
 
@@ -28,7 +29,6 @@
 #define BM_CONNECTION_UNCONSUMED_MAX (64u << 10) /* HTTP/1.1, of a body; ours */
 #define BM_CONNECTION_RAW_LEN (16u << 10)        /* behind a 101, to send: a record of TLS */
 #define BM_CONNECTION_ADDRESS_LEN 64u            /* "[" INET6_ADDRSTRLEN "%scope]:65535" */
-#define BM_PREFACE_LEN 24u                       /* RFC 9113 section 3.4 */
 
 /* What HTTP/1.1 and HTTP/2 do differently. The connection's are called from the loop alone. */
 struct bm_version {
@@ -44,6 +44,7 @@ struct bm_version {
     void (*settle)(struct bm_connection *connection);
     uint64_t (*next_ns)(const struct bm_connection *connection);
     void (*tick)(struct bm_connection *connection, uint64_t now_ns);
+    void (*trim)(struct bm_connection *connection); /* buffers that are empty may go */
     void (*drain)(struct bm_connection *connection);
     /* It ends: says what can be said, closes all exchanges. True: the peer has to see it broken. */
     bool (*end)(struct bm_connection *connection);
@@ -109,8 +110,8 @@ struct bm_connection {
     bool upgraded; /* HTTP/1.1: these are bytes of another protocol */
     bool raw_end;  /* ... and ours have had their end */
     uint8_t first_len;
-    uint8_t first[BM_PREFACE_LEN]; /* server, without TLS: until it is known */
-    uint8_t *raw;                  /* BM_CONNECTION_RAW_LEN, or NULL */
+    uint8_t first[BM_H2_PREFACE_LEN]; /* server, without TLS: until it is known */
+    uint8_t *raw;                     /* BM_CONNECTION_RAW_LEN, or NULL */
     size_t raw_at, raw_len;
     int refused; /* HTTP/1.1: why the engine takes no more */
     int error;

@@ -306,6 +306,11 @@ static void http1_tick(struct bm_connection *connection, uint64_t now_ns)
         connection->refused = bm_http1_tick(connection->http1, now_ns);
 }
 
+static void http1_trim(struct bm_connection *connection)
+{
+    bm_http1_trim(connection->http1);
+}
+
 static void http1_drain(struct bm_connection *connection)
 {
     bm_http1_drain(connection->http1);
@@ -449,6 +454,7 @@ const struct bm_version bm_version_http1 = {
     .settle = http1_settle,
     .next_ns = http1_next_ns,
     .tick = http1_tick,
+    .trim = http1_trim,
     .drain = http1_drain,
     .end = http1_end,
     .ask = http1_ask,

@@ -201,6 +201,11 @@ static void http2_tick(struct bm_connection *connection, uint64_t now_ns)
     (void)bm_h2_tick(connection->h2, now_ns);
 }
 
+static void http2_trim(struct bm_connection *connection)
+{
+    (void)connection; /* its tick does it */
+}
+
 static void http2_drain(struct bm_connection *connection)
 {
     bm_h2_drain(connection->h2);
@@ -328,6 +333,7 @@ const struct bm_version bm_version_http2 = {
     .settle = http2_settle,
     .next_ns = http2_next_ns,
     .tick = http2_tick,
+    .trim = http2_trim,
     .drain = http2_drain,
     .end = http2_end,
     .ask = http2_ask,

@@ -340,7 +340,7 @@ static void on_sent(struct bm_op *op, int res, uint32_t flags)
     link->fell_short = res == -EAGAIN || (res >= 0 && (uint32_t)res < op->len);
     if (res > 0) {
         link->stalled_until_ns = NEVER;
-        link->trim_ns = link->tls ? in_time(link, BM_LINK_TRIM_NS) : NEVER;
+        link->trim_ns = in_time(link, BM_LINK_TRIM_NS);
         if (link->phase != BM_LINK_GONE)
             output_left(link, (size_t)res);
     } else if (res == -ENOMEM || res == -ENOBUFS) {
@@ -411,7 +411,9 @@ static void on_timer(struct bm_timer *timer)
     }
     if (link->trim_ns <= now) {
         link->trim_ns = NEVER;
-        bm_tls_trim(link->tls);
+        if (link->tls)
+            bm_tls_trim(link->tls);
+        link->events->on_idle(link);
     }
     if (link->handshake_until_ns <= now) {
         link->handshake_until_ns = NEVER;

@@ -51,6 +51,8 @@ struct bm_link_events {
     uint64_t (*next_ns)(
         struct bm_link *link); /* when on_tick is to be called; early calls come too */
     void (*on_tick)(struct bm_link *link, uint64_t now_ns);
+    /* Nothing was sent for BM_LINK_TRIM_NS: buffers that are empty may go. */
+    void (*on_idle)(struct bm_link *link);
     /* The socket is closed and nothing refers to the link any more: its memory, and `tls`, are the
      * user's. */
     void (*on_gone)(struct bm_link *link);

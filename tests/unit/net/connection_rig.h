@@ -139,7 +139,8 @@ static inline ssize_t echo_read(struct bm_exchange *exchange, uint8_t *buf, size
 {
     struct rig_echo *echo = arg;
     size_t n = echo->len - echo->at < len ? echo->len - echo->at : len;
-    memcpy(buf, echo->bytes + echo->at, n);
+    if (n > 0)
+        memcpy(buf, echo->bytes + echo->at, n);
     echo->at += n;
     bm_exchange_consumed(exchange, n);
     *ret_end = echo->ended && echo->at == echo->len;

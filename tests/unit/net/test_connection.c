@@ -857,9 +857,7 @@ TEST(connection_that_is_idle_costs_little)
         test_note("%s: %zu bytes", rig_ways[i].name, used);
         CHECK(used > 0);
         /* nghttp2 keeps a frame of 16 KiB and its tables */
-        CHECK(used <= (rig_ways[i].tls     ? 80u << 10
-                       : rig_ways[i].http2 ? 36u << 10
-                                           : 12u << 10));
+        CHECK(used <= (rig_ways[i].tls ? 80u << 10 : rig_ways[i].http2 ? 36u << 10 : 12u << 10));
         rig_close();
     }
 }
