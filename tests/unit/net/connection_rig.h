@@ -115,7 +115,8 @@ static inline void echo_on_body(struct bm_exchange *exchange, const uint8_t *byt
 {
     struct rig_echo *echo = arg;
     if (echo->cap - echo->len < len) {
-        memmove(echo->bytes, echo->bytes + echo->at, echo->len - echo->at);
+        if (echo->len > echo->at)
+            memmove(echo->bytes, echo->bytes + echo->at, echo->len - echo->at);
         echo->len -= echo->at;
         echo->at = 0;
         if (echo->cap - echo->len < len) {
