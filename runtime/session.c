@@ -138,6 +138,7 @@ void bm_session_hello(const beam_session *session, struct bm_hello *ret_hello)
         .message_len_max = session->limits.message_len_max,
         .fds_max = session->fds_granted,
         .fds_refused = session->limits.fds_refused,
+        .ping_s = session->ping_s,
     };
 }
 
@@ -417,6 +418,8 @@ void bm_session_lost(beam_session *session, enum beam_code code, const char *tex
     size_t len = text ? bm_utf8_whole(text, strnlen(text, sizeof(session->close_text) - 1)) : 0;
     snprintf(session->close_text, sizeof(session->close_text), "%.*s", (int)len, text ? text : "");
 
+    if (session->carrier->unsent)
+        session->carrier->unsent(session);
     struct bm_list *node;
     while ((node = bm_list_front(&session->channels)))
         bm_channel_lost(bm_list_entry(node, beam_channel, session_node),

@@ -72,6 +72,9 @@ struct bm_carrier {
     void (*farewell)(beam_session *session);
     /* Nothing more will be put: what was put leaves, then the session is lost with OK. */
     void (*shut)(beam_session *session);
+    /* Before the channels of a session that ends hear of it: marks those (never_left) whose opening frame
+     * was put and has surely not left, and drops what has not. NULL: the carrier sees to it itself. */
+    void (*unsent)(beam_session *session);
     /* The session is CLOSED: ends the link. Gives up the carrier's reference once no op and no peer
      * knows the session. */
     void (*abort)(beam_session *session);
@@ -175,6 +178,7 @@ struct beam_session {
     uint32_t peer_window, peer_channels_max, peer_message_len_max, peer_fds_max;
 
     struct beam_limits limits;   /* ours */
+    uint16_t ping_s;             /* our HELLO asks for a sign of life so often; 0: not */
     struct bm_timer hello_timer; /* until the peer's HELLO has come */
     const struct beam_session_handlers *handlers;
     void *arg;
