@@ -9,7 +9,6 @@
 #include "net/proto/websocket_handshake.h"
 #include "net/server.h"
 #include "runtime/core.h"
-#include "runtime/peer.h"
 
 #define TYPE "application/x-beam"
 #define VERSION "1"
@@ -128,18 +127,6 @@ static bool judge_websocket(const struct bm_server *server, struct bm_exchange *
     return false;
 }
 
-static int set_peer(beam_session *session, const struct bm_exchange *exchange,
-                    const struct bm_visitor *visitor)
-{
-    const char *address = bm_connection_address(bm_exchange_connection(exchange));
-    struct bm_peer_texts *texts;
-    beam_str identity = {visitor->name, visitor->known ? strlen(visitor->name) : 0};
-    int r = bm_peer_texts_new(identity, (beam_str){address, strlen(address)}, &texts);
-    if (r == 0)
-        bm_peer_set_net(&session->peer, texts);
-    return r;
-}
-
 static int answer(struct bm_exchange *exchange, const struct bm_websocket_answer *handshake)
 {
     char id[ID_LEN + 1];
@@ -186,7 +173,7 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
     bm_exchange_take(exchange, &bm_net_session_handlers, ns);
     int r = bm_net_session_attach(ns, exchange, websocket);
     if (r == 0)
-        r = set_peer(session, exchange, visitor);
+        r = bm_visitor_peer(visitor, &session->peer);
     if (r == 0)
         r = answer(exchange, websocket ? &handshake : NULL);
     if (r < 0) {

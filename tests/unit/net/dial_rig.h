@@ -83,7 +83,10 @@ static void rig_log(enum beam_log_level level, const char *text, void *arg)
 static void on_request(struct bm_connection *connection, struct bm_exchange *exchange,
                        const struct bm_exchange_request *request, void *arg)
 {
-    const struct bm_visitor visitor = {.known = true, .admitted = true, .name = "somebody"};
+    const struct bm_visitor visitor = {
+        .peer = {.kind = BEAM_PEER_NET, .identity = {"cn:somebody", 11}},
+        .known = true,
+        .admitted = true};
     bool connect = request->protocol.len > 0;
     bool websocket =
         connect || (request->method.len == 3 && memcmp(request->method.ptr, "GET", 3) == 0);
