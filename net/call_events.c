@@ -7,29 +7,12 @@
 #include "base/clock.h"
 #include "net/http_call.h"
 #include "net/document_json.h"
+#include "net/event_text.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
 #include "runtime/runtime.h"
 
 static const char comment[] = ":\n\n";
-
-/* An event of one name: each line of data with its field before it. */
-static int add_event(beam_buffer *out, const char *name, const char *data, size_t len)
-{
-    size_t i = 0;
-    beam_buffer_add(out, "event: ", 7);
-    beam_buffer_add(out, name, strlen(name));
-    do {
-        size_t start = i;
-        while (i < len && data[i] != '\n' && data[i] != '\r')
-            i++;
-        beam_buffer_add(out, "\ndata: ", 7);
-        beam_buffer_add(out, data + start, i - start);
-        if (i + 1 < len && data[i] == '\r' && data[i + 1] == '\n')
-            i++;
-    } while (i++ < len);
-    return beam_buffer_add(out, "\n\n", 2);
-}
 
 static int add_converted(beam_buffer *out, const char *name, const struct beam_codec *codec,
                          const void *in, size_t len)
@@ -38,7 +21,7 @@ static int add_converted(beam_buffer *out, const char *name, const struct beam_c
     beam_buffer_init(&json, SIZE_MAX);
     int r = beam_convert(codec, &beam_json, in, len, NULL, &json, NULL);
     if (r == 0)
-        r = add_event(out, name, (const char *)json.ptr, json.len);
+        r = bm_event_text_add(out, name, (const char *)json.ptr, json.len);
     beam_buffer_deinit(&json);
     return r;
 }
@@ -64,7 +47,7 @@ static int add_body(const struct bm_call *call, const beam_message *message, bea
 {
     const struct beam_codec *codec = bm_answer_codec(call, message);
     if (codec == &beam_json)
-        return add_event(out, "message", (const char *)message->body, message->body_len);
+        return bm_event_text_add(out, "message", (const char *)message->body, message->body_len);
     int r = codec && codec->to_kv
                 ? add_converted(out, "message", codec, message->body, message->body_len)
                 : -BEAM_ECODEC_UNSUPPORTED;
@@ -77,7 +60,7 @@ static int add_message(const struct bm_call *call, const beam_message *message, 
 {
     int r = 0;
     if (message->body_len == 0 && message->metadata_len == 0)
-        return add_event(out, "message", "{}", 2);
+        return bm_event_text_add(out, "message", "{}", 2);
     if (message->metadata_len > 0)
         r = add_converted(out, message->body_len > 0 ? "metadata" : "message", &beam_kv_codec,
                           message->metadata, message->metadata_len);
@@ -154,7 +137,7 @@ void bm_events_end(struct bm_call *call, const struct beam_status *status)
     int r = bm_document_json_status(status->code, status->message, status->details,
                                     status->details_len, &json);
     if (r == 0)
-        r = add_event(&call->last, "end", (const char *)json.ptr, json.len);
+        r = bm_event_text_add(&call->last, "end", (const char *)json.ptr, json.len);
     beam_buffer_deinit(&json);
     bm_timer_cancel(call->core->reactor, &call->comment_timer);
     call->ended = true;

@@ -43,12 +43,6 @@ static void refuse(struct bm_call *call, unsigned status, enum beam_code code, c
 
 /* --- the channel ----------------------------------------------------------------------------- */
 
-/* A call that is over for its peer goes on until the service has noticed. */
-static void give_up_channel(struct bm_call *call)
-{
-    call->channel = beam_channel_free(call->channel);
-}
-
 static void on_message(beam_channel *channel, const beam_message *message, void *arg)
 {
     struct bm_call *call = arg;
@@ -63,7 +57,7 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
     if (call->answer) {
         refuse(call, (unsigned)beam_code_http(BEAM_FAILED_PRECONDITION), BEAM_FAILED_PRECONDITION,
                "the service sends several messages: accept text/event-stream");
-        give_up_channel(call);
+        bm_channel_withdraw(channel);
         return;
     }
     if (channel->remote_ended) { /* the answer, and its status with it */
@@ -73,7 +67,7 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
     call->answer = beam_message_keep(message);
     if (!call->answer) {
         refuse(call, 503, BEAM_RESOURCE_EXHAUSTED, "no memory");
-        give_up_channel(call);
+        bm_channel_withdraw(channel);
     }
 }
 
@@ -192,7 +186,7 @@ static void on_close(struct bm_exchange *exchange, int error, void *arg)
     if (call->events)
         bm_timer_cancel(call->core->reactor, &call->comment_timer);
     if (call->channel)
-        give_up_channel(call);
+        bm_channel_withdraw(call->channel);
     check_over(call);
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "net/accept.h"
 #include "net/beam_timeout.h"
+#include "net/call_path.h"
 #include "net/http_call.h"
 #include "net/origin.h"
 #include "net/percent.h"
@@ -138,27 +139,15 @@ static bool seal(struct bm_call *call, struct bm_refusal *ret)
 
 /* --- the head -------------------------------------------------------------------------------- */
 
-/* SERVICE[/METHOD], decoded. Both lie in room, of BM_CALL_TARGET_LEN_MAX bytes. */
 static bool read_path(struct bm_call *call, beam_str path, char *room, beam_str *ret_method,
                       struct bm_refusal *ret)
 {
-    const char *slash = path.len > 0 ? memchr(path.ptr, '/', path.len) : NULL;
-    beam_str service = {path.ptr, slash ? (size_t)(slash - path.ptr) : path.len};
-    beam_str method = {0};
-    size_t service_len, method_len = 0;
-    if (slash)
-        method = (beam_str){slash + 1, path.len - service.len - 1};
-    int r = bm_percent_decode(service, false, room, BM_CALL_TARGET_LEN_MAX, &service_len);
-    if (r == 0)
-        r = bm_percent_decode(method, false, room + service_len,
-                              BM_CALL_TARGET_LEN_MAX - service_len, &method_len);
-    if (r < 0)
+    beam_str service;
+    if (bm_call_path_read(path, room, &service, ret_method) < 0)
         return REFUSE(ret, 400, INVALID_ARGUMENT, "% without two hexadecimal digits");
-    call->service = bm_services_find(bm_runtime_services(call->core->runtime), room, service_len);
-    if (!call->service)
-        return REFUSE(ret, 404, NOT_FOUND, "no service of this name");
-    *ret_method = (beam_str){room + service_len, method_len};
-    return true;
+    call->service =
+        bm_services_find(bm_runtime_services(call->core->runtime), service.ptr, service.len);
+    return call->service || REFUSE(ret, 404, NOT_FOUND, "no service of this name");
 }
 
 static bool read_deadline(struct bm_call *call, const struct bm_exchange_request *request,

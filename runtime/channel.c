@@ -515,6 +515,34 @@ static void end_as_caller(beam_channel *channel)
         bm_channel_end(channel, BEAM_OK, NULL);
 }
 
+void bm_channel_withdraw(beam_channel *channel)
+{
+    if (channel->gone || channel->abort_due || channel->remote_ended || channel->withdrawn)
+        return;
+    if (channel->opening) {
+        bm_channel_end_later(channel, BEAM_CANCELLED, NULL);
+        bm_channel_abort(channel, BEAM_CANCELLED, NULL);
+        return;
+    }
+    channel->withdrawn = true;
+    channel->end_due = true;
+    channel->end_code = BEAM_CANCELLED;
+    bm_channel_make_ready(channel);
+}
+
+void bm_channel_withdrawn(beam_channel *channel)
+{
+    const struct beam_status status = {.code = BEAM_CANCELLED};
+    if (channel->kind != BM_CHANNEL_REQUEST || bm_list_linked(&channel->held_node)) {
+        bm_channel_abort(channel, BEAM_CANCELLED, NULL); /* it has not run */
+        return;
+    }
+    channel->withdrawn = true;
+    channel->local_ended = true;
+    bm_channel_drop_out(channel);
+    bm_request_peer_end(channel, &status);
+}
+
 void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, beam_str text,
                            const void *details, uint32_t details_len)
 {

@@ -93,6 +93,7 @@ struct beam_channel {
     bool large_sending : 1; /* counted in session->large_sending */
     bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
     bool transcodes : 1;    /* a request whose service has a codec: transcode.c */
+    bool withdrawn : 1;     /* who asked waits no more: bm_channel_withdraw() */
 
     /* Of a request, at the serving end: here, where each of its messages asks for it. */
     bool handed_over : 1; /* its first message is with the handler, or in session->held */
@@ -281,6 +282,13 @@ void bm_channel_abort(beam_channel *channel, uint32_t code, const char *text);
 /* The same with details, a kv map, beside the text. What is none, or too long, is left out. */
 void bm_channel_abort_with(beam_channel *channel, uint32_t code, const char *text,
                            const void *details, size_t details_len);
+/* Who asks waits for no answer any more, on a session between cores (crossing.h). The service is told as
+ * of a cancel, and can send nothing; but the channel stays until it is done with the request, however,
+ * which on_end tells. So whoever counts what is asked of a service counts what it works for. Before the
+ * first message has left: on_end follows at once, and nothing runs. No effect once it has ended. */
+void bm_channel_withdraw(beam_channel *channel);
+/* The serving end hears of it. */
+void bm_channel_withdrawn(beam_channel *channel);
 /* The peer's direction has ended; tells the application (from within a dispatch). */
 void bm_channel_remote_end(beam_channel *channel, bool abort, uint32_t code, beam_str text,
                            const void *details, uint32_t details_len);

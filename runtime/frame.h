@@ -42,6 +42,7 @@ enum {
     BM_MSG_END = 4,
     BM_MSG_ONEWAY = 8,
     BM_END_ABORT = 1,
+    BM_END_WITHDRAWN = 0x80, /* between cores alone: bm_channel_withdraw() */
     BM_PING_ACK = 1,
 };
 

@@ -223,6 +223,12 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
         return bm_incoming_was_given(session, id) ? true : fail(session, -BEAM_EFRAME_CHANNEL);
     if (channel->abort_due && !abort)
         return true; /* ours is on its way; theirs changes nothing */
+    if (flags & BM_END_WITHDRAWN) {
+        bm_channel_ref(channel);
+        bm_channel_withdrawn(channel);
+        bm_channel_unref(channel);
+        return alive(session);
+    }
     if (!abort && channel->incoming)
         return fail(session, -BEAM_EFRAGMENT);
     if (!abort && (channel->remote_ended || (channel->ours && channel->oneway)))

@@ -147,6 +147,8 @@ static void release(beam_request *request)
         bm_timer_cancel(channel->core->reactor, &channel->deadline_timer);
     while (bm_list_pop_front(&request->children))
         ; /* calls made on its behalf go on by themselves */
+    if (channel->withdrawn)
+        bm_channel_abort(channel, BEAM_CANCELLED, NULL); /* who counts it counts it no more */
     bm_channel_check_gone(channel);
     bm_channel_unref(channel);
 }
