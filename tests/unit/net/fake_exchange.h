@@ -38,6 +38,7 @@ struct bm_exchange {
 static struct bm_connection fake_connection;
 static struct bm_server fake_server;
 static struct bm_visitor fake_visitor;
+static int fake_poll_ms = 10000;
 
 void bm_exchange_take(struct bm_exchange *exchange, const struct bm_exchange_handlers *handlers,
                       void *arg)
@@ -162,11 +163,11 @@ static inline void fake_pump(struct bm_exchange *exchange)
     }
 }
 
-/* Turns the reactor once, waiting for something to do for up to 10 s. */
+/* Turns the reactor once, waiting for something to do for up to fake_poll_ms. */
 static inline void fake_turn(struct bm_exchange *exchange)
 {
     struct pollfd poll_fd = {.fd = beam_runtime_fd(on_core_runtime), .events = POLLIN};
-    (void)poll(&poll_fd, 1, 10000);
+    (void)poll(&poll_fd, 1, fake_poll_ms);
     REQUIRE_INT(beam_runtime_turn(on_core_runtime), 0);
     fake_pump(exchange);
 }

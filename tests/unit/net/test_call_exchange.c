@@ -1,5 +1,7 @@
 /* Calls without a session over an exchange in memory: rules Q1 to Q7. */
+#include "base/clock.h"
 #include "tests/unit/net/fake_exchange.h"
+#include "tests/unit/runtime/scarce.h"
 
 static struct {
     beam_request *kept;
@@ -121,7 +123,8 @@ static void on_several(beam_request *request, const beam_message *message, void 
             beam_message_set_body(one, "[1,\n2]", 6);
         if (i == 2)
             beam_message_set_codec(one, BEAM_CODEC_JSON);
-        CHECK_INT(beam_channel_send(channel, &one), 0);
+        (void)beam_channel_send(channel, &one);
+        beam_message_free(one); /* NULL, but for want of memory */
     }
     beam_message_put_str(answer, "a", "both");
     beam_message_set_body(answer, "{}", 2);
@@ -544,4 +547,163 @@ TEST(call_events_wait_for_their_reader)
     CHECK_UINT(events, seen.asked);
     fake_over(&exchange);
     fake_end();
+}
+
+static uint64_t clock_offset;
+
+static uint64_t later_now(void *arg)
+{
+    struct timespec now;
+    (void)arg;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * BM_NS_PER_S + (uint64_t)now.tv_nsec + clock_offset;
+}
+
+/* A comment goes after 15 s without an event, so that nobody takes the stream for dead; none while the
+ * peer does not take what there is. */
+TEST(call_events_are_kept_alive)
+{
+    struct bm_exchange exchange = {0};
+    clock_offset = 0;
+    bm_clock_set(&(struct bm_clock){.now_ns = later_now});
+    begin();
+    fake_send_head(&exchange,
+                   &(struct fake_request){.path = "keep", .fields = {"accept: text/event-stream"}});
+    FAKE_WAIT(&exchange, seen.kept);
+    CHECK_UINT(exchange.status, 200);
+    clock_offset = 14 * BM_NS_PER_S;
+    for (int i = 0; i < 3; i++) {
+        REQUIRE_INT(beam_runtime_turn(on_core_runtime), 0);
+        fake_pump(&exchange);
+    }
+    CHECK_UINT(exchange.body_len, 0);
+    fake_poll_ms = 0; /* the kernel knows nothing of this clock */
+    clock_offset = 16 * BM_NS_PER_S;
+    FAKE_WAIT(&exchange, exchange.body_len > 0);
+    CHECK_STR(exchange.body, ":\n\n");
+    clock_offset = 40 * BM_NS_PER_S;
+    FAKE_WAIT(&exchange, exchange.body_len > 3);
+    CHECK_STR(exchange.body, ":\n\n:\n\n");
+    exchange.stalled = true;
+    clock_offset = 60 * BM_NS_PER_S;
+    FAKE_WAIT(&exchange, exchange.resumed);
+    for (uint64_t s = 80; s < 200; s += 20) {
+        clock_offset = s * BM_NS_PER_S;
+        REQUIRE_INT(beam_runtime_turn(on_core_runtime), 0);
+        REQUIRE_INT(beam_runtime_turn(on_core_runtime), 0);
+    }
+    exchange.stalled = false;
+    fake_poll_ms = 10000;
+    beam_reply(seen.kept, NULL);
+    FAKE_WAIT(&exchange, exchange.whole);
+    CHECK_STR(exchange.body, ":\n\n:\n\n:\n\nevent: end\ndata: {\"code\":\"OK\"}\n\n");
+    fake_over(&exchange);
+    fake_end();
+    bm_clock_set(NULL);
+}
+
+/* A service that hears of no cancel, and sends until it is told to stop, is told. */
+TEST(call_that_nobody_waits_for_takes_nothing_more)
+{
+    struct bm_exchange exchange = {0};
+    begin();
+    fake_send_head(&exchange,
+                   &(struct fake_request){.path = "keep", .fields = {"accept: text/event-stream"}});
+    FAKE_WAIT(&exchange, seen.kept);
+    fake_close(&exchange, -ECANCELED);
+    FAKE_WAIT(&exchange, beam_request_is_cancelled(seen.kept));
+    beam_message *message = beam_message_new();
+    CHECK_INT(beam_channel_send(beam_request_channel(seen.kept), &message), -EPIPE);
+    beam_reply(seen.kept, &message);
+    fake_over(&exchange);
+    fake_end();
+}
+
+/* One that fails it ends it as well. */
+TEST(call_that_nobody_waits_for_can_fail)
+{
+    struct bm_exchange exchange = {0};
+    begin();
+    fake_send_head(&exchange, &(struct fake_request){.path = "keep"});
+    FAKE_WAIT(&exchange, seen.kept);
+    fake_close(&exchange, -ECANCELED);
+    FAKE_WAIT(&exchange, seen.cancels == 1);
+    beam_fail(seen.kept, BEAM_INTERNAL, "no more");
+    fake_over(&exchange);
+    fake_end();
+}
+
+/* Left before its question had: the service hears nothing of it. */
+TEST(call_left_at_once_never_runs)
+{
+    struct bm_exchange exchange = {0};
+    begin();
+    fake_send_head(&exchange, &(struct fake_request){.path = "greet"});
+    fake_close(&exchange, -ECANCELED);
+    fake_over(&exchange);
+    CHECK_UINT(seen.asked, 0);
+    fake_end();
+}
+
+/* More calls at once than a session takes before it is open: all are answered. */
+TEST(call_waits_for_room)
+{
+    enum { MANY = 200 };
+    static struct bm_exchange exchanges[MANY];
+    begin();
+    memset(exchanges, 0, sizeof(exchanges));
+    for (int i = 0; i < MANY; i++)
+        fake_send(&exchanges[i], &(struct fake_request){.path = "greet"});
+    for (int i = 0; i < MANY; i++) {
+        FAKE_WAIT(&exchanges[i], exchanges[i].whole);
+        CHECK_UINT(exchanges[i].status, 200);
+        fake_over(&exchanges[i]);
+    }
+    CHECK_UINT(seen.asked, MANY);
+    fake_end();
+}
+
+/* Whatever allocation fails, the call is answered or reset, and nothing is left behind. */
+static void sweep(const struct fake_request *request)
+{
+    unsigned answered = 0, failed = 0;
+    for (int left = 0; left < 200; left++) {
+        struct bm_exchange exchange = {0};
+        begin();
+        test_note("%s, %d allocations", request->path, left);
+        scarce_begin(left);
+        fake_send(&exchange, request);
+        fake_pump(&exchange);
+        for (int i = 0; i < 50 && !exchange.whole && !exchange.reset; i++) {
+            REQUIRE_INT(beam_runtime_turn(on_core_runtime), 0);
+            fake_pump(&exchange);
+        }
+        bool enough = scarce_left > 0;
+        scarce_end();
+        FAKE_WAIT(&exchange, exchange.whole || exchange.reset);
+        bool ok = exchange.whole && exchange.status < 300;
+        answered += ok;
+        failed += !ok;
+        fake_over(&exchange);
+        fake_end();
+        if (enough)
+            break;
+    }
+    CHECK_UINT(answered >= 1, 1);
+    CHECK_UINT(failed >= 1, 1);
+}
+
+TEST(call_survives_a_lack_of_memory)
+{
+    static char body[100000];
+    memset(body, 'x', sizeof(body));
+    sweep(&(struct fake_request){
+        .path = "greet", .fields = {JSON_TYPE}, .body = "{\"name\":\"ada\"}"});
+    sweep(&(struct fake_request){.path = "greet?a=1",
+                                 .fields = {"beam-metadata: {\"b\":2}", JSON_TYPE},
+                                 .body = "{\"name\":\"ada\"}"});
+    sweep(&(struct fake_request){.path = "several", .fields = {"accept: text/event-stream"}});
+    sweep(&(struct fake_request){.path = "packed", .fields = {JSON_TYPE}, .body = "[1, 2]"});
+    sweep(&(struct fake_request){
+        .path = "echo?a=1", .body = body, .body_len = sizeof(body), .length_unknown = true});
 }
