@@ -106,7 +106,8 @@ struct names {
 static void add_name(const struct bm_service *service, void *arg)
 {
     struct names *names = arg;
-    (void)beam_buffer_add(&names->found, &service, sizeof(const struct bm_service *));
+    if (bm_service_allowed(service, &names->visitor->peer))
+        (void)beam_buffer_add(&names->found, &service, sizeof(const struct bm_service *));
 }
 
 static int compare(const void *a, const void *b)

@@ -94,9 +94,8 @@ static const struct beam_channel_handlers channel_handlers = {
 static int open_channel(struct bm_crossing *crossing, beam_session *session)
 {
     struct bm_call *call = bm_list_entry(crossing, struct bm_call, crossing);
-    const struct bm_ask ask = {.service = call->service->name,
-                               .asker = &call->asker,
-                               .deadline_ns = call->deadline_ns};
+    const struct bm_ask ask = {
+        .service = call->service->name, .asker = &call->asker, .deadline_ns = call->deadline_ns};
     return bm_open_for(session, &ask, &call->question, &channel_handlers, call, &call->channel);
 }
 

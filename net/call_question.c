@@ -147,7 +147,11 @@ static bool read_path(struct bm_call *call, beam_str path, char *room, beam_str 
         return REFUSE(ret, 400, INVALID_ARGUMENT, "% without two hexadecimal digits");
     call->service =
         bm_services_find(bm_runtime_services(call->core->runtime), service.ptr, service.len);
-    return call->service || REFUSE(ret, 404, NOT_FOUND, "no service of this name");
+    if (!call->service)
+        return REFUSE(ret, 404, NOT_FOUND, "no service of this name");
+    /* Before a body is asked for; it is asked again where the service is. */
+    return bm_service_allowed(call->service, &call->asker.shown) ||
+           REFUSE(ret, 403, PERMISSION_DENIED, "who asks may not");
 }
 
 static bool read_deadline(struct bm_call *call, const struct bm_exchange_request *request,

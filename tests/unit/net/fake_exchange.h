@@ -135,8 +135,11 @@ static inline void fake_begin(void)
     core_begin();
     fake_connection.core = bm_core_current();
     fake_server = (struct bm_server){.runtime = on_core_runtime};
-    fake_visitor = (struct bm_visitor){
-        .peer = {.kind = BEAM_PEER_UNIX, .uid = 4711}, .known = true, .admitted = true};
+    fake_visitor = (struct bm_visitor){.peer = {.kind = BEAM_PEER_NET,
+                                                .identity = {"cn:ada", 6},
+                                                .address = {"192.0.2.7:4711", 14}},
+                                       .known = true,
+                                       .admitted = true};
 }
 
 static inline void fake_end(void)

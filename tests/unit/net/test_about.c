@@ -30,6 +30,31 @@ static void tell(struct bm_exchange *exchange, const char *method, const char *w
         fake_pump(exchange);
 }
 
+static bool allow_bob(beam_str service, const struct beam_peer *peer, void *arg)
+{
+    (void)service;
+    (void)arg;
+    return peer->identity.len == 6 && memcmp(peer->identity.ptr, "cn:bob", 6) == 0;
+}
+
+TEST(about_tells_services_that_who_asks_may_call)
+{
+    struct bm_exchange exchange = {0};
+    fake_begin();
+    REQUIRE_INT(beam_serve(on_core_runtime, "all", on_request, NULL), 0);
+    REQUIRE_INT(beam_serve_with(on_core_runtime, "bobs", on_request, NULL,
+                                &BEAM_SERVE_OPTIONS(.allow = allow_bob)),
+                0);
+    tell(&exchange, "GET", "services");
+    CHECK_STR(exchange.body, "[\"all\"]");
+    fake_over(&exchange);
+    fake_visitor.peer.identity = fake_str("cn:bob");
+    tell(&exchange, "GET", "services");
+    CHECK_STR(exchange.body, "[\"all\",\"bobs\"]");
+    fake_over(&exchange);
+    fake_end();
+}
+
 TEST(about_tells_services_in_their_order)
 {
     struct bm_exchange exchange = {0};
@@ -150,7 +175,8 @@ static void on_http(beam_http_request *request, void *arg)
     CHECK_MEM(body.ptr, body.len, "0123456789", 10);
     CHECK_MEM(beam_http_get(request, "x-one").ptr, beam_http_get(request, "x-one").len, "1", 1);
     CHECK_PTR(beam_http_get(request, "x-none").ptr, NULL);
-    CHECK_UINT(beam_http_peer(request)->uid, 4711);
+    beam_str who = beam_http_peer(request)->identity;
+    CHECK_MEM(who.ptr, who.len, "cn:ada", 6);
     app.kept = request;
     if (!app.keeps)
         respond(request);

@@ -6,7 +6,7 @@
 static struct {
     beam_request *kept;
     unsigned asked, cancels;
-    uint32_t uid;
+    char who[64];
     bool had_deadline;
 } seen;
 
@@ -16,7 +16,9 @@ static void on_greet(beam_request *request, const beam_message *message, void *a
     beam_str name = {"nobody", 6}, method = {0};
     (void)arg;
     seen.asked++;
-    seen.uid = beam_request_peer(request)->uid;
+    const struct beam_peer *peer = beam_request_peer(request);
+    snprintf(seen.who, sizeof(seen.who), "%.*s at %.*s", BEAM_STR(peer->identity),
+             BEAM_STR(peer->address));
     seen.had_deadline = beam_request_deadline_ns(request) != UINT64_MAX;
     (void)beam_message_get_str(message, "name", &name);
     (void)beam_message_get_str(message, "method", &method);
@@ -158,6 +160,14 @@ static void on_large(beam_request *request, const beam_message *message, void *a
     beam_reply(request, &answer);
 }
 
+static bool allow_nobody(beam_str service, const struct beam_peer *peer, void *arg)
+{
+    (void)service;
+    (void)arg;
+    CHECK_MEM(peer->identity.ptr, peer->identity.len, "cn:ada", 6);
+    return false;
+}
+
 static void begin(void)
 {
     fake_begin();
@@ -183,6 +193,9 @@ static void begin(void)
         REQUIRE_INT(beam_serve_with(on_core_runtime, services[i].name, services[i].handler, NULL,
                                     &BEAM_SERVE_OPTIONS(.codec = services[i].codec)),
                     0);
+    REQUIRE_INT(beam_serve_with(on_core_runtime, "secret", on_greet, NULL,
+                                &BEAM_SERVE_OPTIONS(.allow = allow_nobody)),
+                0);
 }
 
 /* What is answered to what, in whole. */
@@ -258,6 +271,10 @@ static const struct row rows[] = {
      JSON_TYPE "\n",
      "{\"code\":\"NOT_FOUND\",\"message\":\"no service of this name\"}"},
     {{.path = ""}, 404, NULL, NULL},
+    {{.path = "secret"},
+     403,
+     JSON_TYPE "\n",
+     "{\"code\":\"PERMISSION_DENIED\",\"message\":\"who asks may not\"}"},
     {{.path = "gree%"}, 400, NULL, NULL},
     {{.path = "greet?name=%4"}, 400, NULL, NULL},
     {{.path = "greet?a=1&a=2"},
@@ -377,7 +394,7 @@ TEST(call_tells_the_service_who_asks_and_how_long)
     begin();
     fake_ask(&exchange, &(struct fake_request){.path = "greet", .fields = {"beam-timeout: 1h"}});
     CHECK_UINT(exchange.status, 200);
-    CHECK_UINT(seen.uid, 4711);
+    CHECK_STR(seen.who, "cn:ada at 192.0.2.7:4711");
     CHECK(seen.had_deadline);
     fake_over(&exchange);
     fake_ask(&exchange, &(struct fake_request){.path = "greet"});
