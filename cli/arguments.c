@@ -264,14 +264,16 @@ int argument_url(const char *verb, const char *url)
 {
     static const char known[] = "    unix:/path    a socket file\n"
                                 "    unix:@name    an abstract socket of this machine\n"
-                                "    unix:fd:N     a socket that was inherited as descriptor N\n";
-    static const char *const later[] = {"https:", "http:", "wss:", "ws:", "tcp:"};
-    if (strncmp(url, "unix:", 5) == 0 && url[5])
-        return 0;
-    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
-        if (strncmp(url, later[i], strlen(later[i])) == 0)
-            return complain("%s: %s: this version does not speak %.*s yet; it speaks\n%s", verb,
-                            url, (int)strcspn(url, ":"), url, known);
+                                "    unix:fd:N     a socket that was inherited as descriptor N\n"
+                                "    https://host:port   over a network, encrypted; wss:// where "
+                                "only WebSocket gets through\n"
+                                "    http://host:port    the same in the clear; ws://\n"
+                                "    http+unix:/path     HTTP over a socket file\n";
+    static const char *const schemes[] = {"unix:",   "http+unix:", "https://",
+                                          "http://", "wss://",     "ws://"};
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+        if (strncmp(url, schemes[i], strlen(schemes[i])) == 0 && url[strlen(schemes[i])])
+            return 0;
     return complain("%s: %s is not a URL of a kind this version speaks, which are\n%s", verb, url,
                     known);
 }

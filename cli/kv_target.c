@@ -7,6 +7,7 @@
 #include "cli/kv_target.h"
 
 #include "cli/progress.h"
+#include "cli/transports.h"
 #include "cli/verbs.h"
 
 #include <errno.h>
@@ -45,10 +46,10 @@ static int read_sync(const struct kv_target *target, enum beam_store_sync *ret)
     return target->sync ? -EINVAL : 0;
 }
 
-/* A path is anything that does not begin like a URL: letters, and a colon before the first slash. */
+/* A path is anything that does not begin like a URL: letters ("+" too: http+unix), and a colon before the first slash. */
 static bool is_url(const char *word)
 {
-    size_t scheme = strspn(word, "abcdefghijklmnopqrstuvwxyz");
+    size_t scheme = strspn(word, "abcdefghijklmnopqrstuvwxyz+");
     return scheme > 0 && word[scheme] == ':';
 }
 
@@ -71,6 +72,8 @@ int kv_target_take(struct kv_target *target, const char *word)
         return complain(target, "--sync is for a FILE; a server has its own");
     if (!target->is_url && target->service)
         return complain(target, "--service is for a URL; a file has one store");
+    if (credentials_take(&target->credentials, target->verb, word) < 0)
+        return -EINVAL;
     return read_sync(target, &sync);
 }
 
@@ -195,8 +198,7 @@ static void log_text(enum beam_log_level level, const char *text, void *arg)
 int kv_target_open(struct kv_target *target, bool make)
 {
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix), .log = log_text,
-                             .log_arg = target);
+        BEAM_RUNTIME_OPTIONS(.transports = transports_all, .log = log_text, .log_arg = target);
     int r = beam_runtime_new(&options, &target->runtime);
     if (r >= 0)
         r = beam_start(target->runtime);
@@ -206,9 +208,11 @@ int kv_target_open(struct kv_target *target, bool make)
     if (status != EXIT_OK)
         return status;
     progress_wait_begin();
-    r = beam_connect_wait(target->runtime, target->is_url ? target->text : "ring:0",
-                          &BEAM_CONNECT_OPTIONS(.timeout_ns = target->timeout_ns),
-                          &target->session);
+    r = beam_connect_wait(
+        target->runtime, target->is_url ? target->text : "ring:0",
+        &BEAM_CONNECT_OPTIONS(.timeout_ns = target->timeout_ns,
+                              .net = credentials_net(&target->credentials, target->text)),
+        &target->session);
     progress_wait_end();
     return r < 0 ? fail_at("connecting", target->text, r) : EXIT_OK;
 }
@@ -226,6 +230,7 @@ int kv_target_close(struct kv_target *target, int status)
     if (own)
         sem_destroy(&own->done);
     free(own);
+    credentials_free(&target->credentials);
     target->own = NULL;
     return status;
 }

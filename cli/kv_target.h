@@ -3,6 +3,7 @@
 #define CLI_KV_TARGET_H
 
 #include "cli/arguments.h"
+#include "cli/credentials.h"
 
 struct kv_own;
 
@@ -11,10 +12,11 @@ struct kv_target {
     const char *verb; /* "kv get" */
     const char *text; /* the word: a path or a URL */
     bool is_url;
-    bool json;           /* how calls end is told as JSON, too */
-    const char *service; /* --service */
-    const char *sync;    /* --sync */
-    uint64_t timeout_ns; /* --timeout, of each step */
+    bool json;                      /* how calls end is told as JSON, too */
+    const char *service;            /* --service */
+    const char *sync;               /* --sync */
+    uint64_t timeout_ns;            /* --timeout, of each step */
+    struct credentials credentials; /* of a URL */
 
     beam_runtime *runtime;
     beam_session *session; /* to whoever has the store: its server, or ourselves */
@@ -25,14 +27,15 @@ struct kv_target {
 /* Rows of a table of options. */
 #define KV_OPTIONS_URL(target)                                                                     \
     {"--service", OPTION_TEXT, &(target)->service, 0, 0},                                          \
-        {"--timeout", OPTION_DURATION, &(target)->timeout_ns, 1, INT64_MAX},
+        {"--timeout", OPTION_DURATION, &(target)->timeout_ns, 1, INT64_MAX},                       \
+        CREDENTIALS_OPTIONS(&(target)->credentials)
 #define KV_OPTIONS_WRITE(target) {"--sync", OPTION_TEXT, &(target)->sync, 0, 0},
 #define KV_OPTIONS_END {NULL, OPTION_FLAG, NULL, 0, 0},
 
 /* What they mean, in the words of --help. */
 #define KV_HELP_URL                                                                                \
     "    --service NAME       the store is served under NAME (kv)\n"                               \
-    "    --timeout TIME       give up after TIME: 500ms, 2s, 1m\n"
+    "    --timeout TIME       give up after TIME: 500ms, 2s, 1m\n" CREDENTIALS_HELP
 #define KV_HELP_DAMAGED                                                                            \
     "exit code 1: also of a FILE that is damaged; what is printed is then what can be read of\n"   \
     "it, as of an earlier revision.\n"                                                             \

@@ -1,6 +1,7 @@
 /* beam, the program: finds the verb, and has what the verbs share: exit codes and complaints. */
 #include "cli/verbs.h"
 #include "cli/output.h"
+#include "cli/transports.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,9 +11,10 @@
 static const char help[] =
     "usage: beam VERB ...\n"
     "\n"
-    "Beam connects programs on one machine by messages, calls and file descriptors.\n"
+    "Beam connects programs, on one machine or over networks, by messages, calls and file "
+    "descriptors.\n"
     "\n"
-    "    beam serve    offer services on a socket\n"
+    "    beam serve    offer services on sockets\n"
     "    beam call     call a service once and print the answer\n"
     "    beam watch    print the messages of a service as they come\n"
     "    beam convert  turn a document into another format: kv, json, msgpack, xml\n"
@@ -60,6 +62,37 @@ int exit_status_of_file(int error)
     return status == EXIT_UNAVAILABLE || error == -EINVAL ? EXIT_OTHER : status;
 }
 
+/* What a person can do about what happened over a network; NULL: nothing is known that the text of the
+ * error does not say. */
+static const char *advice_for(int error)
+{
+    switch (-error) {
+    case BEAM_ETLS_CERTIFICATE:
+        return "the server's certificate is not trusted, or not for this name: --ca FILE names "
+               "whom to trust, --server-name NAME the name that it is for";
+    case BEAM_ETLS_ALERT:
+        return "the server refuses: it may want a certificate, one of its own clients' (--cert "
+               "FILE --key FILE)";
+    case BEAM_ETLS_CONFIGURATION:
+        return "--ca, --cert or --key cannot be used: is it PEM, and is the key the "
+               "certificate's?";
+    case BEAM_ETLS_PROTOCOL:
+        return "what answers there does not speak TLS; http:// does without";
+    case BEAM_EH2_PREFACE:
+    case BEAM_EHTTP_SYNTAX:
+        return "what answers there does not speak HTTP; https:// speaks it encrypted";
+    case EACCES:
+        return "the server does not know who asks (401): --token-file FILE, or --cert FILE --key "
+               "FILE";
+    case EPERM:
+        return "the server knows who asks, and refuses (403)";
+    case ENOENT:
+        return "there is no host of this name";
+    default:
+        return NULL;
+    }
+}
+
 int fail_at(const char *what, const char *url, int error)
 {
     if (error == -ETIMEDOUT) {
@@ -74,6 +107,11 @@ int fail_at(const char *what, const char *url, int error)
     if (error == -EINVAL) { /* URLs have errors of their own */
         fprintf(stderr, "beam: \"%s\" is no name of a service: 1 to 255 bytes of UTF-8\n", what);
         return EXIT_USAGE;
+    }
+    const char *advice = transport_is_net(url) ? advice_for(error) : NULL;
+    if (advice) {
+        fprintf(stderr, "beam: %s: %s\n", url, advice);
+        return beam_exit_code(error, NULL);
     }
     fprintf(stderr, "beam: %s: %s failed\n", url, what);
     return beam_exit_code(error, stderr);

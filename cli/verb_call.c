@@ -4,12 +4,14 @@
  * out.png` is a picture; with --json it has all of it. What a person should see besides goes to
  * standard error. */
 #include "cli/arguments.h"
+#include "cli/credentials.h"
 #include "cli/input.h"
 #include "cli/verbs.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/save.h"
 #include "cli/services.h"
+#include "cli/transports.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +34,8 @@ const char call_help[] =
     "    --send-fd FILE       open FILE and send the descriptor; - is standard input; repeatable\n"
     "    --save-fd FILE       what the first descriptor of the answer holds goes to FILE; - is\n"
     "                         standard output. FILE appears when it is complete\n"
-    "    --timeout TIME       give up after TIME: 500ms, 2s, 1m; the service is told\n"
+    "    --timeout TIME       give up after TIME: 500ms, 2s, 1m; the service is "
+    "told\n" CREDENTIALS_HELP
     "    --serve SERVICE      offer SERVICE to the other side meanwhile, as `beam serve` does\n"
     "    --json               print {\"body\":..., \"fds\":N, \"metadata\":{...}}, and an error "
     "as\n"
@@ -53,6 +56,7 @@ struct call {
     struct texts send_fd, serve;
     uint64_t timeout_ns;
     bool json;
+    struct credentials credentials;
 };
 
 static int read_arguments(int argc, char **argv, struct call *call, char ***ret_pairs)
@@ -65,7 +69,7 @@ static int read_arguments(int argc, char **argv, struct call *call, char ***ret_
         {"--timeout", OPTION_DURATION, &call->timeout_ns, 1, INT64_MAX},
         {"--serve", OPTION_TEXTS, &call->serve, 0, 0},
         {"--json", OPTION_FLAG, &call->json, 0, 0},
-        {NULL, OPTION_FLAG, NULL, 0, 0},
+        CREDENTIALS_OPTIONS(&call->credentials){NULL, OPTION_FLAG, NULL, 0, 0},
     };
     char **words;
     int count = arguments_read(argc, argv, options, call_help, &words);
@@ -81,7 +85,10 @@ static int read_arguments(int argc, char **argv, struct call *call, char ***ret_
     call->url = words[0];
     call->service = words[1];
     *ret_pairs = words + 2;
-    return argument_url("call", call->url) < 0 ? -EINVAL : count - 2;
+    if (argument_url("call", call->url) < 0 ||
+        credentials_take(&call->credentials, "call", call->url) < 0)
+        return -EINVAL;
+    return count - 2;
 }
 
 static int put_body(beam_message *message, const char *path)
@@ -168,8 +175,11 @@ static int make_call(const struct call *call, beam_runtime *runtime, beam_messag
     BEAM_CLEANUP(beam_message_freep) beam_message *answer = NULL;
     uint64_t since_ns = beam_now_ns();
     progress_wait_begin();
-    int r = beam_connect_wait(runtime, call->url,
-                              &BEAM_CONNECT_OPTIONS(.timeout_ns = call->timeout_ns), &session);
+    int r = beam_connect_wait(
+        runtime, call->url,
+        &BEAM_CONNECT_OPTIONS(.timeout_ns = call->timeout_ns,
+                              .net = credentials_net(&call->credentials, call->url)),
+        &session);
     if (r < 0) {
         progress_wait_end();
         return fail_at("connecting", call->url, r);
@@ -187,11 +197,16 @@ static int make_call(const struct call *call, beam_runtime *runtime, beam_messag
     return take_answer(call, empty);
 }
 
+static void end_call(struct call *call)
+{
+    credentials_free(&call->credentials);
+}
+
 int call_main(int argc, char **argv)
 {
     BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = NULL;
     BEAM_CLEANUP(beam_message_freep) beam_message *message = beam_message_new();
-    struct call call = {0};
+    BEAM_CLEANUP(end_call) struct call call = {0};
     char **pairs;
     int count = read_arguments(argc, argv, &call, &pairs);
     if (count < 0)
@@ -207,8 +222,7 @@ int call_main(int argc, char **argv)
 
     enum beam_log_level level = BEAM_LOG_ERROR;
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix), .log = log_to_stderr,
-                             .log_arg = &level);
+        BEAM_RUNTIME_OPTIONS(.transports = transports_all, .log = log_to_stderr, .log_arg = &level);
     r = beam_runtime_new(&options, &runtime);
     for (unsigned i = 0; r >= 0 && i < call.serve.count; i++) {
         int status = service_add(runtime, call.serve.items[i]);

@@ -1,6 +1,8 @@
 /* The verb `serve`: offers services on sockets until SIGTERM or SIGINT, then lets what is under way
  * finish. */
 #include "cli/arguments.h"
+#include "cli/gate.h"
+#include "cli/transports.h"
 #include "cli/verbs.h"
 #include "cli/services.h"
 
@@ -24,7 +26,9 @@ const char serve_help[] =
     "    reverse    calls service=NAME that the caller offers, and passes its answer on\n"
     "    kv         a store of keys and values: kv.get, kv.put, kv.watch and so on\n"
     "\n"
-    "    --listen URL         unix:/path, unix:@abstract, unix:fd:N (inherited); may be repeated\n"
+    "    --listen URL         unix:/path, unix:@abstract, unix:fd:N (inherited), "
+    "https://host:port,\n"
+    "                         http://host:port, http+unix:/path; may be repeated\n"
     "    --reactors N         threads, each with a ring of its own (1)\n"
     "    --socket-mode MODE   of the socket file, octal (0600: this user alone)\n"
     "    --drain TIME         how long the end waits for what is under way (1s)\n"
@@ -34,6 +38,8 @@ const char serve_help[] =
     "    --quiet              say nothing but errors\n"
     "    --verbose            say everything\n"
     "\n"
+    "Over a network, where nobody is served that is not known:\n"
+    "\n" GATE_HELP "\n"
     "What one session may cost, and what its peer is told it may do:\n"
     "\n"
     "    --channels N         requests and channels in flight at once (1024)\n"
@@ -48,7 +54,10 @@ const char serve_help[] =
     "    beam serve echo --listen unix:/tmp/b.sock\n"
     "    beam serve echo photos=file:/srv/photos --listen unix:@photos --reactors 2\n"
     "    beam serve clock --listen unix:/run/clock.sock --socket-mode 0666 --channels 16384\n"
-    "    beam serve settings=kv --listen unix:/run/settings.sock --store /var/lib/settings.kv\n";
+    "    beam serve settings=kv --listen unix:/run/settings.sock --store /var/lib/settings.kv\n"
+    "    beam serve echo --listen https://0.0.0.0:8443 --cert s.pem --key s.key --client-ca "
+    "ca.pem\n"
+    "    beam serve echo --listen http://127.0.0.1:8080 --token-file tokens\n";
 
 #define LIMIT_MAX INT32_MAX /* docs/spec/session.md H1 */
 
@@ -60,6 +69,7 @@ struct serve {
     unsigned mode;
     bool no_fds, quiet, verbose;
     enum beam_log_level log_level;
+    struct gate gate;
 };
 
 static struct {
@@ -121,7 +131,7 @@ static int read_arguments(int argc, char **argv, struct serve *serve, char ***re
         {"--queue", OPTION_SIZE, &serve->queue, 65536, LIMIT_MAX},
         {"--fds", OPTION_COUNT, &serve->fds, 1, LIMIT_MAX},
         {"--no-fds", OPTION_FLAG, &serve->no_fds, 0, 0},
-        {NULL, OPTION_FLAG, NULL, 0, 0},
+        GATE_OPTIONS(&serve->gate){NULL, OPTION_FLAG, NULL, 0, 0},
     };
     int count = arguments_read(argc, argv, options, serve_help, ret_services);
     if (count < 0)
@@ -134,6 +144,8 @@ static int read_arguments(int argc, char **argv, struct serve *serve, char ***re
     for (unsigned i = 0; i < serve->listen.count; i++)
         if (argument_url("serve", serve->listen.items[i]) < 0)
             return -EINVAL;
+    if (gate_take(&serve->gate, &serve->listen) < 0)
+        return -EINVAL;
     if (service_kv_options(serve->store, serve->sync) < 0)
         return -EINVAL;
     serve->log_level = serve->verbose ? BEAM_LOG_DEBUG
@@ -144,9 +156,8 @@ static int read_arguments(int argc, char **argv, struct serve *serve, char ***re
 
 static int make_runtime(struct serve *serve, beam_runtime **ret_runtime)
 {
-    static const struct beam_transport *const transports[] = {&beam_unix, NULL};
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.reactors = (unsigned)serve->reactors, .transports = transports,
+        BEAM_RUNTIME_OPTIONS(.reactors = (unsigned)serve->reactors, .transports = transports_all,
                              .stop_timeout_ns = serve->drain_ns, .log = log_to_stderr,
                              .log_arg = &serve->log_level,
                              .limits = {
@@ -166,11 +177,12 @@ static int listen_all(beam_runtime *runtime, const struct serve *serve)
 {
     for (unsigned i = 0; i < serve->listen.count; i++) {
         const char *url = serve->listen.items[i];
-        int r = beam_listen(runtime, url, &BEAM_LISTEN_OPTIONS(.mode = serve->mode));
-        if (r < 0) {
-            (void)fail_at("listening", url, r);
-            return exit_status_of_file(r);
-        }
+        struct beam_net_listen net;
+        struct beam_listen_options options =
+            BEAM_LISTEN_OPTIONS(.mode = serve->mode, .net = gate_listen(&serve->gate, url, &net));
+        int r = beam_listen(runtime, url, &options);
+        if (r < 0)
+            return gate_fail(&serve->gate, url, r);
     }
     return EXIT_OK;
 }
@@ -192,10 +204,15 @@ static int listen_and_run(beam_runtime *runtime, struct serve *serve)
     return beam_exit_code(r < 0 ? r : beam_run(runtime), stderr);
 }
 
+static void end_serve(struct serve *serve)
+{
+    gate_free(&serve->gate);
+}
+
 int serve_main(int argc, char **argv)
 {
+    BEAM_CLEANUP(end_serve) struct serve serve = {0}; /* the runtime's listeners look into it */
     BEAM_CLEANUP(beam_runtime_freep) beam_runtime *runtime = NULL;
-    struct serve serve = {0};
     char **services;
     int count = read_arguments(argc, argv, &serve, &services);
     if (count < 0)

@@ -1,7 +1,9 @@
 /* The verb `watch`: a request that stays open, and every message that comes on it. */
 #include "cli/arguments.h"
+#include "cli/credentials.h"
 #include "cli/verbs.h"
 #include "cli/output.h"
+#include "cli/transports.h"
 #include "cli/watching.h"
 
 #include <errno.h>
@@ -15,7 +17,7 @@ const char watch_help[] =
     "    KEY=TEXT             a text\n"
     "    KEY:=VALUE           a number, true, false or null\n"
     "    --count N            end after N messages\n"
-    "    --json               print {\"body\":..., \"metadata\":{...}} per line\n"
+    "    --json               print {\"body\":..., \"metadata\":{...}} per line\n" CREDENTIALS_HELP
     "\n"
     "examples:\n"
     "    beam watch unix:/tmp/b.sock clock rate:=10\n"
@@ -25,6 +27,7 @@ struct watch {
     const char *url, *service;
     uint64_t count_max, count;
     bool json;
+    struct credentials credentials;
 };
 
 static int read_arguments(int argc, char **argv, struct watch *watch, char ***ret_pairs)
@@ -32,7 +35,7 @@ static int read_arguments(int argc, char **argv, struct watch *watch, char ***re
     const struct option options[] = {
         {"--count", OPTION_COUNT, &watch->count_max, 1, 0},
         {"--json", OPTION_FLAG, &watch->json, 0, 0},
-        {NULL, OPTION_FLAG, NULL, 0, 0},
+        CREDENTIALS_OPTIONS(&watch->credentials){NULL, OPTION_FLAG, NULL, 0, 0},
     };
     char **words;
     int count = arguments_read(argc, argv, options, watch_help, &words);
@@ -46,7 +49,10 @@ static int read_arguments(int argc, char **argv, struct watch *watch, char ***re
     watch->url = words[0];
     watch->service = words[1];
     *ret_pairs = words + 2;
-    return argument_url("watch", watch->url) < 0 ? -EINVAL : count - 2;
+    if (argument_url("watch", watch->url) < 0 ||
+        credentials_take(&watch->credentials, "watch", watch->url) < 0)
+        return -EINVAL;
+    return count - 2;
 }
 
 static int on_message(const beam_message *message, void *arg)
@@ -66,7 +72,10 @@ static int run(struct watch *watch, beam_runtime *runtime, beam_message **messag
     int r = beam_start(runtime), status;
     if (r < 0)
         status = beam_exit_code(r, stderr);
-    else if ((r = beam_connect_wait(runtime, watch->url, NULL, &watching.session)) < 0)
+    else if ((r = beam_connect_wait(
+                  runtime, watch->url,
+                  &BEAM_CONNECT_OPTIONS(.net = credentials_net(&watch->credentials, watch->url)),
+                  &watching.session)) < 0)
         status = fail_at("connecting", watch->url, r);
     else
         return watching_run(&watching, runtime, message);
@@ -74,10 +83,15 @@ static int run(struct watch *watch, beam_runtime *runtime, beam_message **messag
     return status;
 }
 
+static void end_watch(struct watch *watch)
+{
+    credentials_free(&watch->credentials);
+}
+
 int watch_main(int argc, char **argv)
 {
     BEAM_CLEANUP(beam_message_freep) beam_message *message = beam_message_new();
-    struct watch watch = {0};
+    BEAM_CLEANUP(end_watch) struct watch watch = {0};
     char **pairs;
     int count = read_arguments(argc, argv, &watch, &pairs);
     if (count < 0)
@@ -88,8 +102,7 @@ int watch_main(int argc, char **argv)
     enum beam_log_level level = BEAM_LOG_ERROR;
     beam_runtime *runtime = NULL;
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix), .log = log_to_stderr,
-                             .log_arg = &level);
+        BEAM_RUNTIME_OPTIONS(.transports = transports_all, .log = log_to_stderr, .log_arg = &level);
     int r = beam_runtime_new(&options, &runtime);
     return r < 0 ? beam_exit_code(r, stderr) : run(&watch, runtime, &message);
 }

@@ -41,9 +41,16 @@ static int exit_code_of_error(int error)
     case EPIPE:
     case EPROTOTYPE:
     case ESHUTDOWN:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case EHOSTDOWN:
+    case BEAM_ETLS_CUT:
         return 4;
     case EACCES:
     case EPERM:
+    case BEAM_ETLS_CERTIFICATE:
+    case BEAM_ETLS_ALERT:
         return 5;
     case ENOMEM:
     case EMFILE:

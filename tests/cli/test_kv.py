@@ -123,7 +123,7 @@ def test_words():
         ("get", file, "a", "b"): "a key",
         ("get", file, "a", "--loud"): "`beam kv get --help`",
         ("get", file, "a", "--raw", "--json"): "only one",
-        ("get", "https://example.org", "a"): "unix:/path",
+        ("get", "ftp://example.org", "a"): "unix:/path",
         ("get", "", "a"): "a file or a URL",
         ("get", file, "a", "--service", "x"): "for a URL",
         ("put", file, "a"): "a value",

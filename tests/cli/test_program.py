@@ -143,7 +143,7 @@ def test_words():
         check(not (folder / "b.sock").exists(), "a socket was made")
 
     with case("a URL of another kind is a usage error that lists the kinds there are"):
-        for other in ("https://example.org", "tcp:127.0.0.1:1", "/tmp/x.sock", "unix:", ""):
+        for other in ("ftp://example.org", "https:", "https://", "tcp:127.0.0.1:1", "/tmp/x.sock", "unix:", ""):
             for words in (("call", other, "echo"), ("watch", other, "clock"),
                           ("serve", "echo", "--listen", other)):
                 text = beam(*words, code=USAGE).errors

@@ -1,0 +1,34 @@
+#include "cli/transports.h"
+
+#include <beam/net.h>
+#include <string.h>
+
+/* Until the library has them, the list ends before them. */
+#pragma weak beam_https
+#pragma weak beam_http
+#pragma weak beam_http_unix
+#pragma weak beam_wss
+#pragma weak beam_ws
+
+const struct beam_transport *const transports_all[] = {
+    &beam_unix, &beam_https, &beam_http, &beam_http_unix, &beam_wss, &beam_ws, NULL};
+
+static bool begins(const char *url, const char *scheme)
+{
+    return strncmp(url, scheme, strlen(scheme)) == 0;
+}
+
+bool transport_is_secure(const char *url)
+{
+    return begins(url, "https:") || begins(url, "wss:");
+}
+
+bool transport_is_tcp(const char *url)
+{
+    return transport_is_secure(url) || begins(url, "http:") || begins(url, "ws:");
+}
+
+bool transport_is_net(const char *url)
+{
+    return transport_is_tcp(url) || begins(url, "http+unix:");
+}
