@@ -167,9 +167,6 @@ static bool take_frame(struct bm_net_session *ns, const uint8_t *bytes, uint32_t
     if (!bm_unpacking_frame(session, &unpacking, ns, &frame, r == 1))
         return false;
     if (first) {
-        /* Descriptors do not travel here, whatever the peer says. */
-        session->fds_refused = true;
-        session->peer_fds_max = 0;
         ask_for_life(ns);
         if (ns->owner && ns->owner->on_open)
             ns->owner->on_open(ns, ns->owner_arg);
@@ -554,6 +551,7 @@ static size_t net_memory(const beam_session *session)
 }
 
 static const struct bm_carrier net_carrier = {
+    .pumps_fds = true,
     .begin = net_begin,
     .room = net_room,
     .put_hello = bm_packing_put_hello,
@@ -570,22 +568,12 @@ static const struct bm_carrier net_carrier = {
     .memory = net_memory,
 };
 
-/* Nothing that is a descriptor goes over a network yet. */
-static void refuse_fds(beam_session *session)
-{
-    session->limits.fds_refused = true;
-    bm_fd_budget_return(session->fds_reserved);
-    session->fds_reserved = session->fds_granted = 0;
-    session->fds_recv_credit = 0;
-}
-
 int bm_net_session_new(struct bm_core *core, bool opener, struct bm_net_session **ret_ns)
 {
     struct bm_net_session *ns = bm_alloc_zero(NULL, sizeof(*ns));
     if (!ns)
         return -ENOMEM;
     bm_session_init(&ns->session, core, &net_carrier, opener);
-    refuse_fds(&ns->session);
     ns->session.ping_s = BM_NET_SESSION_PING_S;
     ns->out.bytes.account = &ns->session.account;
     ns->peer_ping_s = BM_NET_SESSION_PING_S;

@@ -155,9 +155,11 @@ static void send_chunk(struct bm_pump *pump)
                                       pump->chunk_len - pump->chunk_sent);
         if (n == -EAGAIN)
             return; /* on_writable */
+        if (n == -EPIPE && !pump->peer_ended)
+            return; /* on_end tells why */
         if (n < 0) {
-            if (n != -EPIPE) /* which on_end tells, or has told */
-                fail_stream(pump, BEAM_RESOURCE_EXHAUSTED, beam_strerror((int)n));
+            /* The peer had ended its own direction before it broke off ours: nothing else tells. */
+            fail_stream(pump, BEAM_CANCELLED, beam_strerror((int)n));
             return;
         }
         pump->chunk_sent += (uint32_t)n;
