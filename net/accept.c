@@ -22,6 +22,8 @@ static beam_str take_until(beam_str *rest, char c)
 {
     bool quoted = false;
     size_t i = 0;
+    if (rest->len == 0)
+        return (beam_str){0};
     for (; i < rest->len; i++) {
         if (rest->ptr[i] == '"')
             quoted = !quoted;
