@@ -8,6 +8,7 @@
 
 #include <beam/net.h>
 
+#include "net/access.h"
 #include "net/collected.h"
 #include "net/exchange.h"
 #include "net/server.h"
@@ -63,6 +64,14 @@ static beam_str copy_text(uint8_t **pos, const char *text, size_t len)
     return (beam_str){to, len};
 }
 
+/* A field that its peer may not set: the application would take it for a proxy's word. */
+static bool hides(const beam_http_request *request, const struct bm_field *field)
+{
+    const struct bm_access *access = request->server->access;
+    return access && bm_access_hides(access, bm_exchange_connection(request->exchange),
+                                     (beam_str){field->name, field->name_len});
+}
+
 /* -ENOMEM. */
 static int copy_head(beam_http_request *request, const struct bm_exchange_request *from)
 {
@@ -75,16 +84,18 @@ static int copy_head(beam_http_request *request, const struct bm_exchange_reques
         return -ENOMEM;
     uint8_t *pos = request->head + fields_len;
     request->fields = (struct bm_field *)(void *)request->head;
-    request->field_count = from->field_count;
     request->method = copy_text(&pos, from->method.ptr, from->method.len);
     request->path = copy_text(&pos, from->path.ptr, from->path.len);
     for (size_t i = 0; i < from->field_count; i++) {
         const struct bm_field *field = &from->fields[i];
+        if (hides(request, field))
+            continue;
         beam_str name = copy_text(&pos, field->name, field->name_len);
         beam_str value = copy_text(&pos, field->value, field->value_len);
-        request->fields[i] = *field;
-        request->fields[i].name = name.ptr;
-        request->fields[i].value = value.ptr;
+        struct bm_field *to = &request->fields[request->field_count++];
+        *to = *field;
+        to->name = name.ptr;
+        to->value = value.ptr;
     }
     return 0;
 }

@@ -127,6 +127,18 @@ struct bm_core *bm_connection_core(const struct bm_connection *connection)
     return connection->core;
 }
 
+const char *bm_connection_address(const struct bm_connection *connection)
+{
+    (void)connection;
+    return "192.0.2.7:4711";
+}
+
+const struct bm_tls *bm_connection_tls(const struct bm_connection *connection)
+{
+    (void)connection;
+    return NULL;
+}
+
 /* --- the test's side --- */
 
 /* Between the runtime's beginning and its first turn. */

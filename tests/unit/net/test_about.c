@@ -3,6 +3,7 @@
 
 #include <beam/net.h>
 
+#include "net/access.h"
 #include "tests/unit/net/fake_exchange.h"
 #include "tests/unit/runtime/scarce.h"
 
@@ -257,6 +258,44 @@ TEST(application_answers_nobody)
     CHECK(exchange.released);
     fake_over(&exchange);
     fake_end();
+}
+
+static void on_looks(beam_http_request *request, void *arg)
+{
+    (void)arg;
+    app.shown += beam_http_get(request, "x-user").ptr == NULL;
+    app.shown += beam_http_get(request, "x-one").ptr != NULL;
+    CHECK_INT(beam_http_respond(request, 200, NULL, 0, NULL, 0), 0);
+}
+
+/* What only a proxy may say is not shown when somebody else says it. */
+TEST(application_is_not_told_what_only_a_proxy_may_tell)
+{
+    static const char *const proxies[] = {"198.51.100.1", NULL}, *const ours[] = {"192.0.2.7",
+                                                                                  NULL};
+    static const struct bm_field fields[] = {
+        {.name = "x-user", .value = "root", .name_len = 6, .value_len = 4},
+        {.name = "x-one", .value = "1", .name_len = 5, .value_len = 1}};
+    for (int trusted = 0; trusted < 2; trusted++) {
+        struct bm_exchange exchange = {.connection = &fake_connection};
+        struct bm_exchange_request head = head_of("GET", "/");
+        char why[128];
+        app_begin();
+        fake_server.on_request = on_looks;
+        REQUIRE_INT(bm_access_new(&fake_server.access,
+                                  &BEAM_NET_LISTEN(.proxies = trusted ? ours : proxies,
+                                                   .identity_header = "x-user"),
+                                  false, why),
+                    0);
+        head.fields = fields;
+        head.field_count = 2;
+        bm_application_exchange(&fake_server, &exchange, &head, &fake_visitor);
+        CHECK_UINT(exchange.status, 200);
+        CHECK_UINT(app.shown, trusted ? 1 : 2);
+        fake_over(&exchange);
+        fake_server.access = bm_access_free(fake_server.access);
+        fake_end();
+    }
 }
 
 TEST(application_is_refused_what_is_no_answer)
