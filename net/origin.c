@@ -25,8 +25,7 @@ bool bm_origin_allows(const struct bm_exchange_request *request, const char *con
     if (bm_field_count(request->fields, request->field_count, "origin") > 1)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (strlen(origins[i]) == origin->value_len &&
-            memcmp(origins[i], origin->value, origin->value_len) == 0)
+        if (bm_field_same(origin->value, origin->value_len, origins[i]))
             return true;
-    return is_of_host(origin, request->authority);
+    return count == 0 && is_of_host(origin, request->authority);
 }
