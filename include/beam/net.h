@@ -84,8 +84,8 @@ struct beam_net_listen {
         *proxies; /* addresses and networks ("10.0.0.0/8", "unix"), NULL behind the last */
     const char *identity_header; /* of which this field is believed: "x-remote-user" */
     bool insecure_anonymous;     /* serve also those whom nobody knows */
-    /* Which pages may call and open a WebSocket (Origin, RFC 6454), "https://app.example.com"; NULL behind the
-     * last. None: those of the host that was asked. */
+    /* Which pages may call, and open a WebSocket (Origin, RFC 6454), "https://app.example.com"; NULL
+     * behind the last. None: those of the host that was asked. */
     const char *const *origins;
     /* For paths that are not below the prefix; none: 404. */
     beam_http_handler *on_request;

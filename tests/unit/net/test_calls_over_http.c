@@ -1,6 +1,7 @@
 /* Calls over real connections: HTTP/1.1 and HTTP/2, with TLS and without; a client of bytes; curl. */
 #include <beam/net.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -321,6 +322,91 @@ TEST(application_has_all_other_paths)
     raw_expect(fd, "value");
     CHECK(strncmp(raw_text, "HTTP/1.1 201 ", 13) == 0);
     raw_close(fd);
+}
+
+/* --- two reactors ---------------------------------------------------------------------------- */
+
+static atomic_uint elsewhere; /* where its handler ran, and 1; 0: not yet */
+static atomic_bool left;
+static char who[64];
+
+static void on_elsewhere(beam_request *request, const beam_message *message, void *arg)
+{
+    const struct beam_peer *peer = beam_request_peer(request);
+    snprintf(who, sizeof(who), "%.*s", BEAM_STR(peer->identity));
+    atomic_store(&elsewhere, (unsigned)beam_reactor_current() + 1);
+    on_greet(request, message, arg);
+}
+
+static void elsewhere_on_cancel(beam_request *request, void *arg)
+{
+    (void)arg;
+    beam_fail(request, BEAM_ABORTED, "left");
+    atomic_store(&left, true);
+}
+
+static void on_elsewhere_keep(beam_request *request, const beam_message *message, void *arg)
+{
+    (void)message;
+    (void)arg;
+    beam_request_keep(request);
+    beam_request_on_cancel(request, elsewhere_on_cancel, NULL);
+    atomic_store(&elsewhere, (unsigned)beam_reactor_current() + 1);
+}
+
+#define AWAIT(condition)                                                                           \
+    do {                                                                                           \
+        uint64_t until_ = bm_clock_now_ns() + RIG_PATIENCE_NS;                                     \
+        while (!(condition) && bm_clock_now_ns() < until_)                                         \
+            (void)poll(NULL, 0, 1);                                                                \
+        CHECK(condition);                                                                          \
+    } while (0)
+
+static atomic_bool accepted;
+
+static void accept_there(void *arg)
+{
+    const struct bm_connection_options options = {
+        .core = bm_core_current(), .server = true, .owner = &rig_owner, .arg = &rig.server};
+    CHECK_INT(bm_connection_new(&options, arg, &rig.server.connection), 0);
+    atomic_store(&accepted, true);
+}
+
+/* What is served on another reactor is reached, knows who asks, and hears of his leaving. */
+TEST(calls_reach_another_reactor)
+{
+    const struct linger linger = {.l_onoff = 1};
+    int fds[2];
+    char text[4096] = "";
+    size_t len = 0;
+    ssize_t n;
+    rig = (struct rig){.way = rig_ways[2]};
+    REQUIRE_INT(beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.reactors = 2), &rig.runtime), 0);
+    atomic_store(&elsewhere, 0);
+    atomic_store(&left, false);
+    prepare();
+    REQUIRE_INT(beam_serve_on(rig.runtime, 1, "elsewhere", on_elsewhere, NULL), 0);
+    REQUIRE_INT(beam_serve_on(rig.runtime, 1, "elsewhere.keep", on_elsewhere_keep, NULL), 0);
+    REQUIRE_INT(beam_start(rig.runtime), 0);
+    rig_sockets(fds);
+    atomic_store(&accepted, false);
+    REQUIRE_INT(beam_post(rig.runtime, 0, accept_there, &fds[0]), 0);
+    AWAIT(atomic_load(&accepted));
+    raw_send(fds[1], "POST /beam/call/elsewhere?name=ada HTTP/1.1\r\nhost: a\r\n\r\n");
+    while (!strstr(text, "hello, ada") && (n = recv(fds[1], text + len, 4095 - len, 0)) > 0) {
+        len += (size_t)n;
+        text[len] = '\0';
+    }
+    CHECK(strstr(text, "hello, ada") != NULL);
+    CHECK_UINT(atomic_load(&elsewhere), 2);
+    CHECK_STR(who, "cn:ada");
+    atomic_store(&elsewhere, 0);
+    raw_send(fds[1], "POST /beam/call/elsewhere.keep HTTP/1.1\r\nhost: a\r\n\r\n");
+    AWAIT(atomic_load(&elsewhere) == 2);
+    REQUIRE_INT(setsockopt(fds[1], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+    close(fds[1]);
+    AWAIT(atomic_load(&left));
+    rig.runtime = beam_runtime_free(rig.runtime);
 }
 
 /* --- curl ------------------------------------------------------------------------------------ */
