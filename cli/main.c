@@ -37,7 +37,7 @@ static const char help[] =
     "    2   the command line is wrong\n"
     "    3   there is no io_uring here\n"
     "    4   nobody is there: no such socket, refused, or gone before it ran\n"
-    "    5   not permitted\n"
+    "    5   not permitted; a certificate or an identity that one side does not accept\n"
     "    6   a limit was reached or a name is in use: memory, descriptors, sockets\n"
     "    7   the time was up\n"
     "    8   not found: no service of this name, or what it was asked for\n"
