@@ -82,10 +82,14 @@ static const char *advice_for(int error)
     case BEAM_EHTTP_SYNTAX:
         return "what answers there does not speak HTTP; https:// speaks it encrypted";
     case EACCES:
-        return "the server does not know who asks (401): --token-file FILE, or --cert FILE --key "
-               "FILE";
-    case EPERM:
-        return "the server knows who asks, and refuses (403)";
+        return "the server does not let in who asks (401, 403): --token-file FILE, or --cert FILE "
+               "--key FILE, say who that is";
+    case EBUSY:
+        return "the server is too busy, or ending (429, 503); later it may not be";
+    case EPROTO:
+    case EPROTONOSUPPORT:
+        return "what answers there is no Beam of this version, or a proxy that lets nothing of it "
+               "through";
     case ENOENT:
         return "there is no host of this name";
     default:
@@ -111,7 +115,7 @@ int fail_at(const char *what, const char *url, int error)
     const char *advice = transport_is_net(url) ? advice_for(error) : NULL;
     if (advice) {
         fprintf(stderr, "beam: %s: %s\n", url, advice);
-        return beam_exit_code(error, NULL);
+        return error == -EBUSY ? EXIT_UNAVAILABLE : beam_exit_code(error, NULL);
     }
     fprintf(stderr, "beam: %s: %s failed\n", url, what);
     return beam_exit_code(error, stderr);
