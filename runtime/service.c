@@ -74,7 +74,7 @@ void bm_services_each(struct bm_services *services,
 bool bm_service_allowed(const struct bm_service *service, const struct beam_peer *peer)
 {
     return !service->allow ||
-           service->allow((beam_str){service->name, service->name_len}, peer, service->arg);
+           service->allow((beam_str){service->name, service->name_len}, peer, service->allow_arg);
 }
 
 /* One that is, or was, served just so. Under the lock. */
@@ -85,7 +85,7 @@ static struct bm_service *find_like(struct bm_services *services, const struct b
     for (; s; s = s->next)
         if (s->name_len == like->name_len && memcmp(s->name, like->name, s->name_len) == 0 &&
             s->handler == like->handler && s->arg == like->arg && s->core == like->core &&
-            s->codec == like->codec && s->allow == like->allow)
+            s->codec == like->codec && s->allow == like->allow && s->allow_arg == like->allow_arg)
             return s;
     return NULL;
 }
@@ -101,6 +101,7 @@ static int fill(struct bm_service *s, const struct bm_offer *offer)
         .core = offer->core,
         .codec = offer->codec,
         .allow = offer->allow,
+        .allow_arg = offer->allow_arg,
         .name_len = (uint8_t)len,
     };
     memcpy(s->name, offer->name, len);
@@ -205,7 +206,7 @@ void bm_services_withdraw(beam_runtime *runtime, const struct bm_offer *offers, 
 static int serve(beam_runtime *runtime, unsigned core, const char *name, beam_handler *handler,
                  void *arg, const struct beam_codec *codec, beam_allow_fn *allow)
 {
-    struct bm_offer offer = {name, handler, arg, core, codec, allow};
+    struct bm_offer offer = {name, handler, arg, core, codec, allow, arg};
     return bm_services_offer(runtime, &offer, 1);
 }
 

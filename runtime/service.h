@@ -20,6 +20,7 @@ struct bm_service {
     unsigned core;                  /* BM_ANY_CORE: wherever the request comes in */
     const struct beam_codec *codec; /* what the handler speaks; NULL: bodies as they come */
     beam_allow_fn *allow;           /* NULL: every peer may ask */
+    void *allow_arg;
     uint8_t name_len;
     char name[256]; /* and a NUL */
 };
@@ -40,6 +41,7 @@ struct bm_offer {
     unsigned core;                  /* or BM_ANY_CORE */
     const struct beam_codec *codec; /* or NULL */
     beam_allow_fn *allow;           /* or NULL */
+    void *allow_arg;
 };
 
 /* Serves all of them, or none: whoever looks finds no name of a set that is refused. No name comes twice.

@@ -714,8 +714,15 @@ static void write_offers(beam_store *store, char names[SERVICES][NAME_ROOM],
 {
     for (size_t i = 0; i < SERVICES; i++) {
         snprintf(names[i], NAME_ROOM, "%s.%s", store->prefix, services[i].name);
-        offers[i] = (struct bm_offer){names[i],           services[i].handler, store,
-                                      store->core->index, &beam_kv_codec,      NULL};
+        offers[i] = (struct bm_offer){
+            .name = names[i],
+            .handler = services[i].handler,
+            .arg = store,
+            .core = store->core->index,
+            .codec = &beam_kv_codec,
+            .allow = store->options.allow,
+            .allow_arg = store->options.allow_arg,
+        };
     }
 }
 

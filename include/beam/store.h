@@ -80,6 +80,10 @@ struct beam_store_options {
     uint64_t compact_len_min; /* the file is rewritten when it is longer than this, 1 MiB, and */
     uint32_t compact_percent; /* ... than so many hundredths of what is in the store; 200. Never to
                                   save less than 4 KiB, or than a quarter of what is in the store */
+    beam_allow_fn
+        *allow;      /* who may ask for "PREFIX.get", "PREFIX.put" and so on, each by its name and
+                                  as in struct beam_serve_options; every peer */
+    void *allow_arg; /* as long as the runtime */
 };
 #define BEAM_STORE_OPTIONS(...)                                                                    \
     ((struct beam_store_options){.size = sizeof(struct beam_store_options), __VA_ARGS__})

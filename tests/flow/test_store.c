@@ -23,6 +23,29 @@ FLOW_TEST(each_service_answers)
               "{'bytes':24,'epoch':'EPOCH','horizon':0,'keys':1,'now':5,'watchers':0}");
 }
 
+static bool may_read(beam_str service, const struct beam_peer *peer, void *arg)
+{
+    static const char *const reads[] = {"kv.get", "kv.scan", "kv.info", "kv.watch"};
+    ++*(_Atomic unsigned *)arg;
+    for (unsigned i = 0; i < 4; i++)
+        if (service.len == strlen(reads[i]) && memcmp(service.ptr, reads[i], service.len) == 0)
+            return true;
+    return false;
+}
+
+FLOW_TEST(who_may_read_may_not_write)
+{
+    _Atomic unsigned *asked = flow_share(sizeof(*asked));
+    kept_start(&BEAM_STORE_OPTIONS(.allow = may_read, .allow_arg = asked));
+    CHECK_ASK("kv.get", "{'key':'a'}", "NOT_FOUND {'now':0}");
+    CHECK_ASK("kv.put", "{'key':'a','value':1}", "PERMISSION_DENIED");
+    CHECK_ASK("kv.txn", "{'set':{'a':1}}", "PERMISSION_DENIED");
+    CHECK_ASK("kv.compact", NULL, "PERMISSION_DENIED");
+    CHECK_ASK("kv.scan", "{}", "{'entries':{},'epoch':'EPOCH','more':false,'now':0}");
+    CHECK(*asked >= 5);
+    kept_close();
+}
+
 FLOW_TEST(a_change_of_nothing_is_no_revision)
 {
     kept_start(NULL);

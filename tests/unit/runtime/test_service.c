@@ -246,7 +246,8 @@ static void make_offers(struct bm_offer offers[3], void *arg)
 {
     static const char *const names[] = {"set.a", "set.b", "set.c"};
     for (unsigned i = 0; i < 3; i++)
-        offers[i] = (struct bm_offer){names[i], handle_a, arg, BM_ANY_CORE, NULL, NULL};
+        offers[i] = (struct bm_offer){
+            .name = names[i], .handler = handle_a, .arg = arg, .core = BM_ANY_CORE};
 }
 
 TEST(service_sets_are_served_whole_or_not_at_all)
