@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "bench/contenders.h"
+#include "bench/net_server.h"
 #include "bench/score.h"
 
 #define ROUNDS 7
@@ -82,7 +83,7 @@ static const char help[] =
     "  CELL           one or more of:";
 
 static const char help_rest[] =
-    "\n                 (no cell: all of them; kv, unix, ...: all that begin so)\n"
+    "\n                 (no cell: all but net-...; kv, unix, ...: all that begin so)\n"
     "  --json         one JSON object a line and contender\n"
     "  --quick        fewer and shorter rounds: a look, not a measurement\n"
     "  --rounds N     rounds that count, 1 to 101 (7)\n"
@@ -236,7 +237,7 @@ static bool row_wanted(const struct options *options, const struct bench_row *ro
     for (unsigned i = 0; i < options->cell_count; i++)
         if (cell_is(row->cell, options->cells[i]))
             return true;
-    return options->cell_count == 0;
+    return options->cell_count == 0 && !row->named;
 }
 
 /* splitmix64, by Sebastiano Vigna: enough to shuffle with, and the same everywhere. */
@@ -336,8 +337,11 @@ static void run_contender(struct bench *bench, struct score *score, unsigned ind
 {
     const struct bench_contender *contender = &score->row->contenders[index];
     struct bench_run run = bench->run;
-    if (contender->run == NULL)
+    if (contender->run == NULL) {
+        /* Nor is there a result: a probe may have left one. */
+        memset(bench->results[index], 0, sizeof(*bench->results[index]));
         return;
+    }
     run.row = score->row;
     run.result = bench->results[index];
     run.packet_messages = score->packet_messages != 0 ? score->packet_messages : score->row->depth;
@@ -430,7 +434,8 @@ static void *pages(size_t len)
     return p == MAP_FAILED ? NULL : p;
 }
 
-/* Copies the row without the contenders nobody asked for; false when none is left. */
+/* Copies the row without the contenders nobody asked for; false when none is left. Servers that are not installed
+ * stay, with a line that says so. */
 static bool row_take(const struct options *options, const struct bench_row *row,
                      struct bench_row *ret)
 {
@@ -440,6 +445,9 @@ static bool row_take(const struct options *options, const struct bench_row *row,
     for (unsigned i = 0; i < score_contenders(row); i++)
         if (options->only == NULL || strcmp(options->only, row->contenders[i].name) == 0)
             ret->contenders[count++] = row->contenders[i];
+    for (unsigned i = 0; i < count; i++)
+        if (row->named && !net_server_is_here(row, ret->contenders[i].name))
+            ret->contenders[i].run = NULL;
     return count > 0;
 }
 

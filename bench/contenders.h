@@ -69,6 +69,15 @@ int kv_fanout(struct bench_run *run);
 int kv_open_store(struct bench_run *run);
 int kv_open_read(struct bench_run *run);
 
+/* net_load.c: what serving over networks costs the servers of net_server.c: requests; Beam's own sessions; bytes;
+ * connections that are made, and made again; connections that do nothing. */
+int net_calls(struct bench_run *run);
+int net_session(struct bench_run *run);
+int net_bulk(struct bench_run *run);
+int net_handshake(struct bench_run *run);
+int net_resumed(struct bench_run *run);
+int net_idle(struct bench_run *run);
+
 /* The documents of kv_contenders.c in peers' formats. They are a build option (BEAM_BENCH_PEERS), each where it was found. */
 #ifdef BENCH_MSGPACK
 int kv_msgpack_encode(struct bench_run *run);

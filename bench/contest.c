@@ -111,7 +111,7 @@ void bench_peer_stop(struct bench_run *run)
     run->peer = 0;
 }
 
-static uint64_t cpu_clock_ns(pid_t pid)
+uint64_t bench_cpu_ns(pid_t pid)
 {
     clockid_t clock = CLOCK_PROCESS_CPUTIME_ID;
     struct timespec used = {0};
@@ -122,9 +122,11 @@ static uint64_t cpu_clock_ns(pid_t pid)
     return (uint64_t)used.tv_sec * UINT64_C(1000000000) + (uint64_t)used.tv_nsec;
 }
 
-static uint64_t cpu_both_ns(const struct bench_run *run)
+/* Of both sides, or of the server's alone. */
+static uint64_t cpu_counted_ns(const struct bench_run *run)
 {
-    return cpu_clock_ns(0) + (run->peer != 0 ? cpu_clock_ns(run->peer) : 0);
+    uint64_t there = run->peer != 0 ? bench_cpu_ns(run->peer) : 0;
+    return run->row->kind == BENCH_CPU ? there : there + bench_cpu_ns(0);
 }
 
 static void counters_read(struct bench_run *run, struct bench_counters *ret)
@@ -156,7 +158,7 @@ static void measure_begin(struct bench_run *run)
     run->operations = 0;
     run->measuring = true;
     counters_read(run, &run->begin);
-    run->begin_cpu_ns = cpu_both_ns(run);
+    run->begin_cpu_ns = cpu_counted_ns(run);
     run->begin_ticks = bench_ticks();
     run->phase_end = run->begin_ticks + bench_ns_to_ticks(run->duration_ns);
 }
@@ -165,7 +167,7 @@ static void measure_end(struct bench_run *run)
 {
     struct bench_result *result = run->result;
     uint64_t ticks = bench_ticks();
-    uint64_t cpu_ns = cpu_both_ns(run);
+    uint64_t cpu_ns = cpu_counted_ns(run);
     struct bench_counters now;
     counters_read(run, &now);
     result->elapsed_ns = bench_ticks_to_ns(ticks - run->begin_ticks);
@@ -221,6 +223,7 @@ void bench_run_execute(struct bench_run *run, const struct bench_contender *cont
 {
     struct bench_result *result = run->result;
     memset(result, 0, sizeof(*result));
+    run->contender = contender->name;
     pid_t self = getpid();
     pid_t pid = fork();
     if (pid < 0) {

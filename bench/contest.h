@@ -36,9 +36,11 @@ struct bench_contender {
 };
 
 enum bench_kind {
-    BENCH_RTT,  /* one operation at a time: latency decides, less is better */
-    BENCH_RATE, /* as many as possible: operations per second decide, more is better */
-    BENCH_WORK, /* on one processor, in batches of `depth`: time per operation, less is better */
+    BENCH_RTT,    /* one operation at a time: latency decides, less is better */
+    BENCH_RATE,   /* as many as possible: operations per second decide, more is better */
+    BENCH_WORK,   /* on one processor, in batches of `depth`: time per operation, less is better */
+    BENCH_CPU,    /* a server's processor time per operation, less is better */
+    BENCH_MEMORY, /* a server's memory for each of `connections`, less is better */
 };
 
 struct bench_row {
@@ -53,7 +55,11 @@ struct bench_row {
     unsigned size;            /* body of one message */
     unsigned depth;           /* operations under way; one way: messages in a hand-made packet */
     unsigned fds;             /* per message */
-    bool slow; /* an operation asks a disk: the warm-up has no least number of them */
+    unsigned
+        connections; /* of which each has `depth` operations under way; 0: there is one session */
+    const char *driver; /* a program that asks the servers; NULL: this one does */
+    bool named; /* takes long and starts programs of others: measured when its cell is named */
+    bool slow;  /* an operation asks a disk: the warm-up has no least number of them */
     struct bench_contender contenders[BENCH_CONTENDERS_MAX];
 };
 
@@ -93,6 +99,7 @@ struct bench_result {
 
 struct bench_run {
     const struct bench_row *row;
+    const char *contender;
     struct bench_result *result;
     int cpu_here, cpu_there;
     unsigned packet_messages; /* how many messages Beam packed into a packet in this row */
@@ -121,6 +128,9 @@ void bench_note(struct bench_run *run, const char *name, double value);
 
 /* Pins the calling thread. */
 int bench_pin(struct bench_run *run, int cpu);
+
+/* What a process has used of its processors; 0: this one. */
+uint64_t bench_cpu_ns(pid_t pid);
 
 /* Forks the other side, which dies with this one and never returns from fn. */
 int bench_peer_start(struct bench_run *run, void (*fn)(struct bench_run *run, void *arg),

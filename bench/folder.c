@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,14 +18,19 @@
 #define TMPFS_MAGIC 0x01021994 /* statfs(2) */
 
 static struct {
-    char folder[512], file[544], new_file[560];
+    char folder[512], file[544];
 } paths; /* one run to a process */
+
+static int one_remove(const char *path, const struct stat *status, int kind, struct FTW *where)
+{
+    (void)status, (void)kind, (void)where;
+    remove(path);
+    return 0;
+}
 
 static void folder_remove(void)
 {
-    unlink(paths.file);
-    unlink(paths.new_file);
-    rmdir(paths.folder);
+    nftw(paths.folder, one_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static void wait_and_remove(int fd)
@@ -39,10 +45,9 @@ static void wait_and_remove(int fd)
     _exit(0);
 }
 
-int bench_folder_make(struct bench_run *run, const char **ret_path)
+int bench_folder(struct bench_run *run, const char **ret_folder)
 {
     const char *where = getenv("TMPDIR");
-    struct statfs system;
     int fds[2];
     if (where == NULL || where[0] == 0)
         where = ".";
@@ -53,8 +58,6 @@ int bench_folder_make(struct bench_run *run, const char **ret_path)
         return bench_fail(run, "pipe: %s", strerror(errno));
     if (mkdtemp(paths.folder) == NULL)
         return bench_fail(run, "cannot make a folder in %s: %s", where, strerror(errno));
-    snprintf(paths.file, sizeof(paths.file), "%s/store.kv", paths.folder);
-    snprintf(paths.new_file, sizeof(paths.new_file), "%s.new", paths.file);
     pid_t pid = fork();
     if (pid < 0) {
         folder_remove();
@@ -65,7 +68,18 @@ int bench_folder_make(struct bench_run *run, const char **ret_path)
         wait_and_remove(fds[0]);
     }
     close(fds[0]);
-    if (statfs(paths.folder, &system) == 0)
+    *ret_folder = paths.folder;
+    return 0;
+}
+
+int bench_folder_make(struct bench_run *run, const char **ret_path)
+{
+    const char *folder;
+    struct statfs system;
+    if (bench_folder(run, &folder) < 0)
+        return -1;
+    snprintf(paths.file, sizeof(paths.file), "%s/store.kv", folder);
+    if (statfs(folder, &system) == 0)
         bench_note(run, "tmpfs", system.f_type == TMPFS_MAGIC ? 1 : 0);
     *ret_path = paths.file;
     return 0;

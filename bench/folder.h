@@ -6,9 +6,11 @@
 
 #include "bench/contest.h"
 
-/* Makes it, and gives the path of the one file (and of that with ".new" behind it) that may be in it.
- * Once a run, before there are threads. The folder and the file belong to a process that waits for the
- * end of this one and of all that it has forked. Notes "tmpfs" in the result. */
+/* Makes it. Once a run, before there are threads. It belongs, with all that is in it, to a process that waits
+ * for the end of this one and of all that it has forked. */
+int bench_folder(struct bench_run *run, const char **ret_folder);
+
+/* The same, and the path of a store's file in it. Notes "tmpfs" in the result. */
 int bench_folder_make(struct bench_run *run, const char **ret_path);
 
 #endif

@@ -8,6 +8,17 @@
 
 #define WORK .transport = "none", .placement = "same-core", .kind = BENCH_WORK, .messages_per_op = 1
 
+/* A server on one processor, and who asks it on the other. */
+#define SERVER .placement = "cross-core", .regime = "auto", .messages_per_op = 1, .named = true
+#define SERVERS(fn)                                                                                \
+    .contenders = {{"beam", fn, false},  {"nghttpd", fn, false}, {"h2o", fn, false},               \
+                   {"nginx", fn, false}, {"haproxy", fn, false}, {"node", fn, false}}
+#define NET_CALLS(carrier, clients, requests)                                                      \
+    {                                                                                              \
+        .cell = "net-calls", SERVER, .transport = carrier, .kind = BENCH_CPU, .driver = "h2load",  \
+        .size = 12, .connections = clients, .depth = requests, SERVERS(net_calls)                  \
+    }
+
 /* Up to 40 bytes Beam puts into the slot of a ring; 64 is the common size everywhere else. */
 #define SIZE_INLINE 40
 #define SIZE 64
@@ -378,5 +389,65 @@ const struct bench_row bench_rows[] = {
      .regime = "hot",
      .depth = 1,
      .contenders = {{"beam", kv_open_store, false}, {"raw", kv_open_read, true}}},
+    NET_CALLS("h2c", 1, 100),
+    NET_CALLS("h2c", 32, 100),
+    NET_CALLS("h2-tls", 1, 100),
+    NET_CALLS("h2-tls", 32, 100),
+    NET_CALLS("h2-tls", 32, 1),
+    {.cell = "net-session",
+     SERVER,
+     .transport = "h2-tls",
+     .kind = BENCH_CPU,
+     .size = SIZE,
+     .connections = 1,
+     .depth = 100,
+     .driver = "h2load",
+     .contenders = {{"beam", net_session, false}, {"calls", net_calls, false}}},
+    {.cell = "net-bulk",
+     SERVER,
+     .transport = "h2c",
+     .kind = BENCH_CPU,
+     .driver = "h2load",
+     .connections = 1,
+     SERVERS(net_bulk)},
+    {.cell = "net-bulk",
+     SERVER,
+     .transport = "h2-tls",
+     .kind = BENCH_CPU,
+     .driver = "h2load",
+     .connections = 1,
+     SERVERS(net_bulk)},
+    {.cell = "net-handshake",
+     SERVER,
+     .transport = "h2-tls",
+     .kind = BENCH_CPU,
+     .driver = "openssl",
+     SERVERS(net_handshake)},
+    {.cell = "net-resumed",
+     SERVER,
+     .transport = "h2-tls",
+     .kind = BENCH_CPU,
+     .driver = "openssl",
+     .contenders = {{"beam", net_resumed, false},
+                    {"full", net_handshake, false},
+                    {"nghttpd", net_resumed, false},
+                    {"h2o", net_resumed, false},
+                    {"nginx", net_resumed, false},
+                    {"haproxy", net_resumed, false},
+                    {"node", net_resumed, false}}},
+    {.cell = "net-idle",
+     SERVER,
+     .transport = "h2c",
+     .kind = BENCH_MEMORY,
+     .driver = "node",
+     .connections = 200,
+     SERVERS(net_idle)},
+    {.cell = "net-idle",
+     SERVER,
+     .transport = "h2-tls",
+     .kind = BENCH_MEMORY,
+     .driver = "node",
+     .connections = 200,
+     SERVERS(net_idle)},
     {.cell = NULL},
 };

@@ -3,7 +3,8 @@
  * A ratio compares two contenders inside one round, where the machine was the same to both; the
  * score is the median of these. In rows about latency it is the p50 of one over the p50 of the
  * other (less is better), in rows about rate the operations per second (more is better). Rows about
- * work on one processor have the p50 of a batch, which is a time as well. */
+ * work on one processor have the p50 of a batch, which is a time as well; rows about servers the processor time of an
+ * operation, or the memory of a connection. */
 #include "bench/score.h"
 
 #include <math.h>
@@ -53,6 +54,10 @@ static double figure(const struct bench_row *row, const struct bench_result *res
 {
     if (!good(result))
         return NAN;
+    if (row->kind == BENCH_CPU)
+        return (double)result->cpu_ns / (double)result->operations;
+    if (row->kind == BENCH_MEMORY)
+        return (double)result->bytes / (double)result->operations;
     if (row->kind != BENCH_RATE)
         return (double)histogram_quantile(&result->latency, 0.5);
     return (double)result->operations * 1e9 / (double)result->elapsed_ns;
@@ -108,6 +113,7 @@ void score_add(struct score *score, const struct bench_result *const *results)
         samples_add(&tally->cpu_ns, (double)result->cpu_ns / messages);
         samples_add(&tally->syscalls, (double)result->counters.syscalls / messages);
         samples_add(&tally->allocs, (double)result->counters.allocs / messages);
+        samples_add(&tally->figures, mine);
         samples_add(&tally->to_raw, mine / raw);
         samples_add(&tally->to_bare, mine / bare);
         samples_add(&tally->to_plain, mine / plain);
@@ -125,6 +131,11 @@ bool score_has_failed(const struct score *score)
         if (score->tally[i].failures > 0)
             return true;
     return false;
+}
+
+static bool of_server(const struct bench_row *row)
+{
+    return row->kind == BENCH_CPU || row->kind == BENCH_MEMORY;
 }
 
 /* Of one operation. */
@@ -191,8 +202,10 @@ void score_print_json(const struct score *score, FILE *out)
         json_number(out, "p50_ns", decimals, quantile(row, tally, 0.5));
         json_number(out, "p99_ns", decimals, quantile(row, tally, 0.99));
         json_number(out, "per_s", 0, samples_median(&tally->per_s));
-        json_number(out, "cpu_ns_per_msg", 1, samples_median(&tally->cpu_ns));
-        json_number(out, "syscalls_per_msg", 4, samples_median(&tally->syscalls));
+        json_number(out, "cpu_ns_per_msg", 1,
+                    row->kind == BENCH_MEMORY ? NAN : samples_median(&tally->cpu_ns));
+        json_number(out, "syscalls_per_msg", 4,
+                    of_server(row) ? NAN : samples_median(&tally->syscalls));
         json_number(out, "allocs_per_msg", 4, allocs(tally));
         json_number(out, "rounds", 0, tally->per_s.count);
         json_number(out, "dropped", 0, score->dropped);
@@ -201,6 +214,10 @@ void score_print_json(const struct score *score, FILE *out)
         if (!isnan(samples_median(&tally->to_plain)))
             json_number(out, "ratio_to_plain", 3, samples_median(&tally->to_plain));
         json_number(out, "ratio_of_beam", 3, samples_median(&tally->of_beam));
+        if (row->connections > 0)
+            json_number(out, "connections", 0, row->connections);
+        if (row->kind == BENCH_MEMORY)
+            json_number(out, "bytes", 0, samples_median(&tally->figures));
         if (row->kind == BENCH_WORK) {
             json_number(out, "bytes", 1, document_bytes(row, tally));
             json_number(out, "bytes_ratio_of_beam", 3, bytes_of_beam(tally));
@@ -255,7 +272,9 @@ static int winner(const struct score *score)
     double best_figure = NAN;
     for (unsigned i = 0; i < score_contenders(score->row); i++) {
         const struct tally *tally = &score->tally[i];
-        double mine = less ? quantile(row, tally, 0.5) : samples_median(&tally->per_s);
+        double mine = of_server(row) ? samples_median(&tally->figures)
+                      : less         ? quantile(row, tally, 0.5)
+                                     : samples_median(&tally->per_s);
         if (score->row->contenders[i].probe || isnan(mine))
             continue;
         if (best < 0 || (less ? mine < best_figure : mine > best_figure)) {
@@ -316,10 +335,55 @@ static void print_work(const struct score *score, FILE *out)
     fflush(out);
 }
 
+/* What it costs a server. */
+static void print_server(const struct score *score, FILE *out)
+{
+    const struct bench_row *row = score->row;
+    bool memory = row->kind == BENCH_MEMORY;
+    fprintf(out, "\n%s %s", row->cell, row->transport);
+    if (row->size > 0)
+        fprintf(out, ", %u B", row->size);
+    if (row->connections > 0)
+        fprintf(out, ", %u connection%s", row->connections, row->connections == 1 ? "" : "s");
+    if (row->depth > 0)
+        fprintf(out, " x %u", row->depth);
+    fprintf(out, "   (%u rounds, %u dropped)\n", score->rounds, score->dropped);
+    fprintf(out, "  %-11s %9s %9s %7s  winner\n", "", memory ? "bytes" : "cpu/op", "per s",
+            "beam/it");
+    int best = winner(score);
+    for (unsigned i = 0; i < score_contenders(row); i++) {
+        const struct tally *tally = &score->tally[i];
+        fprintf(out, "  %-11s", row->contenders[i].name);
+        if (tally->per_s.count == 0) {
+            fprintf(out, " %s\n",
+                    row->contenders[i].run == NULL ? "is not here"
+                    : tally->failures > 0          ? tally->error
+                                                   : "no round counts");
+            continue;
+        }
+        if (memory)
+            print_number(out, 0, samples_median(&tally->figures));
+        else
+            print_time(out, samples_median(&tally->figures));
+        print_rate(out, memory ? NAN : samples_median(&tally->per_s));
+        print_ratio(out, samples_median(&tally->of_beam));
+        fprintf(out, "  %s", (int)i == best ? "WINNER" : "");
+        print_notes(out, tally);
+        if (tally->failures > 0)
+            fprintf(out, "  %u void: %s", tally->failures, tally->error);
+        fprintf(out, "\n");
+    }
+    fflush(out);
+}
+
 void score_print(const struct score *score, FILE *out)
 {
     if (score->row->kind == BENCH_WORK) {
         print_work(score, out);
+        return;
+    }
+    if (of_server(score->row)) {
+        print_server(score, out);
         return;
     }
     const struct bench_row *row = score->row;

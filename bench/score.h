@@ -18,6 +18,7 @@ struct samples {
 struct tally {
     struct histogram latency; /* of all rounds: percentiles are merged, never averaged */
     struct samples per_s, cpu_ns, syscalls, allocs; /* per second; the others per message */
+    struct samples figures;                         /* what the row is decided by */
     struct samples to_raw, to_bare, to_plain;       /* formed inside the round */
     struct samples of_beam;                         /* Beam's figure to this one's, likewise */
     uint64_t bytes, beam_bytes;                     /* of a batch's documents; 0: there are none */

@@ -57,7 +57,7 @@ def option(name):
 
 
 status, out, err = bench("--only", "beam", "--json")
-rows = objects(out)
+rows = everything = objects(out)
 
 with case("bench_every_cell_ends_well"):
     check(status == 0, f"exit code {status}: {err}")
@@ -176,6 +176,9 @@ with case("bench_has_its_peers"):
     if os.environ.get("CI") != "true" and absent:
         skip(f"not there when this was built: {', '.join(sorted(absent))}")
     check(not absent, f"not there when this was built: {absent}")
+
+with case("bench_leaves_networks_out_until_they_are_named"):
+    check(not any(row["cell"].startswith("net") for row in everything), "they are in")
 
 with case("bench_of_a_user_with_few_open_files"):
     if os.getuid() != 0:
