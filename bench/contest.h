@@ -55,9 +55,8 @@ struct bench_row {
     unsigned size;            /* body of one message */
     unsigned depth;           /* operations under way; one way: messages in a hand-made packet */
     unsigned fds;             /* per message */
-    unsigned
-        connections; /* of which each has `depth` operations under way; 0: there is one session */
-    const char *driver; /* a program that asks the servers; NULL: this one does */
+    unsigned connections;     /* each with `depth` under way; 0: one session */
+    const char *driver;       /* a program that asks the servers; NULL: this one does */
     bool named; /* takes long and starts programs of others: measured when its cell is named */
     bool slow;  /* an operation asks a disk: the warm-up has no least number of them */
     struct bench_contender contenders[BENCH_CONTENDERS_MAX];

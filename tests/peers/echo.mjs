@@ -5,6 +5,7 @@
 //     node echo.mjs who PORT                             lets in who has the token "good", as "ada"
 //     node echo.mjs call URL CA STREAMS MESSAGES LENGTH [HEADER=VALUE...]
 //     node echo.mjs flood URL CA MIB
+//     node echo.mjs tunnel h2|http1 URL CA               WebSocket's handshake: extended CONNECT, or an upgrade
 //     node echo.mjs ws URL CA MESSAGES LENGTH
 //
 // A call opens so many POSTs, each with so many messages: the first half one after the other, each when the last
@@ -14,13 +15,14 @@
 import fs from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
+import https from 'node:https';
 import crypto from 'node:crypto';
 
 const TYPE = 'application/x-beam';
 const WS = '/usr/share/nodejs/ws/wrapper.mjs';
 // As Beam has them (docs/spec/http.md, S7): with small ones a session stops for ever behind haproxy.
 const STREAM_WINDOW = 4 << 20, CONNECTION_WINDOW = 16 << 20;
-const settings = {initialWindowSize: STREAM_WINDOW, enablePush: false};
+const own = {initialWindowSize: STREAM_WINDOW, enablePush: false};
 
 function fail(text) {
     console.error(text);
@@ -56,6 +58,7 @@ async function serve(kind, port, cert, key) {
         server.listen(port, '127.0.0.1');
         return;
     }
+    const settings = {...own, enableConnectProtocol: true};
     const server = kind === 'tls'
         ? http2.createSecureServer({settings, cert: fs.readFileSync(cert), key: fs.readFileSync(key),
                                     minVersion: 'TLSv1.3'})
@@ -63,6 +66,10 @@ async function serve(kind, port, cert, key) {
     server.on('session', (session) => session.setLocalWindowSize(CONNECTION_WINDOW));
     server.on('stream', (stream, headers) => {
         stream.on('error', (error) => console.error(`stream: ${error.message}`));
+        if (headers[':protocol'] === 'websocket') {
+            stream.respond({':status': 200, 'sec-websocket-protocol': headers['sec-websocket-protocol']});
+            return stream.pipe(stream);
+        }
         if (headers[':method'] !== 'POST' || headers['content-type'] !== TYPE)
             return stream.respond({':status': 415}, {endStream: true});
         stream.respond({':status': 200, 'content-type': TYPE, 'x-seen': headers['x-who'] ?? '',
@@ -126,7 +133,7 @@ function conversation(client, headers, messages, length) {
 }
 
 function connect(url, ca) {
-    const client = http2.connect(url, {settings, ca: fs.readFileSync(ca)});
+    const client = http2.connect(url, {settings: own, ca: fs.readFileSync(ca)});
     client.on('error', (error) => fail(`connection: ${error.message}`));
     client.on('connect', () => client.setLocalWindowSize(CONNECTION_WINDOW));
     return client;
@@ -155,6 +162,47 @@ async function call(url, ca, streams, messages, length, ...words) {
     console.log(JSON.stringify(answers[0]));
 }
 
+// After the handshake whatever is sent has to come back, as no proxy looks at it.
+function tunnel(version, url, ca) {
+    const secret = 'behind the handshake';
+    const headers = {'sec-websocket-version': '13', 'sec-websocket-protocol': 'beam.v1'};
+    const use = (socket, status, done) => {
+        let came = '';
+        socket.on('error', (error) => fail(`tunnel: ${error.message}`));
+        socket.on('data', (data) => {
+            came += data;
+            if (came === secret) {
+                console.log(JSON.stringify({status}));
+                done();
+            }
+        });
+        socket.write(secret);
+    };
+    if (version === 'h2') {
+        const client = connect(url, ca);
+        client.once('remoteSettings', (theirs) => {
+            if (!theirs.enableConnectProtocol) {
+                console.log(JSON.stringify({status: 'not offered'}));
+                return client.destroy();
+            }
+            const stream = client.request({':method': 'CONNECT', ':protocol': 'websocket', ':path': '/beam/v1/ws',
+                                           ':scheme': 'https', ':authority': new URL(url).host, ...headers});
+            stream.on('response', (got) => use(stream, got[':status'], () => client.destroy()));
+        });
+        return;
+    }
+    const key = crypto.randomBytes(16).toString('base64');
+    const request = https.request(`${url}beam/v1/ws`, {ca: fs.readFileSync(ca), headers: {
+        ...headers, connection: 'upgrade', upgrade: 'websocket', 'sec-websocket-key': key}});
+    request.on('error', (error) => fail(`tunnel: ${error.message}`));
+    request.on('response', (got) => {
+        console.log(JSON.stringify({status: got.statusCode}));
+        request.destroy();
+    });
+    request.on('upgrade', (got, socket) => use(socket, got.statusCode, () => socket.destroy()));
+    request.end();
+}
+
 async function websocket(url, ca, messages, length) {
     const {WebSocket} = await import(WS);
     const socket = new WebSocket(url, ['beam.v1'], {ca: fs.readFileSync(ca)});
@@ -178,4 +226,4 @@ async function websocket(url, ca, messages, length) {
 }
 
 const [verb, ...words] = process.argv.slice(2);
-await {serve, who, call, flood, ws: websocket}[verb](...words);
+await {serve, who, call, flood, tunnel, ws: websocket}[verb](...words);

@@ -8,6 +8,7 @@ the block. What is not installed skips the case, by name; in CI it fails it.
 """
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import random
@@ -37,6 +38,16 @@ def missing(what):
 def program(name):
     """Where it is; without it there is no case."""
     return shutil.which(name, path=PATH) or missing(name)
+
+
+def python(script, module, *words):
+    """What a script beside this one, which needs a module of the distribution's, says as JSON."""
+    if subprocess.run([PYTHON, "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode:
+        missing(f"python3-{module}")
+    done = subprocess.run([PYTHON, "-B", ROOT / "tests/peers" / script, *map(str, words)], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    check(done.returncode == 0, f"{script} ended with {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
 
 
 def follow_parent():

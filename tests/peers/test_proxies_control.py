@@ -15,14 +15,21 @@ os.environ.pop("BEAM_TEST_RESULTS", None)
 sys.dont_write_bytecode = True
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "house"), str(TESTS / "peers")]
-from cases import case, check, finish, skip  # noqa: E402
-from proxies import (PATIENCE, PYTHON, STARTS, WS, configurations, free_port, missing, place,  # noqa: E402
-                     program, proxy, running)
+from cases import case, check, finish  # noqa: E402
+from proxies import (PATIENCE, WS, configurations, free_port, missing, place,  # noqa: E402
+                     program, proxy, python, running)
 
 ECHO = TESTS / "peers/echo.mjs"
 NAMES = {"nginx-grpc": "h2c", "nginx-grpcs": "tls", "nginx-stream": "tls", "nginx-auth": "h2c",
          "nginx-websocket": "ws", "haproxy-h2c": "h2c", "haproxy-tls": "tls", "caddy": "h2c",
          "nghttpx-h2c": "h2c", "nghttpx-tls": "tls"}
+
+
+# What becomes of WebSocket's two handshakes: the status, or that nothing is offered.
+PASSES, TURNS_AWAY = {"h2": 200, "http1": 101}, {"h2": "not offered"}
+TUNNELS = {"nginx-grpc": TURNS_AWAY, "nginx-grpcs": TURNS_AWAY, "nginx-stream": {"h2": 200}, "haproxy-h2c": PASSES,
+           "haproxy-tls": PASSES, "caddy": {"h2": "not offered", "http1": 502}, "nghttpx-h2c": PASSES,
+           "nghttpx-tls": PASSES}
 
 
 def node(*words):
@@ -57,9 +64,6 @@ with case("peers: everything is here"):
         program(name)
     if not WS.exists():
         missing("node-ws")
-    for module in ("h2", "websockets"):
-        if subprocess.run([PYTHON, "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode:
-            missing(f"python3-{module}")
 
 for name, back in NAMES.items():
     if back == "ws" or name == "nginx-auth":
@@ -73,6 +77,9 @@ for name, back in NAMES.items():
             got = node("flood", f"https://localhost:{front.port}/", where.ca, 32)
             check(got == {"mib": 32}, f"{got}")
             talk(front, where, 60, 4, 1000)
+            for version, status in TUNNELS[name].items():
+                got = node("tunnel", version, f"https://localhost:{front.port}/", where.ca)
+                check(got == {"status": status}, f"{version}: {got}")
 
 for name, back in NAMES.items():
     if not name.endswith(("grpcs", "-tls")):
@@ -100,5 +107,21 @@ with case("peers: nginx-websocket passes an upgrade on, and answers what is none
         check(answer == {"protocol": "beam.v1"}, f"{answer}")
         answer = talk(front, where, 1, 8, 1000)
         check(answer[":status"] == 426, f"{answer}")
+
+HELLO = ("000000000000000038000000010000003000000000000900060000000400070"  # of the least keys: tests/vectors
+         "06f70656e6572726f6c650000000000000800000007000400010000000000000076657273696f6e00")
+
+with case("peers: python3-h2 has a session's stream, in cleartext and over TLS"):
+    with place() as where:
+        for kind, scheme in (("h2c", "http"), ("tls", "https")):
+            with serving(where, "serve", kind) as port:
+                got = python("h2_client.py", "h2", f"{scheme}://localhost:{port}/beam/v1", where.ca, HELLO, 72)
+                check(got["headers"][":status"] == "200" and got["came"] == HELLO and got["end"] == "end", f"{got}")
+
+with case("peers: python3-websockets has a session's messages, with and without a proxy"):
+    with place() as where, serving(where, "serve", "ws") as port, proxy(where, "nginx-websocket", port) as front:
+        for url in (f"ws://localhost:{port}/beam/v1/ws", f"wss://localhost:{front.port}/beam/v1/ws"):
+            got = python("ws_client.py", "websockets", url, where.ca, HELLO)
+            check(got == {"protocol": "beam.v1", "came": HELLO, "code": 1000}, f"{got}")
 
 finish()
