@@ -59,6 +59,8 @@ static void on_accepted(struct bm_op *op, int res, uint32_t flags)
         accept_again(acceptor);
         return;
     }
+    if (atomic_load_explicit(&acceptor->shut, memory_order_relaxed))
+        return; /* bm_acceptor_stop is on its way */
     bm_core_log(core, BEAM_LOG_WARNING, "%s: cannot accept: %s", acceptor->name,
                 beam_strerror(res));
     if (res == -EMFILE || res == -ENFILE || res == -ENOMEM || res == -ENOBUFS)
@@ -93,11 +95,17 @@ void bm_acceptor_start(struct bm_acceptor *acceptor, struct bm_core *core)
     accept_again(acceptor);
 }
 
+void bm_acceptor_shut(struct bm_acceptor *acceptor)
+{
+    atomic_store_explicit(&acceptor->shut, true, memory_order_relaxed);
+    shutdown(acceptor->fd, SHUT_RDWR);
+}
+
 void bm_acceptor_stop(struct bm_acceptor *acceptor)
 {
     struct bm_reactor *reactor = acceptor->core->reactor;
     acceptor->stopping = true;
-    shutdown(acceptor->fd, SHUT_RDWR);
+    bm_acceptor_shut(acceptor);
     bm_timer_cancel(reactor, &acceptor->pause_timer);
     if (bm_op_idle(&acceptor->op))
         acceptor->events->on_stopped(acceptor);

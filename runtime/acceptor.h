@@ -6,6 +6,7 @@
 #ifndef BM_ACCEPTOR_H
 #define BM_ACCEPTOR_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "uring/op.h"
@@ -28,6 +29,8 @@ struct bm_acceptor {
     struct bm_core *core; /* once it has started */
     const char *name;     /* for the log; lives as long */
     int fd, reserve_fd;
+    _Atomic bool
+        shut; /* relaxed: set by bm_acceptor_shut; the kernel tells the core by its own means */
     bool stopping;
     struct bm_op op;
     struct bm_timer pause_timer;
@@ -38,8 +41,10 @@ void bm_acceptor_init(struct bm_acceptor *acceptor, const struct bm_acceptor_eve
                       const char *name, int *fd);
 /* Core's thread: accepts from now on. */
 void bm_acceptor_start(struct bm_acceptor *acceptor, struct bm_core *core);
-/* Core's thread, once, of one that has started. Peers are refused from this moment on; the accept under way
- * ends when the kernel gets to it. */
+/* Any thread: peers are refused from this moment on. The core's stop follows, and until then nothing else. */
+void bm_acceptor_shut(struct bm_acceptor *acceptor);
+/* Core's thread, once, of one that has started. Shuts it; the accept under way ends when the kernel gets
+ * to it. */
 void bm_acceptor_stop(struct bm_acceptor *acceptor);
 /* Any thread, of one that has stopped or never started: closes what it has. */
 void bm_acceptor_deinit(struct bm_acceptor *acceptor);

@@ -110,43 +110,79 @@ int beam_listen(beam_runtime *runtime, const char *url, const struct beam_listen
     return r;
 }
 
-struct unlisten {
+struct look {
     beam_runtime *runtime;
     const char *url;
+    int (*fn)(struct bm_listener *listener, void *arg);
+    void *arg;
     int result;
 };
 
-static void unlisten_here(void *arg)
+static void look_here(void *arg)
 {
-    struct unlisten *u = arg;
-    struct bm_list *node = u->runtime->listeners.next;
-    while (node != &u->runtime->listeners) {
+    struct look *look = arg;
+    struct bm_list *node = look->runtime->listeners.next;
+    while (node != &look->runtime->listeners) {
         struct bm_listener *listener = bm_list_entry(node, struct bm_listener, node);
         node = node->next;
-        if (listener->closing || strcmp(listener->url, u->url) != 0)
+        if (listener->closing || strcmp(listener->url, look->url) != 0)
             continue;
-        u->result = 0;
-        if (listener->running)
-            listener->transport->stop(listener);
-        else
-            listener->transport->free(listener);
+        int r = look->fn(listener, look->arg);
+        if (look->result != 0)
+            look->result = r;
     }
 }
 
-int beam_unlisten(beam_runtime *runtime, const char *url)
+int bm_listeners_with(beam_runtime *runtime, const char *url,
+                      int (*fn)(struct bm_listener *listener, void *arg), void *arg)
 {
-    struct unlisten u = {runtime, url, -ENOENT};
-    if (!url)
-        return -EINVAL;
+    struct look look = {runtime, url, fn, arg, -ENOENT};
     if (bm_runtime_forked(runtime))
         return -BEAM_EFORKED;
     struct bm_core *core = &runtime->cores[0];
     pthread_mutex_lock(&runtime->start_lock);
     bool open = atomic_load_explicit(&core->open, memory_order_relaxed);
     if (!open)
-        unlisten_here(&u);
+        look_here(&look);
     pthread_mutex_unlock(&runtime->start_lock);
     if (open) /* should it have ended meanwhile, it has left no listener */
-        bm_runtime_call(core, unlisten_here, &u);
-    return u.result;
+        bm_runtime_call(core, look_here, &look);
+    return look.result;
+}
+
+static int unlisten(struct bm_listener *listener, void *arg)
+{
+    (void)arg;
+    if (listener->running)
+        listener->transport->stop(listener);
+    else
+        listener->transport->free(listener);
+    return 0;
+}
+
+int beam_unlisten(beam_runtime *runtime, const char *url)
+{
+    return url ? bm_listeners_with(runtime, url, unlisten, NULL) : -EINVAL;
+}
+
+struct real_url {
+    char *buf;
+    size_t size;
+};
+
+static int copy_url(struct bm_listener *listener, void *arg)
+{
+    const struct real_url *to = arg;
+    const char *from = listener->real_url ? listener->real_url : listener->url;
+    size_t len = listener->real_url ? listener->real_url_len : listener->url_len;
+    if (len >= to->size)
+        return -ENOSPC;
+    memcpy(to->buf, from, len + 1);
+    return 0;
+}
+
+int beam_listen_url(beam_runtime *runtime, const char *url, char *ret_url, size_t size)
+{
+    struct real_url to = {ret_url, size};
+    return url ? bm_listeners_with(runtime, url, copy_url, &to) : -EINVAL;
 }

@@ -25,7 +25,7 @@ enum bm_runtime_state {
     BM_RUNTIME_STOPPED,
 };
 
-#define BM_TRANSPORTS_MAX 8u /* ours: there are four */
+#define BM_TRANSPORTS_MAX 8u /* ours: there are six */
 
 struct beam_runtime {
     struct beam_runtime_options options;

@@ -16,6 +16,9 @@ struct bm_listener {
     struct bm_core *core; /* once it runs */
     char *url;            /* as it was given; a block of url_len + 1 */
     size_t url_len;
+    char *
+        real_url; /* where it listens indeed, if that is not the same; a block of real_url_len + 1 */
+    size_t real_url_len;
     bool closing; /* stop was called */
     bool running; /* start was called */
 };

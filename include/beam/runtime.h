@@ -24,7 +24,8 @@
  *   | beam_runtime_stop                                     | any, and in a signal handler       |
  *   | beam_post, beam_serve, beam_serve_on,                 | any                                |
  *   |   beam_serve_with, beam_unserve,                      |                                    |
- *   |   beam_listen, beam_unlisten, beam_runtime_stats      |                                    |
+ *   |   beam_listen, beam_unlisten, beam_listen_url,        |                                    |
+ *   |   beam_net_reload, beam_net_adopt, beam_runtime_stats |                                    |
  *   | beam_connect_wait, beam_call_wait                     | any that is no reactor             |
  *   | beam_session_free                                     | the session's, or any that is no   |
  *   |                                                       |   reactor                          |
@@ -138,7 +139,8 @@ struct beam_runtime_options {
     enum beam_spin_policy spin;
     uint64_t stop_timeout_ns; /* how long the stop lets sessions finish; 1 s */
     /* What the library has to say; it never prints. NULL: nobody listens. Called on the threads of
-     * the reactors; text is valid during the call. */
+     * the reactors, and inside beam_listen and beam_net_reload, which say what is wrong with their
+     * options; text is valid during the call. */
     void (*log)(enum beam_log_level level, const char *text, void *arg);
     void *log_arg;
 };

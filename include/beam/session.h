@@ -130,6 +130,11 @@ BEAM_EXPORT int beam_listen(beam_runtime *runtime, const char *url,
  * -ENOENT: nobody listens there. -EINVAL: no url. -BEAM_EFORKED. */
 BEAM_EXPORT int beam_unlisten(beam_runtime *runtime, const char *url);
 
+/* The URL under which others reach a listener, which is named by the URL it was given: the same but for a
+ * port of 0, for which the one that it got stands here. Writes at most size bytes, with an end. Any
+ * thread. -ENOENT: nobody listens there. -ENOSPC: over size. -EINVAL: no url. -BEAM_EFORKED. */
+BEAM_EXPORT int beam_listen_url(beam_runtime *runtime, const char *url, char *ret_url, size_t size);
+
 /* --- asking --- */
 
 struct beam_call_options {
