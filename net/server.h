@@ -8,10 +8,12 @@
 
 #include <beam/net.h>
 
+#include "net/address_limits.h"
 #include "net/connection.h"
 #include "runtime/peer.h"
 
 struct bm_access;
+struct bm_url;
 
 struct bm_server {
     beam_runtime *runtime;
@@ -23,7 +25,20 @@ struct bm_server {
     const char *const *origins; /* own copies */
     size_t origin_count;
     _Atomic bool draining; /* relaxed: health says 503, sessions are refused */
+    struct bm_address_limits addresses;
+    _Atomic unsigned refs; /* the listener's and each connection's; acq_rel: the last one frees */
 };
+
+#define BM_SERVER_ORIGINS_MAX 256u /* ours */
+
+/* With one reference. Copies what it needs; the application's functions are called as long as it lives.
+ * -EINVAL: options that make no sense, ret_why (128 bytes) says which; -ENOMEM, with ret_why "". */
+int bm_server_new(beam_runtime *runtime, const struct bm_url *url,
+                  const struct beam_net_listen *options, struct bm_server **ret_server,
+                  char *ret_why);
+/* Any thread. */
+struct bm_server *bm_server_ref(struct bm_server *server);
+struct bm_server *bm_server_unref(struct bm_server *server); /* NULL; accepts it */
 
 /* Somebody who asks, as far as access.c found out: in the order of spec rule I1. Views into the exchange's
  * connection and into name. */

@@ -6,8 +6,14 @@
  *     https://host:port/prefix   HTTP/2 over TLS, from there to WebSocket where a proxy lets nothing
  *                                else through; the port is 443 and the prefix /beam unless it says
  *     http://host:port/prefix    the same without TLS: for loopback and trusted networks; port 80
- *     http+unix:/path            the same over a socket file (curl --unix-socket)
+ *     http+unix:/path            the same over a socket file (curl --unix-socket), or http+unix:@name
  *     wss:, ws:                  WebSocket from the start; what listens there is the same
+ *
+ * host is a name in ASCII, an IPv4 address or an IPv6 address in brackets; the prefix is taken as it is
+ * written, without percent signs, and a slash alone is none. A listener at a name takes the first IPv4
+ * address that the name has, at [::] all addresses of both families, and port 0 is one of the kernel's
+ * choice (beam_listen_url). Whether others of the same user may share its port with SO_REUSEPORT (socket(7))
+ * once it listens depends on whether the runtime has several reactors; it never joins one that is there.
  *
  * A server answers on one port to HTTP/2 and HTTP/1.1: sessions, and plain calls of every service
  * (POST /beam/call/SERVICE), as docs/spec/http.md has them. It serves nobody that it does not know,
@@ -87,21 +93,30 @@ struct beam_net_listen {
     /* Which pages may call, and open a WebSocket (Origin, RFC 6454), "https://app.example.com"; NULL
      * behind the last. None: those of the host that was asked. */
     const char *const *origins;
-    /* For paths that are not below the prefix; none: 404. */
+    /* For paths that are not below the prefix; none: 404. Whoever asks is shown, known or not: the peer
+     * of one that is not has no identity. */
     beam_http_handler *on_request;
     void *on_request_arg;
+    /* Connections from one address (IPv6: /64; http+unix: one user), over all reactors, and how many new
+     * ones it may make in a second, twice that in a burst; 256 and 50, at most 65 536. Further ones are
+     * closed as soon as they are accepted. Behind a proxy all have one address. */
+    uint32_t connections_address_max, connections_address_per_s;
 };
 #define BEAM_NET_LISTEN(...)                                                                       \
     ((struct beam_net_listen){.size = sizeof(struct beam_net_listen), __VA_ARGS__})
 
-/* New certificates and lists for a listener, named by the URL it was given; connections that are there
- * go on with the old ones. Any thread. -ENOENT: nobody listens there; else as beam_listen. */
+/* New certificates and lists for a listener, named by the URL it was given; what the options say besides
+ * (other than tls12) is not looked at. Connections that are there go on with the old ones. Reads files.
+ * Any thread. -ENOENT: nobody listens there. -EINVAL: no options, or a URL without TLS; else as
+ * beam_listen. */
 BEAM_EXPORT int beam_net_reload(beam_runtime *runtime, const char *url,
                                 const struct beam_net_listen *options);
 
 /* Hands a listener a connected stream socket that somebody else has accepted, and what was read from it
- * already (at most 64 KiB, copied). Takes the fd on success. Any thread. -ENOENT, -EMSGSIZE,
- * -ESHUTDOWN, -ENOMEM. */
+ * already (at most 64 KiB, copied). Takes the fd on success. How many an address may have is the
+ * business of who accepts. Any thread. -ENOENT: nobody listens at this URL. -EPROTOTYPE: no stream socket of TCP
+ * or unix. -ENOTCONN, -ENOTSOCK, -EBADF. -EMSGSIZE: more bytes. -ESHUTDOWN: the runtime has not started, or
+ * stops. -EINVAL, -ENOMEM, -BEAM_EFORKED. */
 BEAM_EXPORT int beam_net_adopt(beam_runtime *runtime, const char *url, int *fd, const void *bytes,
                                size_t len);
 
