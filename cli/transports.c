@@ -1,14 +1,8 @@
+/* See transports.h. */
 #include "cli/transports.h"
 
 #include <beam/net.h>
 #include <string.h>
-
-/* Until the library has them, the list ends before them. */
-#pragma weak beam_https
-#pragma weak beam_http
-#pragma weak beam_http_unix
-#pragma weak beam_wss
-#pragma weak beam_ws
 
 const struct beam_transport *const transports_all[] = {
     &beam_unix, &beam_https, &beam_http, &beam_http_unix, &beam_wss, &beam_ws, NULL};

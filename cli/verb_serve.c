@@ -61,6 +61,8 @@ const char serve_help[] =
 
 #define LIMIT_MAX INT32_MAX /* docs/spec/session.md H1 */
 
+#define URL_LEN 400u /* of a listener at port 0, as it is told; a URL of a network is shorter */
+
 struct serve {
     struct texts listen;
     uint64_t reactors, drain_ns;
@@ -191,8 +193,11 @@ static int listen_all(beam_runtime *runtime, const struct serve *serve)
 static void say_listening(void *arg)
 {
     const struct serve *serve = arg;
-    for (unsigned i = 0; service_kv_status() == EXIT_OK && i < serve->listen.count; i++)
-        fprintf(stderr, "listening on %s\n", serve->listen.items[i]);
+    for (unsigned i = 0; service_kv_status() == EXIT_OK && i < serve->listen.count; i++) {
+        char url[URL_LEN]; /* with the port, if it was left to the kernel */
+        int r = beam_listen_url(running.runtime, serve->listen.items[i], url, sizeof(url));
+        fprintf(stderr, "listening on %s\n", r < 0 ? serve->listen.items[i] : url);
+    }
 }
 
 static int listen_and_run(beam_runtime *runtime, struct serve *serve)
