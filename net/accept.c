@@ -100,6 +100,13 @@ struct bm_accept bm_accept_find(const struct bm_field *fields, size_t count, con
     return any ? best : (struct bm_accept){.quality = 1000};
 }
 
+bool bm_accept_is_anything(const struct bm_field *fields, size_t count)
+{
+    const struct bm_field *accept = bm_field_find(fields, count, "accept");
+    return !accept || (accept->value_len == 3 && memcmp(accept->value, "*/*", 3) == 0 &&
+                       bm_field_count(fields, count, "accept") == 1);
+}
+
 beam_str bm_accept_type_of(beam_str content_type)
 {
     return take_until(&content_type, ';');

@@ -18,6 +18,9 @@ struct bm_accept {
  * range that is none is passed over. */
 struct bm_accept bm_accept_find(const struct bm_field *fields, size_t count, const char *type);
 
+/* There is no `accept`, or one that says nothing, as most programs have it. */
+bool bm_accept_is_anything(const struct bm_field *fields, size_t count);
+
 /* The type that the value of `content-type` begins with, without parameters; empty: it names none. */
 beam_str bm_accept_type_of(beam_str content_type);
 

@@ -5,6 +5,7 @@
 
 #include "net/http_call.h"
 #include "net/document_json.h"
+#include "net/pooled_buffer.h"
 #include "runtime/message.h"
 #include "runtime/runtime.h"
 
@@ -70,7 +71,8 @@ struct parts {
 static int convert(struct bm_call *call, const struct beam_codec *from, const struct beam_codec *to,
                    const void *in, size_t len, struct parts *parts)
 {
-    beam_buffer_init(&call->converted, call->core->runtime->limits.message_len_max);
+    bm_pooled_buffer_init(&call->converted, &call->core->pool,
+                          call->core->runtime->limits.message_len_max);
     int r = beam_convert(from, to, in, len, NULL, &call->converted, NULL);
     parts->body = call->converted.ptr;
     parts->len = call->converted.len;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "net/http_call.h"
+#include "net/pooled_buffer.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/message.h"
@@ -19,7 +20,7 @@ static void free_call(struct bm_call *call, bool held)
     struct bm_core *core = call->core;
     beam_message_free(call->question);
     beam_message_free(call->answer);
-    beam_buffer_deinit(&call->converted);
+    bm_pooled_buffer_deinit(&call->converted, &core->pool);
     bm_collected_deinit(&call->body);
     if (call->events)
         bm_events_deinit(call);

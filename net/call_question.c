@@ -12,6 +12,7 @@
 #include "net/http_call.h"
 #include "net/origin.h"
 #include "net/percent.h"
+#include "net/pooled_buffer.h"
 #include "net/query.h"
 #include "runtime/runtime.h"
 
@@ -114,7 +115,7 @@ static bool put_head(struct bm_call *call, const struct bm_exchange_request *req
     beam_kv_value map = {.type = BEAM_KV_NIL};
     beam_buffer document;
     bool ok = true;
-    beam_buffer_init(&document, 4 * BEAM_METADATA_LEN_MAX);
+    bm_pooled_buffer_init(&document, &call->core->pool, 4 * BEAM_METADATA_LEN_MAX);
     if (text.len > 0) {
         int r = to_map(&beam_json, text.ptr, text.len, &document, &map);
         if (r == 0)
@@ -127,7 +128,7 @@ static bool put_head(struct bm_call *call, const struct bm_exchange_request *req
     ok = ok && put_pairs(call->question, query, &map, ret);
     if (ok && method.len > 0)
         put_text(call->question, (beam_str){"method", 6}, method);
-    beam_buffer_deinit(&document);
+    bm_pooled_buffer_deinit(&document, &call->core->pool);
     return ok;
 }
 
@@ -203,9 +204,11 @@ static bool read_accept(struct bm_call *call, const struct bm_exchange_request *
                         struct bm_refusal *ret)
 {
     const struct beam_codec *spoken = call->service->codec;
-    struct bm_accept events =
-        bm_accept_find(request->fields, request->field_count, "text/event-stream");
-    call->events = events.exact && events.quality > 0;
+    if (!bm_accept_is_anything(request->fields, request->field_count)) {
+        struct bm_accept events =
+            bm_accept_find(request->fields, request->field_count, "text/event-stream");
+        call->events = events.exact && events.quality > 0;
+    }
     if (call->events) {
         bool json = !spoken || bm_codec_converts(spoken, &beam_json);
         call->choice.codec = json ? &beam_json : spoken;
@@ -287,12 +290,12 @@ static bool merge_body(struct bm_call *call, struct bm_refusal *ret)
         beam_str pairs = {(const char *)body->block, body->len};
         return put_pairs(call->question, pairs, &none, ret) && seal(call, ret);
     }
-    beam_buffer_init(&document, 4 * BEAM_METADATA_LEN_MAX);
+    bm_pooled_buffer_init(&document, &call->core->pool, 4 * BEAM_METADATA_LEN_MAX);
     int r = to_map(call->asked, body->block, body->len, &document, &map);
     bool is_body = r < 0; /* else the message is at fault */
     if (r == 0)
         r = merge(call->question, &document, &map);
-    beam_buffer_deinit(&document);
+    bm_pooled_buffer_deinit(&document, &call->core->pool);
     if (r == -EINVAL && is_body)
         return REFUSE(ret, 400, INVALID_ARGUMENT,
                       "the service reads metadata: the body has to be a map");

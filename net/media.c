@@ -56,14 +56,6 @@ static bool can_be(const struct beam_codec *codec, const struct beam_codec *spok
     return spoken ? bm_codec_converts(spoken, codec) : codec->from_kv != NULL;
 }
 
-/* There is no `accept`, or one that says nothing. */
-static bool is_anything(const struct bm_field *fields, size_t count)
-{
-    const struct bm_field *accept = bm_field_find(fields, count, "accept");
-    return !accept || (accept->value_len == 3 && memcmp(accept->value, "*/*", 3) == 0 &&
-                       bm_field_count(fields, count, "accept") == 1);
-}
-
 struct bm_media_choice bm_media_choose(const struct bm_codecs *codecs,
                                        const struct bm_field *fields, size_t count,
                                        const struct beam_codec *spoken,
@@ -73,7 +65,7 @@ struct bm_media_choice bm_media_choose(const struct bm_codecs *codecs,
     struct bm_accept accepts[BM_CODECS_MAX];
     struct bm_accept wanted = {0};
     unsigned ranked = 0;
-    bool anything = is_anything(fields, count);
+    bool anything = bm_accept_is_anything(fields, count);
     for (unsigned i = 0; i < codecs->count; i++) {
         const struct beam_codec *codec = codecs->known[i];
         struct bm_accept accept =

@@ -247,7 +247,8 @@ static inline void fake_send_head(struct bm_exchange *exchange, const struct fak
     char path[20000];
     size_t len = request->body_len ? request->body_len : request->body ? strlen(request->body) : 0;
     snprintf(path, sizeof(path), "/beam/call/%s", request->path);
-    *exchange = (struct bm_exchange){.connection = &fake_connection,
+    *exchange = (struct bm_exchange){.connection = exchange->connection ? exchange->connection
+                                                                        : &fake_connection,
                                      .piece = exchange->piece,
                                      .answer_error = exchange->answer_error};
     struct bm_exchange_request head = {

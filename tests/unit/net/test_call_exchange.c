@@ -481,12 +481,15 @@ TEST(call_bodies_of_a_connection_share_a_budget)
         fake_send_head(&exchanges[i], &large);
     CHECK(!exchanges[0].answered && !exchanges[1].answered);
     CHECK_UINT(exchanges[2].status, 429);
-    fake_over(&exchanges[0]);
     fake_over(&exchanges[2]);
+    other.core = fake_connection.core;
+    exchanges[2] = (struct bm_exchange){.connection = &other};
+    fake_send_head(&exchanges[2], &large);
+    CHECK(!exchanges[2].answered);
+    fake_over(&exchanges[0]);
     fake_send_head(&exchanges[3], &large);
     CHECK(!exchanges[3].answered);
-    other.core = fake_connection.core;
-    (void)other;
+    fake_over(&exchanges[2]);
     fake_over(&exchanges[1]);
     fake_over(&exchanges[3]);
     fake_end();
