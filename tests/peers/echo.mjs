@@ -6,6 +6,7 @@
 //     node echo.mjs call URL CA STREAMS MESSAGES LENGTH [HEADER=VALUE...]
 //     node echo.mjs flood URL CA MIB
 //     node echo.mjs tunnel h2|http1 URL CA               WebSocket's handshake: extended CONNECT, or an upgrade
+//     node echo.mjs idle post|upgrade URL CA             says no more, until the way is closed
 //     node echo.mjs ws URL CA MESSAGES LENGTH
 //
 // A call opens so many POSTs, each with so many messages: the first half one after the other, each when the last
@@ -162,10 +163,20 @@ async function call(url, ca, streams, messages, length, ...words) {
     console.log(JSON.stringify(answers[0]));
 }
 
+const websocketHeaders = {'sec-websocket-version': '13', 'sec-websocket-protocol': 'beam.v1'};
+
+function upgrade(url, ca) {
+    const request = https.request(`${url}beam/v1/ws`, {ca: fs.readFileSync(ca), headers: {
+        ...websocketHeaders, connection: 'upgrade', upgrade: 'websocket',
+        'sec-websocket-key': crypto.randomBytes(16).toString('base64')}});
+    request.on('error', (error) => fail(`upgrade: ${error.message}`));
+    request.end();
+    return request;
+}
+
 // After the handshake whatever is sent has to come back, as no proxy looks at it.
 function tunnel(version, url, ca) {
     const secret = 'behind the handshake';
-    const headers = {'sec-websocket-version': '13', 'sec-websocket-protocol': 'beam.v1'};
     const use = (socket, status, done) => {
         let came = '';
         socket.on('error', (error) => fail(`tunnel: ${error.message}`));
@@ -186,21 +197,18 @@ function tunnel(version, url, ca) {
                 return client.destroy();
             }
             const stream = client.request({':method': 'CONNECT', ':protocol': 'websocket', ':path': '/beam/v1/ws',
-                                           ':scheme': 'https', ':authority': new URL(url).host, ...headers});
+                                           ':scheme': 'https', ':authority': new URL(url).host,
+                                           ...websocketHeaders});
             stream.on('response', (got) => use(stream, got[':status'], () => client.destroy()));
         });
         return;
     }
-    const key = crypto.randomBytes(16).toString('base64');
-    const request = https.request(`${url}beam/v1/ws`, {ca: fs.readFileSync(ca), headers: {
-        ...headers, connection: 'upgrade', upgrade: 'websocket', 'sec-websocket-key': key}});
-    request.on('error', (error) => fail(`tunnel: ${error.message}`));
+    const request = upgrade(url, ca);
     request.on('response', (got) => {
         console.log(JSON.stringify({status: got.statusCode}));
         request.destroy();
     });
     request.on('upgrade', (got, socket) => use(socket, got.statusCode, () => socket.destroy()));
-    request.end();
 }
 
 async function websocket(url, ca, messages, length) {
@@ -225,5 +233,19 @@ async function websocket(url, ca, messages, length) {
     });
 }
 
+function idle(kind, url, ca) {
+    const over = () => {
+        console.log(JSON.stringify({closed: true}));
+        process.exit(0);
+    };
+    if (kind === 'upgrade')
+        return upgrade(url, ca).on('upgrade', (got, socket) => socket.resume().on('error', () => {}).on('close', over));
+    const stream = connect(url, ca).request({':method': 'POST', ':path': '/beam/v1', 'content-type': TYPE,
+                                             authorization: 'Bearer good'});
+    stream.write('once');
+    stream.on('error', () => {}); // a close follows
+    stream.once('data', () => stream.resume().on('close', over));
+}
+
 const [verb, ...words] = process.argv.slice(2);
-await {serve, who, call, flood, tunnel, ws: websocket}[verb](...words);
+await {serve, who, call, flood, tunnel, idle, ws: websocket}[verb](...words);

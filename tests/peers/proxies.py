@@ -197,12 +197,12 @@ STARTS = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy, "nghttpx": nghttpx
 
 
 @contextlib.contextmanager
-def proxy(where, name, back, auth=0):
-    """The proxy of that configuration, in front of the port `back` of this machine."""
+def proxy(where, name, back, auth=0, change=lambda text: text):
+    """The proxy of that configuration, or of what `change` makes of it, in front of the port `back` of this machine."""
     port = free_port()
     values = {"FRONT": f"127.0.0.1:{port}", "FRONT_PORT": port, "BACK": f"127.0.0.1:{back}", "BACK_PORT": back,
               "CERT": where.cert, "KEY": where.key, "PEM": where.pem, "CA": where.ca, "AUTH": f"127.0.0.1:{auth}"}
-    text = re.sub(r"@([A-Z_]+)@", lambda found: str(values[found.group(1)]), configurations()[name])
+    text = re.sub(r"@([A-Z_]+)@", lambda found: str(values[found.group(1)]), change(configurations()[name]))
     command = STARTS[name.split("-")[0]](where, name, text)
     with running(where, name, command, port) as server:
         yield server

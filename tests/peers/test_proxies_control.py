@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -89,6 +90,21 @@ for name, back in NAMES.items():
                 proxy(where, name, port) as front:
             answer = talk(front, where, 1, 2, 1000)
             check(answer[":status"] in (502, 503), f"{answer}")
+
+for name, back in NAMES.items():
+    lines = [line for line in configurations()[name].splitlines() if re.search(r"\b1h\b", line)]
+    if not lines:
+        continue
+    with case(f"peers: {name} ends silence where the page says so"):
+        with place() as where, serving(where, "serve", back) as port, serving(where, "who") as auth:
+            for line in lines:
+                if "timeout client " in line:  # there for haproxy's sake
+                    continue
+                kind = "upgrade" if back == "ws" or "tunnel" in line else "post"
+                with proxy(where, name, port, auth,
+                           lambda text: text.replace(line, line.replace("1h", "1s"))) as front:
+                    got = node("idle", kind, f"https://localhost:{front.port}/", where.ca)
+                    check(got == {"closed": True}, f"{line}: {got}")
 
 with case("peers: nginx-auth lets in who is known, and says who it is"):
     with place() as where, serving(where, "serve", "h2c") as back, serving(where, "who") as auth, \
