@@ -47,6 +47,12 @@ static void word(struct setup *setup, const char *format, ...)
     setup->count++;
 }
 
+static void words(struct setup *setup, const char *const *list)
+{
+    for (; *list != NULL; list++)
+        word(setup, "%s", *list);
+}
+
 static int file_write(struct bench_run *run, struct setup *setup, const char *name,
                       const char *format, ...) __attribute__((__format__(__printf__, 4, 5)));
 
@@ -87,18 +93,20 @@ static int files_make(struct bench_run *run, struct setup *setup)
 
 static int certificate_make(struct bench_run *run, struct setup *setup)
 {
+    static const char *const request[] = {"openssl",  "req",
+                                          "-x509",    "-newkey",
+                                          "ec",       "-nodes",
+                                          "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                                          "-days",    "2",
+                                          "-subj",    "/CN=localhost",
+                                          "-addext",  "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                                          NULL};
     const char *folder = setup->server->folder;
     char text[4096];
     setup->count = 0;
     if (file_write(run, setup, "openssl.cnf", "[req]\ndistinguished_name = name\n[name]\n") < 0)
         return -1;
-    for (const char *const *option =
-             (const char *const[]){"openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-pkeyopt",
-                                   "ec_paramgen_curve:prime256v1", "-days", "2", "-subj",
-                                   "/CN=localhost", "-addext",
-                                   "subjectAltName=DNS:localhost,IP:127.0.0.1", NULL};
-         *option != NULL; option++)
-        word(setup, "%s", *option);
+    words(setup, request);
     word(setup, "-config");
     word(setup, "%s", setup->path);
     word(setup, "-keyout");
@@ -303,7 +311,7 @@ static int node(struct bench_run *run, struct setup *setup)
     const struct net_server *server = setup->server;
     if (file_write(run, setup, "server.cjs",
                    "const http2 = require('http2'), fs = require('fs');\n"
-                   "const at = %s, tls = %s;\n"
+                   "const at = __dirname, tls = %s;\n"
                    "const small = fs.readFileSync(at + '/small'), large = fs.readFileSync(at + "
                    "'/large');\n"
                    "const server = tls ? http2.createSecureServer({key: fs.readFileSync(at + "
@@ -315,7 +323,7 @@ static int node(struct bench_run *run, struct setup *setup)
                    "    request.resume().on('end', () => response.end(body));\n"
                    "});\n"
                    "server.listen(%u, '127.0.0.1');\n",
-                   "__dirname", server->tls ? "true" : "false", server->port) < 0)
+                   server->tls ? "true" : "false", server->port) < 0)
         return -1;
     word(setup, "node");
     word(setup, "%s", setup->path);
@@ -324,13 +332,12 @@ static int node(struct bench_run *run, struct setup *setup)
 
 static int beam(struct bench_run *run, struct setup *setup)
 {
+    static const char *const serve[] = {"/proc/self/exe", "serve",   "echo",
+                                        "answer=echo",    "--quiet", "--insecure-anonymous",
+                                        "--listen",       NULL};
     const struct net_server *server = setup->server;
     (void)run;
-    for (const char *const *fixed =
-             (const char *const[]){"/proc/self/exe", "serve", "echo", "answer=echo", "--quiet",
-                                   "--insecure-anonymous", "--listen", NULL};
-         *fixed != NULL; fixed++)
-        word(setup, "%s", *fixed);
+    words(setup, serve);
     word(setup, "%s://127.0.0.1:%u/", server->tls ? "https" : "http", server->port);
     word(setup, "files=file:%s", server->folder);
     if (server->tls) {
