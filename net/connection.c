@@ -131,13 +131,6 @@ static const uint8_t *output(struct bm_link *link, size_t *ret_len)
     return connection->version ? connection->version->output(connection, ret_len) : NULL;
 }
 
-static bool output_behind(const struct bm_link *link)
-{
-    const struct bm_connection *connection =
-        bm_container_of(link, const struct bm_connection, link);
-    return connection->version && connection->version->output_behind(connection);
-}
-
 static void output_ack(struct bm_link *link, size_t len)
 {
     struct bm_connection *connection = bm_connection_of(link);
@@ -275,7 +268,6 @@ static const struct bm_link_events events = {
     .on_bytes = on_bytes,
     .on_end = on_end,
     .output = output,
-    .output_behind = output_behind,
     .output_ack = output_ack,
     .on_turn = on_turn,
     .settle = settle,

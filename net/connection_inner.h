@@ -39,7 +39,6 @@ struct bm_version {
     size_t (*receive)(struct bm_connection *connection, const uint8_t *bytes, size_t len);
     void (*receive_end)(struct bm_connection *connection);
     const uint8_t *(*output)(struct bm_connection *connection, size_t *ret_len);
-    bool (*output_behind)(const struct bm_connection *connection);
     void (*output_ack)(struct bm_connection *connection, size_t len);
     /* What follows from what has happened: exchanges that are over; the connection's end. */
     void (*settle)(struct bm_connection *connection);

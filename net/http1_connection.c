@@ -263,14 +263,6 @@ static const uint8_t *http1_output(struct bm_connection *connection, size_t *ret
     return connection->upgraded ? raw_output(connection, ret_len) : NULL;
 }
 
-/* A full block of another protocol's bytes is mostly not all there is. */
-static bool http1_output_behind(const struct bm_connection *connection)
-{
-    return bm_http1_output_behind(connection->http1) ||
-           (connection->raw_len > 0 &&
-            connection->raw_at + connection->raw_len == BM_CONNECTION_RAW_LEN);
-}
-
 static void http1_output_ack(struct bm_connection *connection, size_t len)
 {
     if (connection->raw_len > 0) {
@@ -458,7 +450,6 @@ const struct bm_version bm_version_http1 = {
     .receive = http1_receive,
     .receive_end = http1_receive_end,
     .output = http1_output,
-    .output_behind = http1_output_behind,
     .output_ack = http1_output_ack,
     .settle = http1_settle,
     .next_ns = http1_next_ns,

@@ -162,11 +162,6 @@ static const uint8_t *http2_output(struct bm_connection *connection, size_t *ret
     return bm_h2_output(connection->h2, ret_len);
 }
 
-static bool http2_output_behind(const struct bm_connection *connection)
-{
-    return bm_h2_output_behind(connection->h2);
-}
-
 static void http2_output_ack(struct bm_connection *connection, size_t len)
 {
     bm_h2_output_ack(connection->h2, len, bm_connection_now_ns(connection));
@@ -334,7 +329,6 @@ const struct bm_version bm_version_http2 = {
     .receive = http2_receive,
     .receive_end = http2_receive_end,
     .output = http2_output,
-    .output_behind = http2_output_behind,
     .output_ack = http2_output_ack,
     .settle = http2_settle,
     .next_ns = http2_next_ns,

@@ -228,29 +228,35 @@ static void arm_receive(struct bm_link *link)
 
 /* ---- out ---- */
 
-/* Has TLS encrypt what there is and it has room for. */
-static void encrypt(struct bm_link *link)
+/* Has TLS encrypt what there is and it has room for. True: there was something. */
+static bool encrypt(struct bm_link *link)
 {
     size_t len, taken;
     const uint8_t *bytes;
+    bool some = false;
     while (link->secure && (bytes = link->events->output(link, &len)) && len > 0) {
         int r = bm_tls_write(link->tls, bytes, len, &taken);
         if (r < 0) {
             tls_failed(link, r);
-            return;
+            return some;
         }
+        some = true;
         if (taken == 0)
-            return; /* no room: when some of it has left */
+            return some; /* no room: when some of it has left */
         link->events->output_ack(link, taken);
     }
+    return some;
 }
 
-static const uint8_t *output(struct bm_link *link, size_t *ret_len)
+/* *ret_more: there is more than what is being sent. */
+static const uint8_t *output(struct bm_link *link, size_t *ret_len, bool *ret_more)
 {
-    if (!link->tls)
-        return link->events->output(link, ret_len);
-    if (!link->closed)
-        encrypt(link);
+    if (!link->tls) {
+        const uint8_t *bytes = link->events->output(link, ret_len);
+        *ret_more = *ret_len > link->send_op.len;
+        return bytes;
+    }
+    *ret_more = !link->closed && encrypt(link);
     return bm_tls_output(link->tls, ret_len);
 }
 
@@ -268,10 +274,8 @@ static void start_send(struct bm_link *link, const uint8_t *bytes, size_t len)
     op->fd = link->fd;
     op->addr = bytes;
     op->len = len < INT32_MAX ? (uint32_t)len : INT32_MAX;
-    /* A quiet one ends when something else happens: nothing may wait for that. */
-    bool behind = link->tls ? bm_tls_output_behind(link->tls) : link->events->output_behind(link);
-    op->quiet = len <= QUIET_MAX && !behind && link->phase == BM_LINK_OPEN && !link->shut_due &&
-                !link->fell_short;
+    op->quiet =
+        len <= QUIET_MAX && link->phase == BM_LINK_OPEN && !link->shut_due && !link->fell_short;
     if (!op->quiet && link->stalled_until_ns == NEVER)
         link->stalled_until_ns = in_time(link, BM_LINK_STALL_NS);
     bm_op_start(link->core->reactor, op);
@@ -299,16 +303,17 @@ static bool end_output(struct bm_link *link)
 static void pump(struct bm_link *link)
 {
     size_t len = 0;
+    bool more = false;
     if (link->phase >= BM_LINK_LINGERING || link->mute || link->shut)
         return;
-    const uint8_t *bytes = output(link, &len);
+    const uint8_t *bytes = output(link, &len, &more);
     if (!bm_op_idle(&link->send_op)) {
-        /* Whether there is more than what is being sent nobody knows: output comes in pieces. */
-        bm_op_hurry(link->core->reactor, &link->send_op);
+        if (more || link->phase != BM_LINK_OPEN || link->shut_due)
+            bm_op_hurry(link->core->reactor, &link->send_op);
         return;
     }
     if (len == 0 && end_output(link))
-        bytes = output(link, &len);
+        bytes = output(link, &len, &more);
     if (len == 0 && link->closed && !link->shut)
         (void)end_output(link);
     else if (len > 0 && link->phase < BM_LINK_LINGERING && !link->send_later)
@@ -506,9 +511,10 @@ void bm_link_close(struct bm_link *link, bool broken)
 static void say_goodbye(struct bm_link *link)
 {
     size_t len = 0;
+    bool more;
     if (link->mute || link->shut || link->send_op.state == BM_OP_INFLIGHT)
         return;
-    const uint8_t *bytes = output(link, &len);
+    const uint8_t *bytes = output(link, &len, &more);
     if (link->tls && !link->closed) {
         link->closed = true;
         (void)bm_tls_close(link->tls);

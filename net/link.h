@@ -43,8 +43,6 @@ struct bm_link_events {
     /* The next bytes for the peer, which stay where they are until they are acknowledged, and more may
      * be asked for before. NULL and 0: none. */
     const uint8_t *(*output)(struct bm_link *link, size_t *ret_len);
-    /* Others wait behind those. */
-    bool (*output_behind)(const struct bm_link *link);
     void (*output_ack)(struct bm_link *link, size_t len);
     /* Once in a turn for which bm_link_flush was called, before output is asked for. */
     void (*on_turn)(struct bm_link *link);

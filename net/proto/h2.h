@@ -155,9 +155,6 @@ int bm_h2_receive(struct bm_h2 *h2, const void *bytes, size_t len, uint64_t now_
  * when all that was received has been handled. */
 const uint8_t *bm_h2_output(struct bm_h2 *h2, size_t *ret_len);
 
-/* Others wait behind the bytes that bm_h2_output gives. */
-bool bm_h2_output_behind(const struct bm_h2 *h2);
-
 /* The first len bytes of the output are sent. */
 void bm_h2_output_ack(struct bm_h2 *h2, size_t len, uint64_t now_ns);
 

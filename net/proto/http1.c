@@ -625,11 +625,6 @@ const uint8_t *bm_http1_output(struct bm_http1 *http, size_t *ret_len)
     return bm_outbox_output(&http->send.outbox, ret_len);
 }
 
-bool bm_http1_output_behind(const struct bm_http1 *http)
-{
-    return bm_outbox_behind(&http->send.outbox);
-}
-
 void bm_http1_output_ack(struct bm_http1 *http, size_t len)
 {
     bm_outbox_ack(&http->send.outbox, len);

@@ -185,8 +185,6 @@ void bm_http1_resume(struct bm_http1 *http);
  * Asks the source. */
 const uint8_t *bm_http1_output(struct bm_http1 *http, size_t *ret_len);
 /* The first `len` of them have gone. */
-/* Others wait behind the bytes that bm_http1_output gives. */
-bool bm_http1_output_behind(const struct bm_http1 *http);
 void bm_http1_output_ack(struct bm_http1 *http, size_t len);
 /* Gives back the output's memory where it is empty: for a connection that falls silent. */
 void bm_http1_trim(struct bm_http1 *http);

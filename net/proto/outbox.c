@@ -109,11 +109,6 @@ const uint8_t *bm_outbox_output(const struct bm_outbox *outbox, size_t *ret_len)
     return *ret_len > 0 ? block->data + block->start : NULL;
 }
 
-bool bm_outbox_behind(const struct bm_outbox *outbox)
-{
-    return outbox->first != outbox->last;
-}
-
 void bm_outbox_ack(struct bm_outbox *outbox, size_t len)
 {
     struct bm_outbox_block *block = outbox->first;

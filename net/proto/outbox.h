@@ -44,8 +44,6 @@ int bm_outbox_append(struct bm_outbox *outbox, const void *data, size_t len);
 
 /* The next bytes, which stay put until they are acknowledged; NULL and 0 when there are none. */
 const uint8_t *bm_outbox_output(const struct bm_outbox *outbox, size_t *ret_len);
-/* Others wait behind those. */
-bool bm_outbox_behind(const struct bm_outbox *outbox);
 /* That many of those lent have gone. */
 void bm_outbox_ack(struct bm_outbox *outbox, size_t len);
 

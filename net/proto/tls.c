@@ -489,11 +489,6 @@ const uint8_t *bm_tls_output(struct bm_tls *tls, size_t *ret_len)
     return bm_outbox_output(&tls->out, ret_len);
 }
 
-bool bm_tls_output_behind(const struct bm_tls *tls)
-{
-    return bm_outbox_behind(&tls->out);
-}
-
 void bm_tls_output_ack(struct bm_tls *tls, size_t n)
 {
     bm_outbox_ack(&tls->out, n);

@@ -164,8 +164,6 @@ int bm_tls_close(struct bm_tls *tls);
 /* Bytes for the network, *ret_len of them (0: none). They stay in place until they are acknowledged,
  * whatever else is called, but bm_tls_free(). Of the bytes given last, n have left. */
 const uint8_t *bm_tls_output(struct bm_tls *tls, size_t *ret_len);
-/* Others wait behind the bytes that bm_tls_output() gives. */
-bool bm_tls_output_behind(const struct bm_tls *tls);
 void bm_tls_output_ack(struct bm_tls *tls, size_t n);
 
 /* Gives back the buffers that are empty: for a connection that falls silent. */

@@ -1,8 +1,6 @@
 /* Connections: one behaviour after the other, over each kind of socket and each version of HTTP. */
 #include "tests/unit/net/connection_rig.h"
 
-#include "net/connection_inner.h"
-
 TEST(connection_asks_and_is_answered)
 {
     for (size_t i = 0; i < RIG_WAYS; i++) {
@@ -882,32 +880,4 @@ TEST(connection_answers_of_one_turn_leave_together)
     CHECK(sqes >= 2);
     CHECK(sqes <= 4); /* one send each, and what timers need */
     rig_close();
-}
-
-/* A quiet send ends in a turn that comes for another reason: nothing may wait for that. */
-TEST(connection_sends_quietly_only_what_nothing_waits_behind)
-{
-    unsigned quiet = 0;
-    for (size_t i = 0; i < RIG_WAYS; i++) {
-        struct rig_talk talk = {.send_len = 300000};
-        rig_open(rig_ways[i]);
-        REQUIRE_INT(rig_ask(&talk, "POST", "/echo", true), 0);
-        while (talk.closes == 0) {
-            struct bm_connection *ends[] = {rig.client.connection, rig.server.connection};
-            for (unsigned n = 0; n < 2; n++) {
-                struct bm_link *link = &ends[n]->link;
-                bool under_way = !bm_op_idle(&link->send_op) && link->send_op.quiet;
-                quiet += under_way;
-                CHECK(!under_way || link->send_op.hurried || !link->tls ||
-                      !bm_tls_output_behind(link->tls));
-                CHECK(!under_way || link->send_op.hurried || link->tls || !ends[n]->h2 ||
-                      !bm_h2_output_behind(ends[n]->h2));
-            }
-            rig_turn(100);
-        }
-        CHECK_UINT(talk.got, talk.send_len);
-        RIG_UNTIL(rig_echoes == 0);
-        rig_close();
-    }
-    CHECK(quiet > 0);
 }
