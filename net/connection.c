@@ -131,6 +131,12 @@ static const uint8_t *output(struct bm_link *link, size_t *ret_len)
     return connection->version ? connection->version->output(connection, ret_len) : NULL;
 }
 
+static size_t output_len(struct bm_link *link)
+{
+    struct bm_connection *connection = bm_connection_of(link);
+    return connection->version ? connection->version->output_len(connection) : 0;
+}
+
 static void output_ack(struct bm_link *link, size_t len)
 {
     struct bm_connection *connection = bm_connection_of(link);
@@ -269,6 +275,7 @@ static const struct bm_link_events events = {
     .on_end = on_end,
     .output = output,
     .output_ack = output_ack,
+    .output_len = output_len,
     .on_turn = on_turn,
     .settle = settle,
     .next_ns = next_ns,

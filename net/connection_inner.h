@@ -40,6 +40,7 @@ struct bm_version {
     void (*receive_end)(struct bm_connection *connection);
     const uint8_t *(*output)(struct bm_connection *connection, size_t *ret_len);
     void (*output_ack)(struct bm_connection *connection, size_t len);
+    size_t (*output_len)(const struct bm_connection *connection); /* not acknowledged */
     /* What follows from what has happened: exchanges that are over; the connection's end. */
     void (*settle)(struct bm_connection *connection);
     uint64_t (*next_ns)(const struct bm_connection *connection);

@@ -263,6 +263,11 @@ static const uint8_t *http1_output(struct bm_connection *connection, size_t *ret
     return connection->upgraded ? raw_output(connection, ret_len) : NULL;
 }
 
+static size_t http1_output_len(const struct bm_connection *connection)
+{
+    return bm_http1_output_len(connection->http1) + connection->raw_len;
+}
+
 static void http1_output_ack(struct bm_connection *connection, size_t len)
 {
     if (connection->raw_len > 0) {
@@ -451,6 +456,7 @@ const struct bm_version bm_version_http1 = {
     .receive_end = http1_receive_end,
     .output = http1_output,
     .output_ack = http1_output_ack,
+    .output_len = http1_output_len,
     .settle = http1_settle,
     .next_ns = http1_next_ns,
     .tick = http1_tick,

@@ -162,6 +162,11 @@ static const uint8_t *http2_output(struct bm_connection *connection, size_t *ret
     return bm_h2_output(connection->h2, ret_len);
 }
 
+static size_t http2_output_len(const struct bm_connection *connection)
+{
+    return bm_h2_output_len(connection->h2);
+}
+
 static void http2_output_ack(struct bm_connection *connection, size_t len)
 {
     bm_h2_output_ack(connection->h2, len, bm_connection_now_ns(connection));
@@ -330,6 +335,7 @@ const struct bm_version bm_version_http2 = {
     .receive_end = http2_receive_end,
     .output = http2_output,
     .output_ack = http2_output_ack,
+    .output_len = http2_output_len,
     .settle = http2_settle,
     .next_ns = http2_next_ns,
     .tick = http2_tick,

@@ -228,36 +228,39 @@ static void arm_receive(struct bm_link *link)
 
 /* ---- out ---- */
 
-/* Has TLS encrypt what there is and it has room for. True: there was something. */
-static bool encrypt(struct bm_link *link)
+/* Has TLS encrypt what there is and it has room for. */
+static void encrypt(struct bm_link *link)
 {
     size_t len, taken;
     const uint8_t *bytes;
-    bool some = false;
     while (link->secure && (bytes = link->events->output(link, &len)) && len > 0) {
         int r = bm_tls_write(link->tls, bytes, len, &taken);
         if (r < 0) {
             tls_failed(link, r);
-            return some;
+            return;
         }
-        some = true;
         if (taken == 0)
-            return some; /* no room: when some of it has left */
+            return; /* no room: when some of it has left */
         link->events->output_ack(link, taken);
     }
-    return some;
 }
 
-/* *ret_more: there is more than what is being sent. */
-static const uint8_t *output(struct bm_link *link, size_t *ret_len, bool *ret_more)
+static const uint8_t *output(struct bm_link *link, size_t *ret_len)
 {
-    if (!link->tls) {
-        const uint8_t *bytes = link->events->output(link, ret_len);
-        *ret_more = *ret_len > link->send_op.len;
-        return bytes;
-    }
-    *ret_more = !link->closed && encrypt(link);
+    if (!link->tls)
+        return link->events->output(link, ret_len);
+    if (!link->closed)
+        encrypt(link);
     return bm_tls_output(link->tls, ret_len);
+}
+
+/* More waits than these bytes: output comes in pieces. */
+static bool has_more(struct bm_link *link, size_t len)
+{
+    if (!link->tls)
+        return link->events->output_len(link) > len;
+    return bm_tls_output_len(link->tls) > len ||
+           (link->secure && !link->closed && link->events->output_len(link) > 0);
 }
 
 static void output_left(struct bm_link *link, size_t len)
@@ -274,8 +277,8 @@ static void start_send(struct bm_link *link, const uint8_t *bytes, size_t len)
     op->fd = link->fd;
     op->addr = bytes;
     op->len = len < INT32_MAX ? (uint32_t)len : INT32_MAX;
-    op->quiet =
-        len <= QUIET_MAX && link->phase == BM_LINK_OPEN && !link->shut_due && !link->fell_short;
+    op->quiet = len <= QUIET_MAX && link->phase == BM_LINK_OPEN && !link->shut_due &&
+                !link->fell_short && !has_more(link, len);
     if (!op->quiet && link->stalled_until_ns == NEVER)
         link->stalled_until_ns = in_time(link, BM_LINK_STALL_NS);
     bm_op_start(link->core->reactor, op);
@@ -303,17 +306,16 @@ static bool end_output(struct bm_link *link)
 static void pump(struct bm_link *link)
 {
     size_t len = 0;
-    bool more = false;
     if (link->phase >= BM_LINK_LINGERING || link->mute || link->shut)
         return;
-    const uint8_t *bytes = output(link, &len, &more);
+    const uint8_t *bytes = output(link, &len);
     if (!bm_op_idle(&link->send_op)) {
-        if (more || link->phase != BM_LINK_OPEN || link->shut_due)
+        if (has_more(link, link->send_op.len) || link->phase != BM_LINK_OPEN || link->shut_due)
             bm_op_hurry(link->core->reactor, &link->send_op);
         return;
     }
     if (len == 0 && end_output(link))
-        bytes = output(link, &len, &more);
+        bytes = output(link, &len);
     if (len == 0 && link->closed && !link->shut)
         (void)end_output(link);
     else if (len > 0 && link->phase < BM_LINK_LINGERING && !link->send_later)
@@ -511,10 +513,9 @@ void bm_link_close(struct bm_link *link, bool broken)
 static void say_goodbye(struct bm_link *link)
 {
     size_t len = 0;
-    bool more;
     if (link->mute || link->shut || link->send_op.state == BM_OP_INFLIGHT)
         return;
-    const uint8_t *bytes = output(link, &len, &more);
+    const uint8_t *bytes = output(link, &len);
     if (link->tls && !link->closed) {
         link->closed = true;
         (void)bm_tls_close(link->tls);

@@ -44,6 +44,8 @@ struct bm_link_events {
      * be asked for before. NULL and 0: none. */
     const uint8_t *(*output)(struct bm_link *link, size_t *ret_len);
     void (*output_ack)(struct bm_link *link, size_t len);
+    /* How many there are that are not acknowledged: output comes in pieces. */
+    size_t (*output_len)(struct bm_link *link);
     /* Once in a turn for which bm_link_flush was called, before output is asked for. */
     void (*on_turn)(struct bm_link *link);
     /* Something has happened: what follows from it is decided here. */

@@ -425,6 +425,11 @@ const uint8_t *bm_h2_output(struct bm_h2 *h2, size_t *ret_len)
     return bm_outbox_output(&h2->out, ret_len);
 }
 
+size_t bm_h2_output_len(const struct bm_h2 *h2)
+{
+    return h2->out.len;
+}
+
 void bm_h2_output_ack(struct bm_h2 *h2, size_t len, uint64_t now_ns)
 {
     bm_assert(!h2->sourcing); /* it writes behind what this would take away */

@@ -155,6 +155,9 @@ int bm_h2_receive(struct bm_h2 *h2, const void *bytes, size_t len, uint64_t now_
  * when all that was received has been handled. */
 const uint8_t *bm_h2_output(struct bm_h2 *h2, size_t *ret_len);
 
+/* All that waits, of which bm_h2_output gives the first piece. */
+size_t bm_h2_output_len(const struct bm_h2 *h2);
+
 /* The first len bytes of the output are sent. */
 void bm_h2_output_ack(struct bm_h2 *h2, size_t len, uint64_t now_ns);
 

@@ -625,6 +625,11 @@ const uint8_t *bm_http1_output(struct bm_http1 *http, size_t *ret_len)
     return bm_outbox_output(&http->send.outbox, ret_len);
 }
 
+size_t bm_http1_output_len(const struct bm_http1 *http)
+{
+    return http->send.outbox.len;
+}
+
 void bm_http1_output_ack(struct bm_http1 *http, size_t len)
 {
     bm_outbox_ack(&http->send.outbox, len);

@@ -184,6 +184,8 @@ void bm_http1_resume(struct bm_http1 *http);
 /* The next bytes for the peer, or NULL and 0; they stay where they are until they are acknowledged.
  * Asks the source. */
 const uint8_t *bm_http1_output(struct bm_http1 *http, size_t *ret_len);
+/* All that waits, of which bm_http1_output gives the first piece. */
+size_t bm_http1_output_len(const struct bm_http1 *http);
 /* The first `len` of them have gone. */
 void bm_http1_output_ack(struct bm_http1 *http, size_t len);
 /* Gives back the output's memory where it is empty: for a connection that falls silent. */

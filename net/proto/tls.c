@@ -489,6 +489,11 @@ const uint8_t *bm_tls_output(struct bm_tls *tls, size_t *ret_len)
     return bm_outbox_output(&tls->out, ret_len);
 }
 
+size_t bm_tls_output_len(const struct bm_tls *tls)
+{
+    return tls->out.len;
+}
+
 void bm_tls_output_ack(struct bm_tls *tls, size_t n)
 {
     bm_outbox_ack(&tls->out, n);

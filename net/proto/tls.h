@@ -165,6 +165,8 @@ int bm_tls_close(struct bm_tls *tls);
  * whatever else is called, but bm_tls_free(). Of the bytes given last, n have left. */
 const uint8_t *bm_tls_output(struct bm_tls *tls, size_t *ret_len);
 void bm_tls_output_ack(struct bm_tls *tls, size_t n);
+/* All that waits, of which bm_tls_output() gives the first piece. */
+size_t bm_tls_output_len(const struct bm_tls *tls);
 
 /* Gives back the buffers that are empty: for a connection that falls silent. */
 void bm_tls_trim(struct bm_tls *tls);

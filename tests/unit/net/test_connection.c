@@ -862,6 +862,24 @@ TEST(connection_that_is_idle_costs_little)
     }
 }
 
+/* The output of an engine stands in blocks, and what lies in the next one is not forgotten: the peer says
+ * nothing meanwhile, so that no turn comes but for that. */
+TEST(connection_forgets_no_answer_among_many)
+{
+    static char all[200 * 64];
+    int fd = rig_open_raw(h1_tcp);
+    rig.serve = rig_serve_hello;
+    all[0] = '\0';
+    for (int i = 0; i < 200; i++)
+        strcat(all, i < 199 ? "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+                            : "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    raw_send(fd, all);
+    raw_expect(fd, "connection: close");
+    CHECK_UINT(rig.server.requests, 200);
+    CHECK(raw_text_len > 2 * 4096);
+    close_raw(fd);
+}
+
 TEST(connection_answers_of_one_turn_leave_together)
 {
     struct rig_talk talks[50];
