@@ -221,7 +221,7 @@ static void tell_shut(struct gate *gate)
 {
     struct net_listener *nl = gate->owner;
     struct bm_core *first = nl->listener.core;
-    gate->tls = bm_tls_context_unref(gate->tls);
+    gate->tls = bm_tls_context_unref(gate->tls); /* here: its connections count on it too (tls.h) */
     if (gate->core == first)
         gate_is_shut(nl);
     else

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -507,6 +508,46 @@ TEST(net_unlisten_refuses_new_peers_and_leaves_the_others)
             close(fds[i]);
         finish();
     }
+}
+
+static sem_t busy_begins, busy_ends;
+
+static void be_busy(void *arg)
+{
+    (void)arg;
+    sem_post(&busy_begins);
+    while (sem_wait(&busy_ends) < 0)
+        ;
+}
+
+/* A reactor that has no time to hear of it accepts nobody any more all the same. */
+TEST(net_unlisten_refuses_peers_on_reactors_that_are_busy)
+{
+    make(2);
+    REQUIRE_INT(listen_at("http://127.0.0.1:0", &plain), 0);
+    start();
+    struct bm_socket_address address = address_of("http://127.0.0.1:0");
+    int where = 0;
+    while (where == 0) { /* both listen */
+        int fd = connect_to(&address);
+        where = ask_where(fd);
+        close(fd);
+    }
+    sem_init(&busy_begins, 0, 0);
+    sem_init(&busy_ends, 0, 0);
+    REQUIRE_INT(beam_post(runtime, 1, be_busy, NULL), 0);
+    while (sem_wait(&busy_begins) < 0)
+        ;
+    CHECK_INT(beam_unlisten(runtime, "http://127.0.0.1:0"), 0);
+    for (unsigned i = 0; i < 16; i++) {
+        int fd = -1;
+        CHECK_INT(try_connect(&address, &fd), -ECONNREFUSED);
+        if (fd >= 0)
+            close(fd);
+    }
+    sem_post(&busy_ends);
+    finish();
+    CHECK(!logged("cannot accept"));
 }
 
 static atomic_bool enough;
