@@ -10,9 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <beam/beam.h>
@@ -928,5 +930,82 @@ TEST(net_tickets_are_good_on_all_reactors)
     CHECK(resumed[0] > 0);
     CHECK(resumed[1] > 0);
     finish();
+    bm_tls_context_unref(context);
+}
+
+static _Atomic uint64_t ahead_ns; /* of the real clock */
+
+static uint64_t later(void *arg)
+{
+    struct timespec now;
+    (void)arg;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * BM_NS_PER_S + (uint64_t)now.tv_nsec + atomic_load(&ahead_ns);
+}
+
+static void fill(void *buf, size_t len, void *arg)
+{
+    (void)arg;
+    REQUIRE_INT(getrandom(buf, len, 0), (ssize_t)len);
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void an_hour_passes(void)
+{
+    atomic_fetch_add(&ahead_ns, 3600 * BM_NS_PER_S);
+    for (unsigned i = 0; i < 3; i++) /* a turn that has seen the time, and one behind it */
+        served_run(runtime, 0, nothing, NULL);
+    served_run(runtime, 1, nothing, NULL); /* behind what the first has told the other */
+}
+
+/* How many of some connections are resumed with the ticket; if there is none yet, one connection gets it. */
+static unsigned resumptions(struct bm_tls_context *context, uint8_t *ticket, size_t *ticket_len)
+{
+    struct bm_socket_address address = address_of("https://127.0.0.1:0");
+    static struct secure_client client;
+    bool first = *ticket_len == 0;
+    unsigned count = 0;
+    for (unsigned i = 0; i < (first ? 1 : 12); i++) {
+        struct bm_tls_facts facts;
+        REQUIRE_INT(client_open(&client, &address, context, "own.example", first ? NULL : ticket,
+                                *ticket_len),
+                    0);
+        CHECK_INT(client_ask(&client, HEALTH, HEALTHY), 0);
+        bm_tls_facts(client.tls, &facts);
+        count += facts.resumed;
+        if (first)
+            REQUIRE_INT(bm_tls_session(client.tls, ticket, BM_TLS_SESSION_MAX, ticket_len), 0);
+        client_close(&client);
+    }
+    return count;
+}
+
+TEST(net_tickets_are_good_for_two_hours_at_most)
+{
+    struct bm_certificate ca = certificate_for(BM_CERTIFICATE_CA, "ca", NULL);
+    struct bm_certificate own = certificate_for(BM_CERTIFICATE_SERVER, "dns:own.example", &ca);
+    struct beam_net_listen net = secure(&own);
+    struct bm_tls_context *context = client_context(&ca);
+    static uint8_t first[BM_TLS_SESSION_MAX], second[BM_TLS_SESSION_MAX];
+    size_t first_len = 0, second_len = 0;
+    atomic_store(&ahead_ns, 0);
+    bm_clock_set(&(struct bm_clock){.now_ns = later, .random = fill});
+    make(2);
+    REQUIRE_INT(listen_at("https://127.0.0.1:0", &net), 0);
+    start();
+    CHECK_UINT(resumptions(context, first, &first_len), 0);
+    CHECK_UINT(resumptions(context, first, &first_len), 12);
+    an_hour_passes();
+    CHECK_UINT(resumptions(context, first, &first_len), 12); /* on whatever reactor */
+    CHECK_UINT(resumptions(context, second, &second_len), 0);
+    an_hour_passes();
+    CHECK_UINT(resumptions(context, first, &first_len), 0);
+    CHECK_UINT(resumptions(context, second, &second_len), 12);
+    finish();
+    bm_clock_set(NULL);
     bm_tls_context_unref(context);
 }
