@@ -34,7 +34,9 @@ find_path(LLHTTP_INCLUDE_DIR llhttp.h PATHS /usr/share/include/llhttp REQUIRED)
 find_path(LLHTTP_SOURCE_DIR llhttp.c PATHS /usr/share/llhttp REQUIRED)
 add_library(beam_llhttp OBJECT
     ${LLHTTP_SOURCE_DIR}/api.c ${LLHTTP_SOURCE_DIR}/http.c ${LLHTTP_SOURCE_DIR}/llhttp.c)
-set_target_properties(beam_llhttp PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
+# Not optimised at link time: without our flags its objects would be for linkers alone that do that.
+set_target_properties(beam_llhttp PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden
+    INTERPROCEDURAL_OPTIMIZATION OFF INTERPROCEDURAL_OPTIMIZATION_RELEASE OFF)
 # Without it bare line feeds end lines, and much more goes through.
 target_compile_definitions(beam_llhttp PRIVATE LLHTTP_STRICT_MODE=1)
 target_include_directories(beam_llhttp SYSTEM PRIVATE ${LLHTTP_INCLUDE_DIR})
