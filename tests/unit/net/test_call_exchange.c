@@ -622,6 +622,42 @@ TEST(call_events_are_kept_alive)
     bm_clock_set(NULL);
 }
 
+/* ... and what it has of an event is not lost meanwhile. */
+TEST(call_events_are_not_lost_to_a_comment)
+{
+    struct bm_exchange exchange = {0};
+    uint8_t some[5];
+    bool end;
+    clock_offset = 0;
+    bm_clock_set(&(struct bm_clock){.now_ns = later_now});
+    begin();
+    fake_send_head(&exchange,
+                   &(struct fake_request){.path = "keep", .fields = {"accept: text/event-stream"}});
+    FAKE_WAIT(&exchange, seen.kept);
+    exchange.stalled = true;
+    beam_message *message = beam_message_new();
+    beam_message_put_int(message, "n", 1);
+    CHECK_INT(beam_channel_send(beam_request_channel(seen.kept), &message), 0);
+    for (int i = 0; i < 5; i++)
+        fake_turn(&exchange);
+    CHECK_INT(exchange.handlers->read(&exchange, some, sizeof(some), &end, exchange.arg), 5);
+    fake_poll_ms = 0;
+    for (int i = 1; i < 4; i++) {
+        clock_offset = (uint64_t)i * 20 * BM_NS_PER_S;
+        fake_turn(&exchange);
+        fake_turn(&exchange);
+    }
+    fake_poll_ms = 10000;
+    exchange.stalled = false;
+    beam_reply(seen.kept, NULL);
+    FAKE_WAIT(&exchange, exchange.whole);
+    CHECK_STR(exchange.body,
+              ": message\ndata: {\"n\":1}\n\nevent: end\ndata: {\"code\":\"OK\"}\n\n");
+    fake_over(&exchange);
+    fake_end();
+    bm_clock_set(NULL);
+}
+
 /* A service that hears of no cancel, and sends until it is told to stop, is told. */
 TEST(call_that_nobody_waits_for_takes_nothing_more)
 {
@@ -662,6 +698,28 @@ TEST(call_left_at_once_never_runs)
     fake_close(&exchange, -ECANCELED);
     fake_over(&exchange);
     CHECK_UINT(seen.asked, 0);
+    fake_end();
+}
+
+/* The same of one that stands in line because the session between cores is not open yet. */
+TEST(call_left_in_line_never_runs)
+{
+    enum { MANY = 40 };
+    static struct bm_exchange exchanges[MANY];
+    begin();
+    memset(exchanges, 0, sizeof(exchanges));
+    for (int i = 0; i < MANY; i++)
+        fake_send(&exchanges[i], &(struct fake_request){.path = "greet"});
+    for (int i = MANY / 2; i < MANY; i++) {
+        fake_close(&exchanges[i], -ECANCELED);
+        CHECK(exchanges[i].released);
+    }
+    for (int i = 0; i < MANY; i++) {
+        if (i < MANY / 2)
+            FAKE_WAIT(&exchanges[i], exchanges[i].whole);
+        fake_over(&exchanges[i]);
+    }
+    CHECK_UINT(seen.asked, MANY / 2);
     fake_end();
 }
 
