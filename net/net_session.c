@@ -486,8 +486,10 @@ static void on_answer(struct bm_exchange *exchange, unsigned status, const struc
     if (exchange != ns->exchange || !ns->owner || !ns->owner->on_answer)
         return;
     beam_session *session = bm_session_ref(&ns->session);
-    if (ns->owner->on_answer(ns, status, fields, field_count, ns->owner_arg) == 0 &&
-        exchange == ns->exchange && !ns->answered) {
+    int r = ns->owner->on_answer(ns, status, fields, field_count, ns->owner_arg);
+    if (r < 0 && exchange == ns->exchange) {
+        ns->answered = false; /* what follows is a page about the refusal, and no frames */
+    } else if (exchange == ns->exchange && !ns->answered) {
         ns->answered = true;
         bm_exchange_resume(exchange);
     }

@@ -481,3 +481,33 @@ TEST(a_session_that_breaks_a_rule_is_told_which_and_ended)
     expect_failure(&end, "FRAME_FDS");
     rig_end();
 }
+
+static int refuse_answer(struct bm_net_session *ns, unsigned status, const struct bm_field *fields,
+                         size_t field_count, void *arg)
+{
+    return -EPROTO;
+}
+
+static bool try_again(struct bm_net_session *ns, int error, void *arg)
+{
+    return true;
+}
+
+/* The owner decides what follows a refusal, however the page about it arrives. */
+TEST(what_comes_behind_another_answer_is_no_frame)
+{
+    static const struct bm_net_session_owner owner = {.on_answer = refuse_answer,
+                                                      .on_lost = try_again};
+    static const char page[] = "{\"code\":\"UNAUTHENTICATED\",\"message\":\"who are you?\"}";
+    struct rig_end end;
+    rig_begin();
+    rig_new(&end, true, false);
+    end.ns->owner = &owner;
+    end.exchange->handlers->on_answer(end.exchange, 401, NULL, 0, end.exchange->arg);
+    rig_push(&end, page, sizeof(page) - 1, 5);
+    CHECK_UINT(end.closes, 0);
+    CHECK_UINT(end.exchange->consumed, end.exchange->shown);
+    end.ns->owner = NULL;
+    rig_free(&end);
+    rig_end();
+}
