@@ -194,6 +194,8 @@ TEST(tls_client_accepts_addresses_and_wildcards_of_a_certificate)
         {"ip:::1", "::1", "::2"},
         {"dns:*.example.org", "a.example.org", "a.b.example.org"},
         {"dns:Example.ORG", "example.org", "example.org.evil.test"},
+        {"dns:db", "db", "dc"}, /* of one label, as machines are called at home */
+        {"dns:db", "db", "db.example.org"},
     };
     struct rig rig;
     rig_init(&rig);
