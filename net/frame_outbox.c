@@ -9,6 +9,7 @@
 #include "runtime/frame.h"
 
 #define WANT_BUSY 16000u /* ours: a block while others wait; an idle session keeps a small one */
+_Static_assert(WANT_BUSY <= BM_FRAME_LEN_MAX, "a block is no longer than a frame may be");
 
 void bm_frame_outbox_deinit(struct bm_frame_outbox *outbox)
 {
@@ -52,22 +53,6 @@ static uint64_t opened_by(const uint8_t *frame_bytes)
 static bool may_open(const uint8_t *frame)
 {
     return frame[12] == BM_FRAME_MSG && ((frame[13] & BM_MSG_OPEN) || frame[15] > 0);
-}
-
-const uint8_t *bm_frame_outbox_whole(const struct bm_frame_outbox *outbox, size_t most,
-                                     size_t *ret_len)
-{
-    size_t len, whole = outbox->left;
-    const uint8_t *bytes = bm_outbox_output(&outbox->bytes, &len);
-    bm_assert(most >= BM_FRAME_LEN_MAX);
-    while (whole < len) {
-        uint32_t next = frame_len(bytes + whole);
-        if (whole + next > most)
-            break;
-        whole += next;
-    }
-    *ret_len = whole;
-    return bytes;
 }
 
 void bm_frame_outbox_given(struct bm_frame_outbox *outbox, size_t len)

@@ -26,11 +26,8 @@ void bm_frame_outbox_deinit(struct bm_frame_outbox *outbox);
  * memory. */
 uint8_t *bm_frame_outbox_room(struct bm_frame_outbox *outbox, uint32_t len);
 
-/* The next whole frames, as many as lie together and do not exceed `most`, which holds the longest
- * frame. Of one that was given in part this is the rest. NULL and 0: there are none. */
-const uint8_t *bm_frame_outbox_whole(const struct bm_frame_outbox *outbox, size_t most,
-                                     size_t *ret_len);
-/* The next bytes, wherever frames begin; as bm_outbox_output. */
+/* The next bytes, as bm_outbox_output; at most BM_FRAME_LEN_MAX. Where nothing has been given in part they
+ * are whole frames. */
 static inline const uint8_t *bm_frame_outbox_output(const struct bm_frame_outbox *outbox,
                                                     size_t *ret_len)
 {

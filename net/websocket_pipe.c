@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "net/frame_outbox.h"
 #include "runtime/core.h"
 #include "uring/reactor.h"
@@ -90,9 +91,9 @@ void bm_websocket_pipe_deinit(struct bm_websocket_pipe *pipe)
 static int next_message(struct bm_websocket_pipe *pipe)
 {
     size_t len;
-    const uint8_t *frames =
-        bm_frame_outbox_whole(pipe->frames, BM_WEBSOCKET_PIPE_MESSAGE_MAX, &len);
+    const uint8_t *frames = bm_frame_outbox_output(pipe->frames, &len);
     if (frames) {
+        bm_assert(len <= BM_WEBSOCKET_PIPE_MESSAGE_MAX);
         int r = bm_websocket_send(pipe->websocket, &(struct bm_bytes){frames, frames + len}, 1);
         if (r == 0)
             bm_frame_outbox_given(pipe->frames, len);

@@ -240,8 +240,12 @@ TEST(frames_wait_in_the_session_when_the_network_takes_none)
     rig_begin();
     open_end(&end);
     end.exchange->stuck = 1;
-    for (size_t i = 0; i < 40; i++)
-        call(&end, "hold", 10000, &answers[i]);
+    for (size_t i = 0; i < 40; i++) { /* all in one turn */
+        beam_message *message = beam_message_new();
+        answers[i] = (struct answer){0};
+        REQUIRE(beam_message_reserve_body(message, 10000) != NULL);
+        REQUIRE_INT(beam_call(end.session, "hold", &message, on_reply, &answers[i], NULL), 0);
+    }
     rig_pull(&end);
     struct beam_session_stats stats;
     beam_session_stats(end.session, &stats);
@@ -272,6 +276,19 @@ TEST(who_has_said_nothing_for_long_sends_a_ping)
     struct rig_frames frames = rig_frames(&end);
     REQUIRE(rig_find(&frames, BM_FRAME_PING));
     CHECK_UINT(frames.frame.flags, 0);
+    rig_free(&end);
+    rig_end();
+}
+
+TEST(a_ping_that_cannot_leave_is_one)
+{
+    struct rig_end end;
+    rig_begin();
+    accept_end(&end);
+    end.exchange->out_len = end.exchange->stuck = 1; /* takes nothing */
+    rig_advance(BM_NET_SESSION_PING_S * BM_NS_PER_S + BM_NS_PER_MS);
+    rig_advance(BM_NS_PER_S);
+    CHECK_UINT(bm_frame_outbox_len(&end.ns->out), BM_FRAME_U64_LEN);
     rig_free(&end);
     rig_end();
 }
