@@ -26,10 +26,49 @@ static bool refuse(struct bm_refusal *ret, unsigned status, enum beam_code code,
     return false;
 }
 
-static beam_str value_of(const struct bm_exchange_request *request, const char *name)
+/* The fields of a request that are of interest, each the first of its name. */
+struct heads {
+    beam_str type, coding, metadata, timeout;
+    bool origin, accept; /* there is one */
+};
+
+static void take(beam_str *to, const struct bm_field *field)
 {
-    const struct bm_field *field = bm_field_find(request->fields, request->field_count, name);
-    return field ? (beam_str){field->value, field->value_len} : (beam_str){0};
+    if (!to->ptr)
+        *to = (beam_str){field->value, field->value_len};
+}
+
+/* In one pass: a request has some, and most are of no interest. */
+static void read_heads(const struct bm_exchange_request *request, struct heads *ret)
+{
+    *ret = (struct heads){0};
+    for (size_t i = 0; i < request->field_count; i++) {
+        const struct bm_field *field = &request->fields[i];
+#define IS(text) (memcmp(field->name, text, sizeof(text) - 1) == 0)
+        switch (field->name_len) {
+        case 6:
+            ret->accept |= IS("accept");
+            ret->origin |= IS("origin");
+            break;
+        case 12:
+            if (IS("content-type"))
+                take(&ret->type, field);
+            else if (IS("beam-timeout"))
+                take(&ret->timeout, field);
+            break;
+        case 13:
+            if (IS("beam-metadata"))
+                take(&ret->metadata, field);
+            break;
+        case 16:
+            if (IS("content-encoding"))
+                take(&ret->coding, field);
+            break;
+        default:
+            break;
+        }
+#undef IS
+    }
 }
 
 static const struct bm_codecs *codecs_of(const struct bm_call *call)
@@ -108,15 +147,14 @@ static int to_map(const struct beam_codec *from, const void *text, size_t len, b
     return r < 0 ? r : ret_map->type == BEAM_KV_MAP ? 0 : -EINVAL;
 }
 
-static bool put_head(struct bm_call *call, const struct bm_exchange_request *request,
-                     beam_str query, beam_str method, struct bm_refusal *ret)
+static bool put_head(struct bm_call *call, beam_str text, beam_str query, beam_str method,
+                     struct bm_refusal *ret)
 {
-    beam_str text = value_of(request, "beam-metadata");
     beam_kv_value map = {.type = BEAM_KV_NIL};
-    beam_buffer document;
+    beam_buffer document = {0};
     bool ok = true;
-    bm_pooled_buffer_init(&document, &call->core->pool, 4 * BEAM_METADATA_LEN_MAX);
     if (text.len > 0) {
+        bm_pooled_buffer_init(&document, &call->core->pool, 4 * BEAM_METADATA_LEN_MAX);
         int r = to_map(&beam_json, text.ptr, text.len, &document, &map);
         if (r == 0)
             r = put_map(call->question, &map);
@@ -155,10 +193,8 @@ static bool read_path(struct bm_call *call, beam_str path, char *room, beam_str 
            REFUSE(ret, 403, PERMISSION_DENIED, "who asks may not");
 }
 
-static bool read_deadline(struct bm_call *call, const struct bm_exchange_request *request,
-                          struct bm_refusal *ret)
+static bool read_deadline(struct bm_call *call, beam_str text, struct bm_refusal *ret)
 {
-    beam_str text = value_of(request, "beam-timeout");
     uint64_t ns;
     call->deadline_ns = UINT64_MAX;
     if (text.len == 0)
@@ -171,12 +207,11 @@ static bool read_deadline(struct bm_call *call, const struct bm_exchange_request
 }
 
 static bool read_body_type(struct bm_call *call, const struct bm_exchange_request *request,
-                           struct bm_refusal *ret)
+                           const struct heads *heads, struct bm_refusal *ret)
 {
     static const struct bm_field identity[] = {
         {.name = "accept-encoding", .value = "identity", .name_len = 15, .value_len = 8}};
-    beam_str coding = value_of(request, "content-encoding");
-    beam_str type = value_of(request, "content-type");
+    beam_str coding = heads->coding, type = heads->type;
     if (coding.len > 0 && !bm_field_same(coding.ptr, coding.len, "identity")) {
         (void)REFUSE(ret, 415, INVALID_ARGUMENT, "a body in a content coding");
         ret->fields = identity;
@@ -201,10 +236,10 @@ static bool read_body_type(struct bm_call *call, const struct bm_exchange_reques
 }
 
 static bool read_accept(struct bm_call *call, const struct bm_exchange_request *request,
-                        struct bm_refusal *ret)
+                        bool accept, struct bm_refusal *ret)
 {
     const struct beam_codec *spoken = call->service->codec;
-    if (!bm_accept_is_anything(request->fields, request->field_count)) {
+    if (accept && !bm_accept_is_anything(request->fields, request->field_count)) {
         struct bm_accept events =
             bm_accept_find(request->fields, request->field_count, "text/event-stream");
         call->events = events.exact && events.quality > 0;
@@ -229,6 +264,7 @@ bool bm_question_begin(struct bm_call *call, const struct bm_exchange_request *r
         {.name = "allow", .value = "POST", .name_len = 5, .value_len = 4}};
     char room[BM_CALL_TARGET_LEN_MAX];
     beam_str path, query, unused, method;
+    struct heads heads;
     if (request->path.len > BM_CALL_TARGET_LEN_MAX)
         return REFUSE(ret, 414, INVALID_ARGUMENT, "the path is too long");
     if (!bm_field_same(request->method.ptr, request->method.len, "POST")) {
@@ -237,17 +273,20 @@ bool bm_question_begin(struct bm_call *call, const struct bm_exchange_request *r
         ret->field_count = 1;
         return false;
     }
-    if (!bm_origin_allows(request, call->server->origins, call->server->origin_count))
+    read_heads(request, &heads);
+    if (heads.origin &&
+        !bm_origin_allows(request, call->server->origins, call->server->origin_count))
         return REFUSE(ret, 403, PERMISSION_DENIED, "pages of this origin may not ask");
     bm_query_split(request->path, &unused, &query);
     bm_query_split(rest, &path, &unused);
-    if (!read_path(call, path, room, &method, ret) || !read_deadline(call, request, ret))
+    if (!read_path(call, path, room, &method, ret) || !read_deadline(call, heads.timeout, ret))
         return false;
     call->question = bm_message_new(call->core);
     if (!call->question)
         return REFUSE(ret, 503, RESOURCE_EXHAUSTED, "no memory");
-    if (!read_body_type(call, request, ret) || !read_accept(call, request, ret) ||
-        !put_head(call, request, query, method, ret))
+    if (!read_body_type(call, request, &heads, ret) ||
+        !read_accept(call, request, heads.accept, ret) ||
+        !put_head(call, heads.metadata, query, method, ret))
         return false;
     const struct beam_codec *codec = call->asked            ? call->asked
                                      : call->service->codec ? call->choice.codec

@@ -388,6 +388,39 @@ TEST(call_answers_are_those_of_the_spec)
     fake_end();
 }
 
+TEST(call_paths_and_metadata_have_limits)
+{
+    static char path[9000], body[1000] = "{", deep[20000];
+    struct bm_exchange exchange = {0};
+    begin();
+    for (int more = 0; more < 2;
+         more++) { /* with "/beam/call/" before it 8192 bytes, and one more */
+        int len = 8192 - (int)strlen("/beam/call/") + more;
+        snprintf(path, sizeof(path), "greet?name=%0*d", len - 11, 0);
+        CHECK_INT(strlen(path), len);
+        fake_ask(&exchange, &(struct fake_request){.path = path});
+        CHECK_UINT(exchange.status, more ? 414 : 200);
+        fake_over(&exchange);
+    }
+    for (int i = 0; i < 65; i++) {
+        sprintf(body + strlen(body), "%s\"%d\":%d", i ? "," : "", i, i);
+        if (i < 63)
+            continue;
+        char whole[1001];
+        snprintf(whole, sizeof(whole), "%s}", body);
+        fake_ask(&exchange,
+                 &(struct fake_request){.path = "echo", .fields = {JSON_TYPE}, .body = whole});
+        CHECK_UINT(exchange.status, i < 64 ? 200 : 413);
+        fake_over(&exchange);
+    }
+    snprintf(deep, sizeof(deep), "{\"a\":\"%016384d\"}", 0);
+    fake_ask(&exchange,
+             &(struct fake_request){.path = "echo", .fields = {JSON_TYPE}, .body = deep});
+    CHECK_UINT(exchange.status, 413);
+    fake_over(&exchange);
+    fake_end();
+}
+
 TEST(call_tells_the_service_who_asks_and_how_long)
 {
     struct bm_exchange exchange = {0};
