@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job, on real files of this machine: a server process, client processes, and figures.
+# The main job, on real files of this machine: a server process, client processes, the same over a network,
+# and figures.
 #
 #     examples/demo.sh path/to/beam
 #
@@ -82,16 +83,31 @@ make_large() {
     rm "$dir/chunk"
 }
 
+wait_for_server() {
+    local i
+    for ((i = 0; i < 200; i++)); do
+        grep -q '^listening on ' "$dir/server.log" && break
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.05
+    done
+    grep -q '^listening on ' "$dir/server.log"
+}
+
+end_server() {
+    kill -TERM "$server"
+    while kill -0 "$server" 2>/dev/null; do
+        ((SECONDS < limit_s)) || return 1
+        sleep 0.05
+    done
+    wait "$server"
+    server=
+}
+
 say "1. a server process with two reactors"
 "$beam" serve echo clock reverse usr=file:/usr tmp=file:"$dir" \
     --listen "$url" --reactors 2 --channels 16384 2>"$dir/server.log" &
 server=$!
-for ((i = 0; i < 200; i++)); do
-    grep -q '^listening on ' "$dir/server.log" && break
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.05
-done
-grep -q '^listening on ' "$dir/server.log"
+wait_for_server
 printf '  $ beam serve echo clock reverse usr=file:/usr tmp=file:$dir \\\n'
 printf '        --listen unix:$dir/b.sock --reactors 2 --channels 16384 &\n'
 sed "s|$dir|\$dir|; s/^/  /" "$dir/server.log"
@@ -122,14 +138,29 @@ run "$beam" watch "$url" clock rate:=10 count:=5 | tee "$dir/ticks"
 (($(grep -c 'n:=' "$dir/ticks") == 5))
 
 say "6. the server drains and ends on SIGTERM"
-kill -TERM "$server"
-while kill -0 "$server" 2>/dev/null; do
-    ((SECONDS < limit_s))
-    sleep 0.05
-done
-wait "$server"
-server=
+end_server
 printf '  exit code 0\n'
+
+say "7. over a network: TLS with certificates for trying, at both ends"
+run "$beam" cert "$dir/certs" --client uri:spiffe://demo/ada | sed "/^  next:/,\$d; s|$dir|\$dir|"
+certs=$dir/certs
+mine=(--cert "$certs/client.pem" --key "$certs/client.key")
+"$beam" serve echo --listen https://localhost:0 --cert "$certs/server.pem" --key "$certs/server.key" \
+    --client-ca "$certs/ca.pem" 2>"$dir/server.log" &
+server=$!
+wait_for_server
+printf '  $ beam serve echo --listen https://localhost:0 --cert $dir/certs/server.pem \\\n'
+printf '        --key $dir/certs/server.key --client-ca $dir/certs/ca.pem &\n'
+sed "s/^/  /" "$dir/server.log"
+https=$(sed -n 's/^listening on //p' "$dir/server.log")
+run "$beam" call "$https" echo text=hello --ca "$certs/ca.pem" "${mine[@]}" | tee "$dir/said"
+grep -q '^  text=hello$' "$dir/said"
+if command -v curl >/dev/null; then
+    run curl -sS --cacert "$certs/ca.pem" "${mine[@]}" -H 'content-type: application/json' \
+        -d '{"text":"hello"}' -w '\n' "$https/beam/call/echo" | tee "$dir/said"
+    grep -q '^  {"text":"hello"}$' "$dir/said"
+fi
+end_server
 
 # One line a cell, from the JSON lines of beam bench.
 table() {
@@ -152,7 +183,7 @@ for line in sys.stdin:
 '
 }
 
-say "7. figures of this machine, and how they compare with io_uring written by hand for the purpose"
+say "8. figures of this machine, and how they compare with io_uring written by hand for the purpose"
 printf '  $ beam bench --quick (a look; beam bench measures, and explains what is compared)\n'
 cells=(ring-rtt ring-rate unix-rtt unix-rate fd-rtt fd-rate)
 if ! limited "$beam" bench --quick --json "${cells[@]}" 2>"$dir/bench.log" | table; then

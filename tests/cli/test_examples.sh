@@ -80,7 +80,7 @@ fails 'the demo says so when the server dies on the way' '5. events' \
     BROKEN_VERB=watch BROKEN="kill -KILL \$(cat $dir/server)"
 fails 'the demo says so when the server stands still' '2. an echo (not done when the 3 s' \
     BROKEN_VERB=call BROKEN="kill -STOP \$(cat $dir/server)" BEAM_DEMO_LIMIT_S=3
-fails 'the demo says so when a figure cannot be measured' '7. figures' \
+fails 'the demo says so when a figure cannot be measured' '8. figures' \
     BROKEN_VERB=bench BROKEN='exit 1'
 fails 'the demo says so when there is no room' 'no room for a file of 1000000000 MiB' \
     BEAM_DEMO_MIB=1000000000

@@ -156,11 +156,7 @@ def call(url, *words, code=OK):
     return beam("call", url, "echo", "text=hi", "--timeout", "20s", *words, code=code)
 
 
-there = "not understood" not in beam("call", "http://127.0.0.1:1", "echo", code=None).errors
-
 with case("https: with certificates at both ends, over each transport"):
-    if not there:
-        skip("this library has no networks yet")
     with serving("echo", "clock", "--listen", "https://localhost:0", *SERVER, "--client-ca", CERT / "ca.pem") as url:
         check(re.fullmatch(r"https://localhost:[1-9]\d*", url), f"listens at {url}")
         equal(call(url, *CA, *CLIENT).text, "text=hi\n")
@@ -168,8 +164,6 @@ with case("https: with certificates at both ends, over each transport"):
         equal(beam("watch", url, "clock", "rate:=1000", "count:=3", *CA, *CLIENT).text.count("\n"), 3)
 
 with case("https: what is wrong is said, with what to do: exit code 5"):
-    if not there:
-        skip("this library has no networks yet")
     with serving("echo", "--listen", "https://localhost:0", *SERVER, "--client-ca", CERT / "ca.pem") as url:
         contains(call(url, *CLIENT, code=PERMISSION).errors, "--ca FILE")
         contains(call(url, "--ca", OTHERS / "ca.pem", *CLIENT, code=PERMISSION).errors, "--ca FILE")
@@ -187,8 +181,6 @@ with case("https: what is wrong is said, with what to do: exit code 5"):
                   code=USAGE).errors, "--trust-proxy is an address")
 
 with case("tokens: the right one, a wrong one and none"):
-    if not there:
-        skip("this library has no networks yet")
     with serving("echo", "kv", "--listen", ANYWHERE, "--token-file", FILE) as url:
         equal(call(url, "--token", GOOD).text, "text=hi\n")
         equal(call(url, "--token-file", FILE).text, "text=hi\n")
@@ -203,8 +195,6 @@ with case("tokens: the right one, a wrong one and none"):
         pass
 
 with case("a socket file and anonymous callers"):
-    if not there:
-        skip("this library has no networks yet")
     where = f"http+unix:{folder}/h.sock"
     with serving("echo", "--listen", where, "--listen", ANYWHERE, "--insecure-anonymous") as urls:
         equal(urls[0], where)
@@ -214,8 +204,6 @@ with case("a socket file and anonymous callers"):
         equal(call(where).text, "text=hi\n")
 
 with case("curl calls, with a certificate, with a token, and with none"):
-    if not there:
-        skip("this library has no networks yet")
     if not shutil.which("curl"):
         skip("no curl")
 
@@ -240,8 +228,6 @@ with case("curl calls, with a certificate, with a token, and with none"):
         equal(curl(url)[0], 401)
 
 with case("nobody there is exit code 4, over a network too"):
-    if not there:
-        skip("this library has no networks yet")
     with serving("echo", "--listen", ANYWHERE, "--insecure-anonymous") as url:
         pass
     call(url, code=UNAVAILABLE)

@@ -53,7 +53,17 @@ int main(void)
     struct beam_certificate ca;
     int r = beam_certificate_make(
         &ca, &BEAM_CERTIFICATE_OPTIONS(.use = BEAM_CERTIFICATE_CA, .common_name = "CA"));
-    return r < 0 || puts(beam_tls_library()) < 0;
+    beam_runtime *runtime = NULL;
+    if (r >= 0) /* all of it: listening brings in the server, connecting the client */
+        r = beam_runtime_new(&BEAM_RUNTIME_OPTIONS(.transports = BEAM_TRANSPORTS(&beam_unix, &beam_https)),
+                             &runtime);
+    if (r >= 0)
+        r = beam_listen(runtime, "https://127.0.0.1:0",
+                        &BEAM_LISTEN_OPTIONS(.net = &BEAM_NET_LISTEN(
+                            .certificate = {.data = ca.pem, .len = sizeof(ca.pem)},
+                            .key = {.data = "none", .len = 4}, .insecure_anonymous = true)));
+    beam_runtime_free(runtime);
+    return r != -BEAM_ETLS_CONFIGURATION || puts(beam_tls_library()) < 0;
 }
 """
 NET_CMAKELISTS = """
