@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const struct service_kind *const kinds[] = {
-    &service_echo, &service_file, &service_clock, &service_reverse, &service_kv,
+    &service_echo, &service_file, &service_clock, &service_reverse, &service_kv, &service_whoami,
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))

@@ -14,7 +14,7 @@ struct service_kind {
 };
 
 extern const struct service_kind service_echo, service_file, service_clock, service_reverse,
-    service_kv;
+    service_kv, service_whoami;
 
 /* Offers what "[NAME=]KIND[:ARGUMENT]" says. Prints what is wrong; returns an enum exit_status. */
 int service_add(beam_runtime *runtime, const char *text);

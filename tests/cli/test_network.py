@@ -227,6 +227,34 @@ with case("curl calls, with a certificate, with a token, and with none"):
         equal(curl(url, "-H", "x-remote-user: ada")[0], 200)
         equal(curl(url)[0], 401)
 
+def whoami(url, *words):
+    return json.loads(beam("call", url, "whoami", "--json", "--timeout", "20s", *words).text)["metadata"]
+
+
+with case("whoever asks is known by the same name to a session, a call by curl, and over a unix socket as a user"):
+    where = f"unix:{folder}/w.sock"
+    with serving("whoami", "--listen", "https://localhost:0", "--listen", where, *SERVER, "--client-ca",
+                 CERT / "ca.pem") as (url, _):
+        for one in (url, url.replace("https:", "wss:")):
+            seen = whoami(one, *CA, *CLIENT)
+            equal((seen["kind"], seen["identity"]), ("net", "uri:spiffe://example/ada"))
+            check(re.fullmatch(r"127\.0\.0\.1:\d+", seen["address"]), seen)
+        equal(whoami(where)["uid"], os.geteuid())
+        equal(whoami(where)["kind"], "unix")
+    with serving("whoami", "--listen", ANYWHERE, "--listen", f"http+unix:{folder}/h.sock", "--token-file", FILE,
+                 "--trust-proxy", "127.0.0.0/8", "--identity-header", "x-remote-user", "--insecure-anonymous") as (
+                     url, local):
+        equal(whoami(url, "--token-file", FILE)["identity"], "token:ada")
+        equal(whoami(url, "--token", "another-token-of-hers-0123")["identity"], "token:eve")
+        check("identity" not in whoami(url), "nobody has an identity")
+        equal(whoami(local)["identity"], "unix")
+        if shutil.which("curl"):
+            for header, wanted in (("X-Remote-User: bob", "proxy:bob"), (f"Authorization: bearer {GOOD}", "token:ada"),
+                                   ("x_remote_user: bob", None)):
+                out = subprocess.run(["curl", "-sS", "--max-time", "20", "-H", header, "-X", "POST",
+                                      f"{url}/beam/call/whoami"], stdout=subprocess.PIPE, timeout=PATIENCE).stdout
+                equal(json.loads(out).get("identity"), wanted)
+
 with case("nobody there is exit code 4, over a network too"):
     with serving("echo", "--listen", ANYWHERE, "--insecure-anonymous") as url:
         pass
