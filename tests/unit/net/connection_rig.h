@@ -310,7 +310,7 @@ static inline void rig_open_tls(bool http2)
 
 /* ---- connections ---- */
 
-static inline void rig_accept(int fd)
+static inline int rig_try_accept(int *fd)
 {
     const struct bm_connection_options options = {
         .core = rig.core,
@@ -319,12 +319,17 @@ static inline void rig_accept(int fd)
         .owner = &rig_owner,
         .arg = &rig.server,
     };
-    rig.server_fd = fd;
-    REQUIRE_INT(bm_connection_new(&options, &fd, &rig.server.connection), 0);
+    rig.server_fd = *fd;
+    return bm_connection_new(&options, fd, &rig.server.connection);
+}
+
+static inline void rig_accept(int fd)
+{
+    REQUIRE_INT(rig_try_accept(&fd), 0);
     CHECK_INT(fd, -1);
 }
 
-static inline void rig_connect(int fd)
+static inline int rig_try_connect(int *fd)
 {
     const struct bm_tls_start start = {.size = sizeof(start), .host = "localhost", .port = 443};
     const struct bm_connection_options options = {
@@ -336,8 +341,13 @@ static inline void rig_connect(int fd)
         .owner = &rig_owner,
         .arg = &rig.client,
     };
-    rig.client_fd = fd;
-    REQUIRE_INT(bm_connection_new(&options, &fd, &rig.client.connection), 0);
+    rig.client_fd = *fd;
+    return bm_connection_new(&options, fd, &rig.client.connection);
+}
+
+static inline void rig_connect(int fd)
+{
+    REQUIRE_INT(rig_try_connect(&fd), 0);
     CHECK_INT(fd, -1);
 }
 
