@@ -13,6 +13,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "runtime/channel.h"
+#include "runtime/dialers.h"
 #include "runtime/frame.h"
 #include "runtime/listener.h"
 #include "runtime/message.h"
@@ -245,6 +246,7 @@ int bm_core_open(struct bm_core *core)
     core->allocs_begin = bm_alloc_count_thread();
     bm_list_init(&core->sessions);
     bm_list_init(&core->timers);
+    bm_list_init(&core->dialers);
     bm_list_init(&core->stores);
     bm_list_init(&core->dependents);
     bm_list_init(&core->notify);
@@ -272,6 +274,7 @@ void bm_core_close(struct bm_core *core)
     bm_timer_cancel(reactor, &core->unposted_timer);
     bm_source_remove(reactor, &core->source);
     bm_timers_stop(core);
+    bm_dialers_free(core);
     core->packets = bm_buffers_free(core->packets);
     bm_reactor_close(reactor);
     bm_stores_free(core);

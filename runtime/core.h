@@ -57,7 +57,8 @@ struct bm_core {
     struct bm_list sessions;
     struct bm_list channels; /* all that exist, gone ones too */
     struct bm_list timers;   /* the application's */
-    struct bm_list stores;   /* those that were closed too, if anybody may still ask for them */
+    struct bm_list dialers;
+    struct bm_list stores; /* those that were closed too, if anybody may still ask for them */
     struct bm_list dependents;
     struct bm_list notify; /* channels with a callback due */
     struct bm_list notify_sessions;

@@ -165,6 +165,8 @@ bool bm_incoming_goaway(beam_session *session, const struct bm_frame_goaway *goa
      * there will be no more of them. */
     if (session->peer_draining && goaway->last_id >= session->peer_last_id)
         return true;
+    if (!session->peer_draining)
+        bm_session_peer_drains(session);
     session->peer_draining = true;
     bm_callers_go_on(session);
     session->peer_last_id = lose_unserved(session, goaway->last_id);

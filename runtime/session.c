@@ -375,6 +375,12 @@ void bm_session_run_due(beam_session *session)
             session->state != BM_SESSION_CLOSED)
             session->handlers->on_open(session, session->arg);
     }
+    if (session->draining_due) {
+        session->draining_due = false;
+        if (session->handle && session->handlers && session->handlers->on_draining &&
+            session->state != BM_SESSION_CLOSED)
+            session->handlers->on_draining(session, session->arg);
+    }
     if (session->closed_due) {
         session->closed_due = false;
         if (session->ping_fn) {
@@ -393,6 +399,12 @@ void bm_session_run_due(beam_session *session)
     struct bm_core *core = session->core;
     bm_session_unref(session);
     bm_core_check_quiet(core);
+}
+
+void bm_session_peer_drains(beam_session *session)
+{
+    session->draining_due = true;
+    notify_session(session);
 }
 
 void bm_session_opened(beam_session *session)

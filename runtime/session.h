@@ -112,6 +112,7 @@ struct beam_session {
     bool writable_due;
     bool unblock_due; /* not told: bm_session_unblock is to run */
     bool open_due;
+    bool draining_due;
     bool closed_due;
     struct bm_list notify_node; /* core->notify_sessions */
 
@@ -260,6 +261,8 @@ void bm_callers_go_on(beam_session *session);
 
 /* The peer's HELLO has come. */
 void bm_session_opened(beam_session *session);
+/* The peer has said that it takes no more requests. */
+void bm_session_peer_drains(beam_session *session);
 /* Runs the callbacks that are due; from the core's notify task, whose reference it drops. */
 void bm_session_run_due(beam_session *session);
 

@@ -15,6 +15,7 @@
 #include <beam/message.h> /* what is sent */
 #include <beam/channel.h> /* how it flows */
 #include <beam/session.h> /* to whom */
+#include <beam/dialer.h>  /* ... again and again */
 #include <beam/service.h> /* who answers */
 #include <beam/store.h>   /* what is kept, changed and followed */
 

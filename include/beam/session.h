@@ -53,6 +53,8 @@ struct beam_session_handlers {
     /* The session has ended, and with it all that was under way; nothing follows. The code is OK
      * after an orderly end. The handle is still to be freed. */
     void (*on_close)(beam_session *session, const struct beam_status *status, void *arg);
+    /* The peer takes no more requests of ours (GOAWAY); what is under way goes on. */
+    void (*on_draining)(beam_session *session, void *arg);
 };
 
 struct beam_connect_options {

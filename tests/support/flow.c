@@ -397,7 +397,8 @@ static void on_close(beam_session *session, const struct beam_status *status, vo
     flow_tick();
 }
 
-static const struct beam_session_handlers session_handlers = {on_open, on_writable, on_close};
+static const struct beam_session_handlers session_handlers = {
+    .on_open = on_open, .on_writable = on_writable, .on_close = on_close};
 
 beam_session *flow_connect(const struct beam_session_handlers *handlers, void *arg)
 {

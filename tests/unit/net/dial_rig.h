@@ -278,7 +278,8 @@ static void rig_on_close(beam_session *session, const struct beam_status *status
     snprintf(rig.text, sizeof(rig.text), "%.*s", BEAM_STR(status->message));
 }
 
-static const struct beam_session_handlers rig_handlers = {rig_on_open, NULL, rig_on_close};
+static const struct beam_session_handlers rig_handlers = {.on_open = rig_on_open,
+                                                          .on_close = rig_on_close};
 
 static void rig_on_timeout(struct bm_timer *timer)
 {

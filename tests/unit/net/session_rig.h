@@ -156,7 +156,8 @@ static void rig_on_close(beam_session *session, const struct beam_status *status
     snprintf(end->text, sizeof(end->text), "%.*s", BEAM_STR(status->message));
 }
 
-static const struct beam_session_handlers rig_session_handlers = {rig_on_open, NULL, rig_on_close};
+static const struct beam_session_handlers rig_session_handlers = {.on_open = rig_on_open,
+                                                                  .on_close = rig_on_close};
 
 static inline struct bm_exchange *rig_exchange(const struct bm_exchange_handlers *handlers,
                                                void *arg)
