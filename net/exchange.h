@@ -78,6 +78,7 @@ void bm_exchange_reset(struct bm_exchange *exchange);
 void bm_exchange_hold(struct bm_exchange *exchange);
 struct bm_exchange *bm_exchange_release(struct bm_exchange *exchange); /* NULL */
 
+/* NULL: it was held, and the connection is gone. */
 struct bm_connection *bm_exchange_connection(const struct bm_exchange *exchange);
 unsigned bm_exchange_version(const struct bm_exchange *exchange); /* 1 or 2 */
 bool bm_exchange_closed(const struct bm_exchange *exchange);

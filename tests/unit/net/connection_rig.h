@@ -76,12 +76,28 @@ static inline void rig_clock_random(void *buf, size_t len, void *arg)
 
 /* ---- the loop ---- */
 
+/* A quiet send under way with more to go behind it: nobody would come back for that. */
+static inline bool rig_is_stuck(const struct rig_end *end)
+{
+    const struct bm_connection *connection = end->connection;
+    if (!connection || !connection->version || connection->link.mute)
+        return false;
+    const struct bm_link *link = &connection->link;
+    const struct bm_op *op = &link->send_op;
+    if (bm_op_idle(op) || !op->quiet || op->hurried || bm_list_linked(&link->task.node))
+        return false;
+    size_t waits = connection->version->output_len(connection);
+    return link->tls ? bm_tls_output_len(link->tls) > op->len || (waits > 0 && link->secure)
+                     : waits > op->len;
+}
+
 /* Turns only when the reactor has asked for it: what nobody is woken for is lost. */
 static inline void rig_turn(int wait_ms)
 {
     struct pollfd pfd = {.fd = beam_runtime_fd(rig.runtime), .events = POLLIN};
     if (poll(&pfd, 1, wait_ms) > 0 || wait_ms == 0)
         REQUIRE_INT(beam_runtime_turn(rig.runtime), 0);
+    REQUIRE(!rig_is_stuck(&rig.server) && !rig_is_stuck(&rig.client));
 }
 
 /* Lets so much time pass at once. */
