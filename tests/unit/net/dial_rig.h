@@ -111,7 +111,9 @@ static void on_request(struct bm_connection *connection, struct bm_exchange *exc
         static const struct bm_exchange_handlers nothing;
         bm_exchange_take(exchange, &nothing, NULL);
     } else if (status > 1) {
-        CHECK_INT(bm_exchange_answer(exchange, status, NULL, 0, NULL, 0), 0);
+        /* With what a server says about it: no frames. */
+        static const char why[] = "{\"code\":\"UNKNOWN\",\"message\":\"why\"}";
+        CHECK_INT(bm_exchange_answer(exchange, status, NULL, 0, why, sizeof(why) - 1), 0);
     } else {
         bm_session_exchange(&rig.server, exchange, request, &visitor, websocket);
     }
