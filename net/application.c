@@ -2,7 +2,8 @@
  * likes (beam_http_* of <beam/net.h>).
  *
  * Life. A request is its exchange's, which is held, until that has closed, and the application's until it
- * has answered; it frees itself behind both. What it shows are its own copies. */
+ * has answered; it frees itself behind both, which may be after the end of the runtime. What it shows are
+ * its own copies. */
 #include <errno.h>
 #include <string.h>
 
@@ -37,10 +38,10 @@ struct beam_http_request {
 
 static void free_request(beam_http_request *request)
 {
-    struct bm_core *core = request->core;
+    struct bm_pool *pool = bm_core_pool(bm_core_current()); /* the core may have ended */
     bm_collected_deinit(&request->body);
     if (request->head)
-        bm_pool_put(&core->pool, request->head, request->head_cap);
+        bm_pool_put(pool, request->head, request->head_cap);
     bm_free(NULL, request->answer, request->answer_len);
     bm_exchange_release(request->exchange);
     bm_peer_clear(&request->peer);

@@ -40,8 +40,9 @@ static int charge(struct bm_collected *collected, uint32_t len)
     uint64_t sum = charged_to(collected->payer) - collected->charged + len;
     if (sum > collected->core->runtime->limits.large_len_max)
         return -ENOBUFS;
-    if (!bm_list_linked(&collected->node))
+    if (!collected->list)
         bm_list_push_back(&charged, &collected->node);
+    collected->list = &charged;
     collected->charged = len;
     return 0;
 }
@@ -97,9 +98,12 @@ int bm_collected_add(struct bm_collected *collected, const uint8_t *bytes, size_
 
 void bm_collected_deinit(struct bm_collected *collected)
 {
+    struct bm_pool *pool = bm_core_pool(bm_core_current()); /* the core may have ended */
     if (collected->body.block)
-        bm_pool_put(&collected->core->pool, collected->body.block, collected->body.cap);
+        bm_pool_put(pool, collected->body.block, collected->body.cap);
     collected->body = (struct bm_body){0};
-    bm_list_unlink(&collected->node);
+    if (collected->list == &charged)
+        bm_list_unlink(&collected->node);
+    collected->list = NULL;
     collected->charged = 0;
 }

@@ -15,7 +15,8 @@ struct bm_collected {
     struct bm_core *core;
     const void *payer;   /* whose budget: the connection */
     struct bm_body body; /* so far; a block of the core's pool */
-    struct bm_list node; /* among those that are charged */
+    struct bm_list node; /* among those that are charged, */
+    const void *list;    /* ... which are of one thread; NULL: it is not */
     uint32_t charged;    /* bytes; 0 for what fits a frame */
 };
 
@@ -25,7 +26,8 @@ void bm_collected_init(struct bm_collected *collected, struct bm_core *core, con
 int bm_collected_reserve(struct bm_collected *collected, uint64_t len);
 /* The next bytes. Errors as bm_collected_reserve. */
 int bm_collected_add(struct bm_collected *collected, const uint8_t *bytes, size_t len);
-/* Gives the bytes back, unless somebody has taken `body`, and what they were charged. Idempotent. */
+/* Gives the bytes back, unless somebody has taken `body`, and what they were charged. Idempotent. When the
+ * core has ended, on any thread. */
 void bm_collected_deinit(struct bm_collected *collected);
 
 #endif

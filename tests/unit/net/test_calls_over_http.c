@@ -324,6 +324,34 @@ TEST(application_has_all_other_paths)
     raw_close(fd);
 }
 
+static beam_http_request *http_kept;
+
+static void on_http_keep(beam_http_request *request, void *arg)
+{
+    (void)arg;
+    http_kept = request;
+}
+
+/* The runtime may end before the application has answered. */
+TEST(application_may_outlive_its_runtime)
+{
+    static char large[100000];
+    int fd = raw_open();
+    http_kept = NULL;
+    server.on_request = on_http_keep;
+    raw_send(fd, "PUT /api/item HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n");
+    for (size_t sent = 0; sent < sizeof(large);) {
+        ssize_t n = send(fd, large + sent, sizeof(large) - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent += n > 0 ? (size_t)n : 0;
+        rig_turn(1);
+    }
+    RIG_UNTIL(http_kept);
+    rig_close_runtime();
+    CHECK_UINT(beam_http_body(http_kept).len, sizeof(large));
+    CHECK_INT(beam_http_respond(http_kept, 200, NULL, 0, "late", 4), 0);
+    close(fd);
+}
+
 /* --- two reactors ---------------------------------------------------------------------------- */
 
 static atomic_uint elsewhere; /* where its handler ran, and 1; 0: not yet */
