@@ -30,6 +30,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "net/connection.h"
+#include "net/http_status.h"
 #include "net/known_servers.h"
 #include "net/net_session.h"
 #include "net/proto/websocket_handshake.h"
@@ -207,10 +208,7 @@ static bool on_lost(struct bm_net_session *ns, int error, void *arg)
 
 static enum beam_code code_of(unsigned status)
 {
-    return status == 401   ? BEAM_UNAUTHENTICATED
-           : status == 403 ? BEAM_PERMISSION_DENIED
-           : status == 406 ? BEAM_UNIMPLEMENTED
-                           : BEAM_UNAVAILABLE;
+    return status == 406 ? BEAM_UNIMPLEMENTED : bm_http_status_code(status);
 }
 
 static int error_of(unsigned status)

@@ -56,7 +56,7 @@ struct beam_http_field {
 };
 
 /* A request for a path that is not below the prefix, whole: its body has come. To be answered once, now
- * or later, on this reactor, with beam_http_respond. */
+ * or later, on this reactor, with beam_http_respond; when the runtime has ended, on any thread. */
 typedef void beam_http_handler(beam_http_request *request, void *arg);
 
 /* Views, until the request is answered or its peer is gone. */
