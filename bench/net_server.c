@@ -306,8 +306,17 @@ static int haproxy(struct bench_run *run, struct setup *setup)
     return 0;
 }
 
+/* Its faster interface knows HTTP/2 alone, and s_time asks in HTTP/1. */
 static int node(struct bench_run *run, struct setup *setup)
 {
+    static const char by_request[] =
+        "server.on('request', (request, response) => response.end(answer(request.url)));";
+    static const char by_stream[] = "server.on('stream', (stream, headers) => {\n"
+                                    "    stream.resume();\n"
+                                    "    stream.respond({':status': 200});\n"
+                                    "    stream.end(answer(headers[':path']));\n"
+                                    "});";
+    bool http1 = run->row->driver != NULL && strcmp(run->row->driver, "openssl") == 0;
     const struct net_server *server = setup->server;
     if (file_write(run, setup, "server.cjs",
                    "const http2 = require('http2'), fs = require('fs');\n"
@@ -318,12 +327,11 @@ static int node(struct bench_run *run, struct setup *setup)
                    "'/key.pem'),\n"
                    "    cert: fs.readFileSync(at + '/cert.pem'), allowHTTP1: true}) : "
                    "http2.createServer();\n"
-                   "server.on('request', (request, response) => {\n"
-                   "    const body = request.url === '/large' ? large : small;\n"
-                   "    request.resume().on('end', () => response.end(body));\n"
-                   "});\n"
+                   "const answer = (path) => path === '/large' ? large : small;\n"
+                   "%s\n"
                    "server.listen(%u, '127.0.0.1');\n",
-                   server->tls ? "true" : "false", server->port) < 0)
+                   server->tls ? "true" : "false", http1 ? by_request : by_stream,
+                   server->port) < 0)
         return -1;
     word(setup, "node");
     word(setup, "%s", setup->path);
