@@ -108,7 +108,7 @@ static void look_at(unsigned count, struct seen *seen)
     flow_answer_clear(&answer);
 }
 
-FLOW_TEST(fd_arrives_as_the_same_file)
+FLOW_TEST_FDS(fd_arrives_as_the_same_file)
 {
     struct seen *seen = flow_share(sizeof(*seen));
     flow_serve("look", on_look, seen);
@@ -116,7 +116,7 @@ FLOW_TEST(fd_arrives_as_the_same_file)
     look_at(1, seen);
 }
 
-FLOW_TEST(sixteen_fds_arrive_in_their_order)
+FLOW_TEST_FDS(sixteen_fds_arrive_in_their_order)
 {
     struct seen *seen = flow_share(sizeof(*seen));
     flow_serve("look", on_look, seen);
@@ -125,7 +125,7 @@ FLOW_TEST(sixteen_fds_arrive_in_their_order)
     look_at(3, seen);
 }
 
-FLOW_TEST(seventeenth_fd_sticks_and_all_are_closed)
+FLOW_TEST_FDS(seventeenth_fd_sticks_and_all_are_closed)
 {
     struct seen *seen = flow_share(sizeof(*seen));
     struct file files[17];
@@ -158,7 +158,7 @@ static void on_ignore(beam_request *request, const beam_message *message, void *
     beam_reply(request, NULL);
 }
 
-FLOW_TEST(fds_that_nobody_takes_are_closed)
+FLOW_TEST_FDS(fds_that_nobody_takes_are_closed)
 {
     flow_serve("ignore", on_ignore, NULL);
     flow_start(NULL);
@@ -174,7 +174,7 @@ FLOW_TEST(fds_that_nobody_takes_are_closed)
     flow_answer_clear(&answer);
 }
 
-FLOW_TEST(fds_of_a_message_freed_unsent_are_closed)
+FLOW_TEST_FDS(fds_of_a_message_freed_unsent_are_closed)
 {
     flow_start(NULL);
     beam_message *message = beam_message_new();
@@ -185,7 +185,7 @@ FLOW_TEST(fds_of_a_message_freed_unsent_are_closed)
     close(a);
 }
 
-FLOW_TEST(fds_for_a_missing_service_are_closed)
+FLOW_TEST_FDS(fds_for_a_missing_service_are_closed)
 {
     flow_start(NULL);
     for (unsigned i = 0; i < 100; i++) { /* more than the fd credit: it comes back too */
@@ -199,7 +199,7 @@ FLOW_TEST(fds_for_a_missing_service_are_closed)
     }
 }
 
-FLOW_TEST(fds_on_their_way_when_the_session_ends_are_closed)
+FLOW_TEST_FDS(fds_on_their_way_when_the_session_ends_are_closed)
 {
     flow_serve("ignore", on_ignore, NULL);
     flow_start(NULL);
@@ -237,7 +237,7 @@ static void write_to_kept(beam_request *request, void *arg)
     kept_fd = -1;
 }
 
-FLOW_TEST(taken_fd_outlives_message_request_and_session)
+FLOW_TEST_FDS(taken_fd_outlives_message_request_and_session)
 {
     flow_serve("keep", on_keep_fd, NULL);
     flow_start(NULL);
@@ -292,7 +292,7 @@ static void give(unsigned count, size_t len, struct file *files)
     flow_answer_clear(&answer);
 }
 
-FLOW_TEST(fds_come_with_answers_small_and_large)
+FLOW_TEST_FDS(fds_come_with_answers_small_and_large)
 {
     struct file *files = flow_share(BEAM_MESSAGE_FDS_MAX * sizeof(*files));
     flow_serve("give", on_give, files);
@@ -311,7 +311,7 @@ static void on_pass_on(beam_request *request, const beam_message *message, void 
     beam_reply(request, &kept);
 }
 
-FLOW_TEST(fds_travel_on_with_a_message_that_is_passed_on)
+FLOW_TEST_FDS(fds_travel_on_with_a_message_that_is_passed_on)
 {
     struct file files[5], file;
     flow_serve("pass.on", on_pass_on, NULL);
@@ -339,7 +339,7 @@ static void on_look_large(beam_request *request, const beam_message *message, vo
     on_look(request, message, arg);
 }
 
-FLOW_TEST(fds_travel_with_a_message_of_several_frames)
+FLOW_TEST_FDS(fds_travel_with_a_message_of_several_frames)
 {
     struct seen *seen = flow_share(sizeof(*seen));
     struct file files[3];
@@ -366,7 +366,7 @@ static void on_look_both(beam_request *request, const beam_message *message, voi
     on_look(request, message, arg);
 }
 
-FLOW_TEST(fds_and_channels_travel_together)
+FLOW_TEST_FDS(fds_and_channels_travel_together)
 {
     struct seen *seen = flow_share(sizeof(*seen));
     struct file files[4];
@@ -391,7 +391,7 @@ FLOW_TEST(fds_and_channels_travel_together)
     }
 }
 
-FLOW_TEST(fds_keep_to_their_messages_when_many_leave_at_once)
+FLOW_TEST_FDS(fds_keep_to_their_messages_when_many_leave_at_once)
 {
     struct seen *seen = flow_share(60 * sizeof(*seen));
     struct file files[60][2];
@@ -495,12 +495,12 @@ static void check_fd_credit(void (*give_back)(beam_request *, void *))
     flow_answer_clear(&answer);
 }
 
-FLOW_TEST(fd_credit_returns_when_the_message_is_freed)
+FLOW_TEST_FDS(fd_credit_returns_when_the_message_is_freed)
 {
     check_fd_credit(free_hoard);
 }
 
-FLOW_TEST(fd_credit_returns_when_the_fds_are_taken)
+FLOW_TEST_FDS(fd_credit_returns_when_the_fds_are_taken)
 {
     check_fd_credit(take_hoard);
 }
@@ -511,7 +511,7 @@ static void on_drop(beam_request *request, const beam_message *message, void *ar
 }
 
 /* Small grants: what is owed for the first message is less than half of them, and the second wants all. */
-FLOW_TEST(a_message_with_as_many_fds_as_are_granted_never_waits_for_credit_that_is_owed)
+FLOW_TEST_FDS(a_message_with_as_many_fds_as_are_granted_never_waits_for_credit_that_is_owed)
 {
     beam_message *message;
     struct flow_answer answer = {0};
@@ -566,7 +566,7 @@ static void end_open(beam_request *request, void *arg)
     beam_reply(open_request, NULL);
 }
 
-FLOW_TEST(channel_waits_for_fd_credit_and_hears_when_it_returns)
+FLOW_TEST_FDS(channel_waits_for_fd_credit_and_hears_when_it_returns)
 {
     _Atomic unsigned *count = flow_share(sizeof(*count));
     beam_channel *channel = NULL;
@@ -599,7 +599,7 @@ FLOW_TEST(channel_waits_for_fd_credit_and_hears_when_it_returns)
     beam_channel_free(channel);
 }
 
-FLOW_TEST(answer_with_fds_waits_for_fd_credit)
+FLOW_TEST_FDS(answer_with_fds_waits_for_fd_credit)
 {
     struct file *files = flow_share(BEAM_MESSAGE_FDS_MAX * sizeof(*files));
     struct flow_answer answers[CREDIT + 2] = {0};
@@ -629,7 +629,7 @@ FLOW_TEST(answer_with_fds_waits_for_fd_credit)
     }
 }
 
-FLOW_TEST(a_peer_that_takes_no_fds_is_known_at_once)
+FLOW_TEST_FDS(a_peer_that_takes_no_fds_is_known_at_once)
 {
     struct seen *seen = flow_share(sizeof(*seen));
     struct file *files = flow_share(BEAM_MESSAGE_FDS_MAX * sizeof(*files));
@@ -658,7 +658,7 @@ FLOW_TEST(a_peer_that_takes_no_fds_is_known_at_once)
 
 /* --- many ------------------------------------------------------------------------------------ */
 
-FLOW_TEST(two_thousand_fds_pass_with_some_cancelled_on_their_way)
+FLOW_TEST_FDS(two_thousand_fds_pass_with_some_cancelled_on_their_way)
 {
     enum { N = 2000, FLYING = 40 };
     struct flow_answer *answers = calloc(N, sizeof(*answers));

@@ -139,10 +139,10 @@ static void note_asker(beam_request *request, const beam_message *message, void 
 
 static void check_asker(const struct asker *asker)
 {
-    CHECK_INT(asker->kind, flow.one_runtime ? BEAM_PEER_SELF : BEAM_PEER_UNIX);
-    CHECK_INT(asker->pid, getpid());
-    CHECK_UINT(asker->uid, getuid());
-    CHECK_UINT(asker->gid, getgid());
+    CHECK_INT(asker->kind, flow_peer_kind());
+    CHECK_INT(asker->pid, flow.network ? -1 : getpid());
+    CHECK_UINT(asker->uid, flow.network ? UINT32_MAX : getuid());
+    CHECK_UINT(asker->gid, flow.network ? UINT32_MAX : getgid());
 }
 
 FLOW_TEST(hop_request_tells_who_asks)
@@ -613,7 +613,7 @@ static void on_look(beam_request *request, const beam_message *message, void *ar
     beam_reply(request, NULL);
 }
 
-FLOW_TEST(hop_fds_arrive_as_the_same_files)
+FLOW_TEST_FDS(hop_fds_arrive_as_the_same_files)
 {
     _Atomic uint64_t *inos = flow_share(16 * sizeof(*inos));
     flow_serve_at_home("look", on_look, inos);
@@ -652,7 +652,7 @@ static void get_up(beam_request *request, void *arg)
         beam_message_free(sat_on[--sat_on_count]);
 }
 
-FLOW_TEST(hop_requests_without_fds_do_not_wait_behind_those_with)
+FLOW_TEST_FDS(hop_requests_without_fds_do_not_wait_behind_those_with)
 {
     enum { FDS = 4 };
     struct seen *seen = flow_share(sizeof(*seen));

@@ -101,8 +101,7 @@ FLOW_TEST(session_is_open_when_the_peers_hello_has_come)
     CHECK(beam_session_is_open(flow.session));
     beam_str name = beam_session_peer_name(flow.session);
     CHECK_MEM(name.ptr, name.len, "flow", 4);
-    CHECK_INT(beam_session_peer(flow.session)->kind,
-              flow.one_runtime ? BEAM_PEER_SELF : BEAM_PEER_UNIX);
+    CHECK_INT(beam_session_peer(flow.session)->kind, flow_peer_kind());
     flow_settle();
     CHECK_UINT(flow.opens, 1);
     CHECK_UINT(flow.closes, 0);

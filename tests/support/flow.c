@@ -23,6 +23,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <beam/net.h>
+
+#include "net/proto/certificate.h"
 #include "runtime/core.h"
 #include "runtime/runtime.h"
 #include "tests/support/run.h"
@@ -73,9 +76,17 @@ static struct {
     struct bm_timer timer;
     pthread_t second;
     sem_t second_is_open;
-    beam_runtime *server; /* FLOW_UNIX */
-    pid_t child;          /* FLOW_PROCESS */
+    beam_runtime *server; /* FLOW_UNIX, and over networks */
+    struct beam_net_connect connect;
+    struct beam_net_listen listen;
+    pid_t child; /* FLOW_PROCESS */
 } own;
+
+/* Of this program: made once, because it takes a while. */
+static struct {
+    bool made;
+    struct bm_certificate ca, own;
+} certificates;
 
 static beam_runtime *child_runtime;
 static _Thread_local bool is_client; /* this thread turns the client's reactor */
@@ -197,7 +208,8 @@ static beam_runtime *new_runtime(const struct beam_limits *limits, unsigned reac
         BEAM_RUNTIME_OPTIONS(.reactors = reactors, .transports = NULL, .spin = own.options.spin,
                              .limits = *limits, .name = "flow",
                              .stop_timeout_ns = sweep_tolerant() ? SWEEP_STOP_NS : 0);
-    static const struct beam_transport *const transports[] = {&beam_unix, NULL};
+    static const struct beam_transport *const transports[] = {&beam_unix, &beam_http, &beam_https,
+                                                              &beam_wss, NULL};
     options.transports = transports;
     int r = beam_runtime_new(&options, &runtime);
     if (r == 0)
@@ -268,11 +280,63 @@ static bool start_process(void)
     return true;
 }
 
+static struct bm_certificate make_certificate(enum bm_certificate_use use,
+                                              const struct bm_certificate *issuer)
+{
+    static const char *const names[] = {"ip:127.0.0.1", NULL};
+    struct bm_certificate made;
+    REQUIRE_INT(bm_certificate_make(&made,
+                                    &(struct bm_certificate_options){
+                                        .size = sizeof(struct bm_certificate_options),
+                                        .use = use,
+                                        .common_name = "flow",
+                                        .names = issuer ? names : NULL,
+                                        .issuer = issuer,
+                                    }),
+                0);
+    return made;
+}
+
+static struct beam_pem pem(const char *text)
+{
+    return (struct beam_pem){.data = text, .len = strlen(text)};
+}
+
+static void choose_network(void)
+{
+    if (flow.secure && !certificates.made) {
+        certificates.ca = make_certificate(BM_CERTIFICATE_CA, NULL);
+        certificates.own = make_certificate(BM_CERTIFICATE_SERVER, &certificates.ca);
+        certificates.made = true;
+    }
+    own.connect.size = sizeof(own.connect);
+    own.listen.size = sizeof(own.listen);
+    own.listen.insecure_anonymous = true;
+    own.listen.connections_address_per_s = 10000;
+    if (flow.secure) {
+        own.connect.ca = pem(certificates.ca.pem);
+        own.listen.certificate = pem(certificates.own.pem);
+        own.listen.key = pem(certificates.own.key);
+    }
+    snprintf(flow.url, sizeof(flow.url), "%s://127.0.0.1:0",
+             flow.kind == FLOW_H2    ? "http"
+             : flow.kind == FLOW_H2S ? "https"
+                                     : "wss");
+}
+
 static bool start_server(void)
 {
+    const struct beam_listen_options listen =
+        BEAM_LISTEN_OPTIONS(.net = flow.network ? &own.listen : NULL);
+    char url[sizeof(flow.url)];
     own.server = new_runtime(&own.options.server, own.has_home ? 2 : 1);
-    return own.server && WENT_WELL(beam_listen(own.server, flow.url, NULL)) &&
-           WENT_WELL(beam_start(own.server));
+    if (!own.server || !WENT_WELL(beam_listen(own.server, flow.url, &listen)))
+        return false;
+    if (flow.network) {
+        REQUIRE_INT(beam_listen_url(own.server, flow.url, url, sizeof(url)), 0);
+        memcpy(flow.url, url, sizeof(url));
+    }
+    return WENT_WELL(beam_start(own.server));
 }
 
 /* --- the client ------------------------------------------------------------------------------ */
@@ -400,11 +464,19 @@ static void on_close(beam_session *session, const struct beam_status *status, vo
 static const struct beam_session_handlers session_handlers = {
     .on_open = on_open, .on_writable = on_writable, .on_close = on_close};
 
+static int connect_with(const struct beam_session_handlers *handlers, void *arg,
+                        beam_session **ret_session)
+{
+    const struct beam_connect_options options =
+        BEAM_CONNECT_OPTIONS(.handlers = handlers, .arg = arg,
+                             .net = flow.network ? &own.connect : NULL);
+    return beam_connect(flow.runtime, flow.url, &options, ret_session);
+}
+
 beam_session *flow_connect(const struct beam_session_handlers *handlers, void *arg)
 {
     beam_session *session = NULL;
-    int r = beam_connect(flow.runtime, flow.url,
-                         &BEAM_CONNECT_OPTIONS(.handlers = handlers, .arg = arg), &session);
+    int r = connect_with(handlers, arg, &session);
     REQUIRE_INT(r, 0);
     return session;
 }
@@ -439,6 +511,18 @@ static void not_started(struct test_snapshot *before)
     sweep_end(SWEEP_NOT_STARTED);
 }
 
+static void note_reactor(beam_request *request, void *arg)
+{
+    *(int *)arg = beam_reactor_current();
+}
+
+static bool comes_in_at_home(void)
+{
+    int reactor = -1;
+    flow_at_server(note_reactor, &reactor);
+    return reactor == 1;
+}
+
 void flow_start(const struct flow_options *options)
 {
     static const struct flow_options defaults;
@@ -459,6 +543,11 @@ void flow_start(const struct flow_options *options)
                  (unsigned long long)random[0], (unsigned long long)random[1]);
         break;
     }
+    case FLOW_H2:
+    case FLOW_H2S:
+    case FLOW_WSS:
+        choose_network();
+        break;
     case FLOW_KINDS:
         break;
     }
@@ -466,7 +555,7 @@ void flow_start(const struct flow_options *options)
     bool starts = true;
     if (flow.kind == FLOW_PROCESS)
         starts = start_process();
-    else if (flow.kind == FLOW_UNIX)
+    else if (flow.kind == FLOW_UNIX || flow.network)
         starts = start_server();
     if (!starts || !start_client())
         not_started(&before);
@@ -474,8 +563,16 @@ void flow_start(const struct flow_options *options)
     if (own.options.unconnected)
         return;
     flow.session = flow_connect(&session_handlers, NULL);
-    if (!own.options.unawaited)
+    if (own.options.unawaited)
+        return;
+    FLOW_WAIT(flow.opens == 1);
+    /* Over a network the kernel deals sessions out, and a hop needs one that comes in elsewhere. */
+    while (flow.network && own.has_home && comes_in_at_home()) {
+        flow.session = beam_session_free(flow.session);
+        flow.opens = 0;
+        flow.session = flow_connect(&session_handlers, NULL);
         FLOW_WAIT(flow.opens == 1);
+    }
 }
 
 /* Whether the server answers, on a session that it has not seen before. */
@@ -484,7 +581,7 @@ static bool answers(uint64_t within_ns)
     static struct flow_answer answer; /* it may come when nobody waits for it any more */
     struct errand errand = {nothing, NULL};
     beam_session *session = NULL;
-    if (beam_connect(flow.runtime, flow.url, NULL, &session) < 0)
+    if (connect_with(NULL, NULL, &session) < 0)
         return false;
     beam_message *message = beam_message_new();
     beam_message_set_body(message, &errand, sizeof(errand));
@@ -573,6 +670,8 @@ void flow_run(enum flow_kind kind, void (*body)(void))
     flow.kind = kind;
     flow.one_runtime = kind == FLOW_SELF || kind == FLOW_RING;
     flow.one_process = kind != FLOW_PROCESS;
+    flow.network = kind == FLOW_H2 || kind == FLOW_H2S || kind == FLOW_WSS;
+    flow.secure = kind == FLOW_H2S || kind == FLOW_WSS;
     own.share = mmap(NULL, SHARE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(own.share != MAP_FAILED);
     if (sweep_run) {

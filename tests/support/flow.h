@@ -35,6 +35,10 @@ enum flow_kind {
     FLOW_RING,    /* a ring between two reactors */
     FLOW_UNIX,    /* a unix socket between two runtimes of one process */
     FLOW_PROCESS, /* a unix socket between two processes */
+    /* Between two runtimes of one process, over TCP: */
+    FLOW_H2,  /* HTTP/2 */
+    FLOW_H2S, /* HTTP/2 over TLS */
+    FLOW_WSS, /* WebSocket over TLS */
     FLOW_KINDS,
 };
 
@@ -58,6 +62,8 @@ extern struct flow {
     enum flow_kind kind;
     bool one_runtime; /* both ends belong to it */
     bool one_process;
+    bool network; /* over HTTP: descriptors do not go yet */
+    bool secure;  /* ... with TLS */
     char url[108];
     beam_runtime *runtime;             /* the client's */
     beam_session *session;             /* the client's end; a case that frees it sets it to NULL */
@@ -72,9 +78,32 @@ extern struct flow {
     FLOW_CASE_(name_, FLOW_RING, "ring")                                                           \
     FLOW_CASE_(name_, FLOW_UNIX, "unix")                                                           \
     FLOW_CASE_(name_, FLOW_PROCESS, "process")                                                     \
+    FLOW_CASES_OF_NETWORKS_(name_)                                                                 \
     static void flow_##name_(void)
 
-/* For what only a socket can do. */
+#define FLOW_CASES_OF_NETWORKS_(name_)                                                             \
+    FLOW_CASE_(name_, FLOW_H2, "h2")                                                               \
+    FLOW_CASE_(name_, FLOW_H2S, "h2s")                                                             \
+    FLOW_CASE_(name_, FLOW_WSS, "wss")
+
+/* With descriptors, which go over rings and unix sockets alone so far. Where a network takes them too this
+ * is FLOW_TEST. */
+#define FLOW_TEST_FDS(name_)                                                                       \
+    static void flow_##name_(void);                                                                \
+    FLOW_CASE_(name_, FLOW_SELF, "self")                                                           \
+    FLOW_CASE_(name_, FLOW_RING, "ring")                                                           \
+    FLOW_CASE_(name_, FLOW_UNIX, "unix")                                                           \
+    FLOW_CASE_(name_, FLOW_PROCESS, "process")                                                     \
+    static void flow_##name_(void)
+
+#define FLOW_TEST_FDS_ONE_PROCESS(name_)                                                           \
+    static void flow_##name_(void);                                                                \
+    FLOW_CASE_(name_, FLOW_SELF, "self")                                                           \
+    FLOW_CASE_(name_, FLOW_RING, "ring")                                                           \
+    FLOW_CASE_(name_, FLOW_UNIX, "unix")                                                           \
+    static void flow_##name_(void)
+
+/* For what only a socket of this machine can do. */
 #define FLOW_TEST_UNIX(name_)                                                                      \
     static void flow_##name_(void);                                                                \
     FLOW_CASE_(name_, FLOW_UNIX, "unix")                                                           \
@@ -87,6 +116,7 @@ extern struct flow {
     FLOW_CASE_(name_, FLOW_SELF, "self")                                                           \
     FLOW_CASE_(name_, FLOW_RING, "ring")                                                           \
     FLOW_CASE_(name_, FLOW_UNIX, "unix")                                                           \
+    FLOW_CASES_OF_NETWORKS_(name_)                                                                 \
     static void flow_##name_(void)
 
 #define FLOW_CASE_(name_, kind_, suffix_)                                                          \
@@ -123,6 +153,19 @@ void flow_register(const struct beam_codec *codec);
 
 /* Both ends and the session. NULL: defaults. */
 void flow_start(const struct flow_options *options);
+
+/* What the peer of a session, or of a request at the server, is. */
+static inline int flow_peer_kind(void)
+{
+    return flow.one_runtime ? BEAM_PEER_SELF : flow.network ? BEAM_PEER_NET : BEAM_PEER_UNIX;
+}
+
+/* How often so many messages may ask for memory at one end when all is warm: not at all, but that TLS's
+ * library takes some for each record, and gives it back. */
+static inline uint64_t flow_allocs_max(uint64_t messages)
+{
+    return flow.secure ? 4 * messages : 0;
+}
 
 /* Another session; handlers may be NULL. */
 beam_session *flow_connect(const struct beam_session_handlers *handlers, void *arg);
