@@ -151,14 +151,23 @@ int net_session(struct bench_run *run)
 /* From Beam the file is fetched as an open descriptor is, whose bytes follow. */
 static int bulk_fetch(struct bench_run *run, const struct net_server *server, uint64_t *ret_ns)
 {
-    char url[128];
+    char url[128], ca[600];
     if (!server->is_beam)
         return requests_make(run, server, "/large", false, BULK_REQUESTS, 1, ret_ns);
     snprintf(url, sizeof(url), "%s://127.0.0.1:%u/", scheme(server), server->port);
+    snprintf(ca, sizeof(ca), "%s/cert.pem", server->folder);
     uint64_t start = bench_clock_ns();
     for (unsigned i = 0; i < BULK_REQUESTS; i++) {
-        const char *argv[] = {"/proc/self/exe", "call",      url,         "files",
-                              "path=large",     "--save-fd", "/dev/null", NULL};
+        const char *argv[] = {"/proc/self/exe",
+                              "call",
+                              url,
+                              "files",
+                              "path=large",
+                              "--save-fd",
+                              "/dev/null",
+                              server->tls ? "--ca" : NULL,
+                              ca,
+                              NULL};
         if (net_program_run(run, argv, text, sizeof(text)) < 0)
             return -1;
     }
