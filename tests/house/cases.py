@@ -81,6 +81,16 @@ def static_library():
     return [build / "libbeam.a", *(word for word in needs if word != "-lbeam" and not word.startswith("-L"))]
 
 
+def network_library():
+    """The same with networks, as the flow fixture needs it."""
+    build = pathlib.Path(os.environ["BEAM_BUILD_DIR"])
+    tls = run("bash", pathlib.Path(os.environ["BEAM_SOURCE_DIR"], "cmake/wolfssl.sh"), "prefix").strip()
+    built = {"-lbeam-net": build / "libbeam-net.a", "-l:libbeam.a": build / "libbeam.a",
+             "-lbeam-wolfssl": pathlib.Path(tls, "lib/libwolfssl.a")}
+    needs = run("pkg-config", "--static", "--libs", build / "beam-net.pc").split()
+    return [built.get(word, word) for word in needs if not word.startswith("-L")]
+
+
 def start():
     record(f"start {PROGRAM}")
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 
-from cases import ROOT, case, check, finish, run, start, static_library
+from cases import ROOT, case, check, finish, run, start, network_library, static_library
 
 CC = os.environ.get("CC", "cc")
 
@@ -74,7 +74,7 @@ sweeper = pathlib.Path(folder.name, "sweeper")
 with case("harness: a sample of cases to sweep over builds"):
     run(CC, "-std=gnu11", "-D_GNU_SOURCE", "-g", "-I", ROOT, "-I", ROOT / "include",
         ROOT / "tests/house/sweep_sample.c", ROOT / "tests/support/flow.c", *support,
-        *static_library(), "-o", sweeper)
+        *network_library(), "-o", sweeper)
     swept = sorted({name.split("/")[0] for name in run(sweeper, "--list").split()})
 
 

@@ -82,9 +82,8 @@ static struct {
     pid_t child; /* FLOW_PROCESS */
 } own;
 
-/* Of this program: made once, because it takes a while. */
+/* Of this program, made before its first case, so that no fault of a sweep is in them. */
 static struct {
-    bool made;
     struct bm_certificate ca, own;
 } certificates;
 
@@ -280,21 +279,27 @@ static bool start_process(void)
     return true;
 }
 
-static struct bm_certificate make_certificate(enum bm_certificate_use use,
-                                              const struct bm_certificate *issuer)
+static void make_certificate(enum bm_certificate_use use, const struct bm_certificate *issuer,
+                             struct bm_certificate *ret)
 {
     static const char *const names[] = {"ip:127.0.0.1", NULL};
-    struct bm_certificate made;
-    REQUIRE_INT(bm_certificate_make(&made,
-                                    &(struct bm_certificate_options){
-                                        .size = sizeof(struct bm_certificate_options),
-                                        .use = use,
-                                        .common_name = "flow",
-                                        .names = issuer ? names : NULL,
-                                        .issuer = issuer,
-                                    }),
-                0);
-    return made;
+    int r = bm_certificate_make(ret, &(struct bm_certificate_options){
+                                         .size = sizeof(struct bm_certificate_options),
+                                         .use = use,
+                                         .common_name = "flow",
+                                         .names = issuer ? names : NULL,
+                                         .issuer = issuer,
+                                     });
+    if (r < 0) {
+        fprintf(stderr, "no certificate: %s\n", beam_strerror(r));
+        abort();
+    }
+}
+
+__attribute__((constructor)) static void make_certificates(void)
+{
+    make_certificate(BM_CERTIFICATE_CA, NULL, &certificates.ca);
+    make_certificate(BM_CERTIFICATE_SERVER, &certificates.ca, &certificates.own);
 }
 
 static struct beam_pem pem(const char *text)
@@ -304,11 +309,6 @@ static struct beam_pem pem(const char *text)
 
 static void choose_network(void)
 {
-    if (flow.secure && !certificates.made) {
-        certificates.ca = make_certificate(BM_CERTIFICATE_CA, NULL);
-        certificates.own = make_certificate(BM_CERTIFICATE_SERVER, &certificates.ca);
-        certificates.made = true;
-    }
     own.connect.size = sizeof(own.connect);
     own.listen.size = sizeof(own.listen);
     own.listen.insecure_anonymous = true;
