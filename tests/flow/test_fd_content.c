@@ -2,6 +2,7 @@
  * bytes over a network. The other end reads and writes it on a thread of its own, as a program would. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -61,6 +62,7 @@ static void on_take(beam_request *request, const beam_message *message, void *ar
 
 static struct there *start(bool echoes)
 {
+    signal(SIGPIPE, SIG_IGN);
     struct there *there = flow_share(sizeof(*there));
     there->echoes = echoes;
     flow_serve("take", on_take, there);
@@ -90,7 +92,8 @@ static void write_all(int fd, uint64_t len)
             buf[i] = byte_at(done + i);
         ssize_t n = -1;
         FLOW_WAIT((n = write(fd, buf, part)) >= 0 || errno != EAGAIN);
-        REQUIRE(n > 0);
+        if (n < 0)
+            return; /* a fault has closed the other end, which the reader's count shows */
         done += (uint64_t)n;
     }
 }
