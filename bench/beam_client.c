@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <beam/net.h>
+
 #include "bench/socket.h"
 
 #define INLINE_MAX 40u
@@ -284,8 +286,11 @@ static void load_begin(void *arg)
         load_end(load);
         return;
     }
-    int r = beam_connect(client->runtime, client->url,
-                         &BEAM_CONNECT_OPTIONS(.handlers = &handlers, .arg = load), &load->session);
+    const struct beam_net_connect net = BEAM_NET_CONNECT_OPTIONS(.ca = {.path = client->ca});
+    int r = beam_connect(
+        client->runtime, client->url,
+        &BEAM_CONNECT_OPTIONS(.handlers = &handlers, .arg = load, .net = client->ca ? &net : NULL),
+        &load->session);
     if (r < 0)
         load_fail(load, client->url, r);
 }
@@ -315,7 +320,8 @@ int client_run(const struct client *client)
 
 int runtime_new(struct bench_run *run, unsigned reactors, beam_runtime **ret_runtime)
 {
-    static const struct beam_transport *const transports[] = {&beam_unix, NULL}; /* borrowed */
+    static const struct beam_transport *const transports[] = {&beam_unix, &beam_https,
+                                                              NULL}; /* borrowed */
     enum beam_spin_policy spin = BEAM_SPIN_AUTO;
     if (strcmp(run->row->regime, "asleep") == 0)
         spin = BEAM_SPIN_OFF;

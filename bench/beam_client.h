@@ -17,6 +17,7 @@ struct client {
     struct bench_run *run;
     beam_runtime *runtime;
     const char *url;
+    const char *ca; /* whom to trust, of https: */
     enum client_load load;
     unsigned fds; /* with each message */
 };

@@ -134,18 +134,19 @@ int net_calls(struct bench_run *run)
 int net_session(struct bench_run *run)
 {
     struct net_server server;
-    char url[64];
+    char url[64], ca[512 + 16];
     beam_runtime *runtime;
     if (net_server_start(run, &server) < 0 || bench_pin(run, run->cpu_here) < 0 ||
         runtime_new(run, 1, &runtime) < 0)
         return -1;
     snprintf(url, sizeof(url), "%s://127.0.0.1:%u/", scheme(&server), server.port);
+    snprintf(ca, sizeof(ca), "%s/cert.pem", server.folder);
     int r = beam_start(runtime);
     if (r < 0)
         return bench_fail(run, "start: %s", beam_strerror(r));
     run->result->allocs_unknown = true;
-    return client_run(
-        &(struct client){.run = run, .runtime = runtime, .url = url, .load = CLIENT_CALLS});
+    return client_run(&(struct client){
+        .run = run, .runtime = runtime, .url = url, .ca = ca, .load = CLIENT_CALLS});
 }
 
 /* From Beam the file is fetched as an open descriptor is, whose bytes follow. */

@@ -348,6 +348,8 @@ static int beam(struct bench_run *run, struct setup *setup)
     words(setup, serve);
     word(setup, "%s://127.0.0.1:%u/", server->tls ? "https" : "http", server->port);
     word(setup, "files=file:%s", server->folder);
+    word(setup, "--address-connections=65536"); /* all who ask have one address */
+    word(setup, "--address-rate=65536");
     if (server->tls) {
         word(setup, "--cert");
         word(setup, "%s/cert.pem", server->folder);

@@ -23,14 +23,16 @@ __attribute__((__format__(__printf__, 1, 2))) static int complain(const char *fo
 /* Which of them was given first; NULL: none. */
 static const char *given(const struct gate *gate)
 {
-    return gate->certificate     ? "--cert"
-           : gate->key           ? "--key"
-           : gate->client_ca     ? "--client-ca"
-           : gate->token_file    ? "--token-file"
-           : gate->proxies.count ? "--trust-proxy"
-           : gate->header        ? "--identity-header"
-           : gate->anonymous     ? "--insecure-anonymous"
-                                 : NULL;
+    return gate->certificate           ? "--cert"
+           : gate->key                 ? "--key"
+           : gate->client_ca           ? "--client-ca"
+           : gate->token_file          ? "--token-file"
+           : gate->proxies.count       ? "--trust-proxy"
+           : gate->header              ? "--identity-header"
+           : gate->anonymous           ? "--insecure-anonymous"
+           : gate->address_connections ? "--address-connections"
+           : gate->address_rate        ? "--address-rate"
+                                       : NULL;
 }
 
 static bool is_loopback(const char *url)
@@ -98,7 +100,9 @@ const struct beam_net_listen *gate_listen(const struct gate *gate, const char *u
                            .authenticate = gate->tokens ? tokens_authenticate : NULL,
                            .authenticate_arg = gate->tokens,
                            .proxies = gate->proxies.count > 0 ? gate->proxy_list : NULL,
-                           .identity_header = gate->header, .insecure_anonymous = gate->anonymous);
+                           .identity_header = gate->header, .insecure_anonymous = gate->anonymous,
+                           .connections_address_max = (uint32_t)gate->address_connections,
+                           .connections_address_per_s = (uint32_t)gate->address_rate);
     return net;
 }
 

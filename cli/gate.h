@@ -13,6 +13,7 @@ struct gate {
     const char *certificate, *key, *client_ca, *token_file, *header;
     struct texts proxies;
     bool anonymous;
+    uint64_t address_connections, address_rate; /* 0: the defaults */
     struct tokens *tokens;
     const char *proxy_list[TEXTS_MAX + 1]; /* NULL behind the last */
 };
@@ -25,7 +26,9 @@ struct gate {
         {"--token-file", OPTION_TEXT, &(gate)->token_file, 0, 0},                                  \
         {"--trust-proxy", OPTION_TEXTS, &(gate)->proxies, 0, 0},                                   \
         {"--identity-header", OPTION_TEXT, &(gate)->header, 0, 0},                                 \
-        {"--insecure-anonymous", OPTION_FLAG, &(gate)->anonymous, 0, 0},
+        {"--insecure-anonymous", OPTION_FLAG, &(gate)->anonymous, 0, 0},                           \
+        {"--address-connections", OPTION_COUNT, &(gate)->address_connections, 1, 65536},           \
+        {"--address-rate", OPTION_COUNT, &(gate)->address_rate, 1, 65536},
 
 /* What they mean, in the words of --help. */
 #define GATE_HELP                                                                                  \
@@ -38,7 +41,10 @@ struct gate {
     "(10.0.0.0/8)\n"                                                                               \
     "                         or unix; may be repeated\n"                                          \
     "    --identity-header NAME   ... in this field, which is believed of nobody else\n"           \
-    "    --insecure-anonymous   serve also those whom nobody knows\n"
+    "    --insecure-anonymous   serve also those whom nobody knows\n"                              \
+    "    --address-connections N   connections from one address (256); behind a proxy all have\n"  \
+    "                         its address\n"                                                       \
+    "    --address-rate N     ... and new ones in a second, twice that in a burst (50)\n"
 
 /* For these URLs, with the file of tokens read. -EINVAL, after saying what is missing or wrong. */
 int gate_take(struct gate *gate, const struct texts *urls);
