@@ -208,6 +208,7 @@ void bm_application_exchange(struct bm_server *server, struct bm_exchange *excha
     }
     bm_exchange_take(exchange, &exchange_handlers, request);
     bm_exchange_hold(exchange);
+    bm_exchange_expect_body(exchange);
     int r = from->body_len > 0 ? bm_collected_reserve(&request->body, (uint64_t)from->body_len) : 0;
     if (r < 0)
         cannot_be_collected(request, r);
@@ -275,6 +276,15 @@ int beam_http_respond(beam_http_request *request, unsigned status,
         memcpy(copy, body, len);
         request->answer = copy;
         request->answer_len = len;
+    }
+    if (copy && bm_collected_answer(&request->body, len) < 0) {
+        request->answer = bm_free(NULL, copy, len);
+        request->answer_len = 0;
+        request->answered = true;
+        bm_exchange_refuse(request->exchange, 429, BEAM_RESOURCE_EXHAUSTED,
+                           "large bodies of this connection fill their limit", NULL, 0);
+        check_over(request);
+        return 0;
     }
     int r = request->closed ? 0
                             : bm_exchange_answer(request->exchange, status, sent, field_count, body,

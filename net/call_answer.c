@@ -166,9 +166,28 @@ static bool of_body(struct bm_call *call, const beam_message *message, beam_buff
     return true;
 }
 
+/* The answer, whatever there is of it, goes nowhere. */
+static void drop(struct bm_call *call)
+{
+    call->answer = beam_message_free(call->answer);
+    bm_pooled_buffer_deinit(&call->converted, &call->core->pool);
+}
+
+bool bm_answer_reserve(struct bm_call *call, size_t len)
+{
+    if (bm_collected_answer(&call->body, len) == 0)
+        return true;
+    fail(call, 429, BEAM_RESOURCE_EXHAUSTED,
+         "large messages of this connection fill their limit: read the answers that are there");
+    drop(call);
+    return false;
+}
+
 static void send_parts(struct bm_call *call, const beam_message *message, const struct parts *parts)
 {
     bool whole = parts->len <= BM_EXCHANGE_BODY_MAX;
+    if (!bm_answer_reserve(call, parts->len))
+        return;
     if (!whole && parts->own) {
         beam_message *kept = message == call->answer ? call->answer : beam_message_keep(message);
         if (!kept) {

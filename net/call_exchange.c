@@ -65,6 +65,10 @@ static void on_message(beam_channel *channel, const beam_message *message, void 
         bm_answer_message(call, message);
         return;
     }
+    if (!bm_answer_reserve(call, message->body_len)) {
+        bm_channel_withdraw(channel);
+        return;
+    }
     call->answer = beam_message_keep(message);
     if (!call->answer) {
         refuse(call, 503, BEAM_RESOURCE_EXHAUSTED, "no memory");
@@ -235,6 +239,7 @@ void bm_call_exchange(struct bm_server *server, struct bm_exchange *exchange,
     }
     bm_exchange_take(exchange, &exchange_handlers, call);
     bm_exchange_hold(exchange);
+    bm_exchange_expect_body(exchange);
     int r =
         request->body_len > 0 ? bm_collected_reserve(&call->body, (uint64_t)request->body_len) : 0;
     if (r < 0)

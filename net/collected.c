@@ -30,15 +30,30 @@ static uint64_t charged_to(const void *payer)
     return sum;
 }
 
+static uint64_t most(const struct bm_collected *collected)
+{
+    const struct beam_limits *limits = &collected->core->runtime->limits;
+    uint64_t share = limits->large_len_max - limits->large_len_max / 4;
+    return share > limits->message_len_max ? share : limits->message_len_max;
+}
+
+static void discharge(struct bm_collected *collected)
+{
+    if (collected->list == &charged)
+        bm_list_unlink(&collected->node);
+    collected->list = NULL;
+    collected->charged = 0;
+}
+
 /* -ENOBUFS. */
-static int charge(struct bm_collected *collected, uint32_t len)
+static int charge(struct bm_collected *collected, uint64_t len)
 {
     if (len <= BM_FRAME_LEN_MAX || len <= collected->charged)
         return 0;
     if (!charged.next)
         bm_list_init(&charged);
     uint64_t sum = charged_to(collected->payer) - collected->charged + len;
-    if (sum > collected->core->runtime->limits.large_len_max)
+    if (sum > most(collected))
         return -ENOBUFS;
     if (!collected->list)
         bm_list_push_back(&charged, &collected->node);
@@ -56,7 +71,7 @@ int bm_collected_reserve(struct bm_collected *collected, uint64_t len)
         return -EMSGSIZE;
     if (len <= body->cap)
         return 0;
-    int r = charge(collected, (uint32_t)len);
+    int r = charge(collected, len);
     if (r < 0)
         return r;
     uint8_t *block = bm_pool_get(pool, len, &cap);
@@ -102,8 +117,12 @@ void bm_collected_deinit(struct bm_collected *collected)
     if (collected->body.block)
         bm_pool_put(pool, collected->body.block, collected->body.cap);
     collected->body = (struct bm_body){0};
-    if (collected->list == &charged)
-        bm_list_unlink(&collected->node);
-    collected->list = NULL;
-    collected->charged = 0;
+    discharge(collected);
+}
+
+int bm_collected_answer(struct bm_collected *collected, size_t len)
+{
+    if (!collected->body.block)
+        discharge(collected);
+    return charge(collected, (uint64_t)collected->body.cap + len);
 }

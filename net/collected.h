@@ -1,5 +1,7 @@
-/* A body on its way in, collected whole: as long as a message may be, and all of one connection together
- * as long as the large messages of a session (docs/spec/session.md W5). On the core's thread. */
+/* A body on its way in, collected whole, and the answer to it on its way out, which lies there until the
+ * peer has read it. Each is as long as a message may be, and all of one connection together three quarters
+ * of what the large messages of a session may have (docs/spec/session.md W5; or one message): with the
+ * small ones of all its streams that is what one peer can cost. On the core's thread. */
 #ifndef BM_COLLECTED_H
 #define BM_COLLECTED_H
 
@@ -17,7 +19,7 @@ struct bm_collected {
     struct bm_body body; /* so far; a block of the core's pool */
     struct bm_list node; /* among those that are charged, */
     const void *list;    /* ... which are of one thread; NULL: it is not */
-    uint32_t charged;    /* bytes; 0 for what fits a frame */
+    uint64_t charged;    /* bytes; 0 for what fits a frame */
 };
 
 void bm_collected_init(struct bm_collected *collected, struct bm_core *core, const void *payer);
@@ -26,6 +28,9 @@ void bm_collected_init(struct bm_collected *collected, struct bm_core *core, con
 int bm_collected_reserve(struct bm_collected *collected, uint64_t len);
 /* The next bytes. Errors as bm_collected_reserve. */
 int bm_collected_add(struct bm_collected *collected, const uint8_t *bytes, size_t len);
+/* So many bytes are to go out, besides the body, unless somebody has taken that. -ENOBUFS: the connection
+ * has too much under way. */
+int bm_collected_answer(struct bm_collected *collected, size_t len);
 /* Gives the bytes back, unless somebody has taken `body`, and what they were charged. Idempotent. When the
  * core has ended, on any thread. */
 void bm_collected_deinit(struct bm_collected *collected);

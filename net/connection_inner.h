@@ -75,7 +75,8 @@ struct bm_exchange {
     struct bm_h2_stream *stream; /* HTTP/2, while it is there */
     uint8_t *body;               /* HTTP/2: of an answer, what goes out */
     size_t body_len, body_at;
-    size_t unconsumed; /* bytes that on_body brought */
+    size_t unconsumed;      /* bytes that on_body brought */
+    uint64_t body_until_ns; /* HTTP/2: the peer's has to be there; UINT64_MAX: no hurry */
     unsigned holds;
     bool answered;
     bool to_head;         /* no body goes back */

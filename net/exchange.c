@@ -18,6 +18,7 @@ struct bm_exchange *bm_exchange_new(struct bm_connection *connection)
         return NULL;
     exchange->connection = connection;
     exchange->version = connection->version;
+    exchange->body_until_ns = UINT64_MAX;
     bm_list_push_back(&connection->exchanges, &exchange->node);
     connection->open++;
     connection->idle_until_ns = UINT64_MAX;
@@ -88,6 +89,8 @@ void bm_exchange_show(struct bm_exchange *exchange, const struct bm_exchange_req
 void bm_exchange_body(struct bm_exchange *exchange, const uint8_t *bytes, size_t len)
 {
     exchange->unconsumed += len;
+    exchange->body_until_ns =
+        bm_clock_after(exchange->body_until_ns, len * (BM_NS_PER_S / BM_HTTP1_BODY_RATE_MIN));
     if (exchange->handlers && exchange->handlers->on_body)
         exchange->handlers->on_body(exchange, bytes, len, exchange->arg);
     else
@@ -96,6 +99,7 @@ void bm_exchange_body(struct bm_exchange *exchange, const uint8_t *bytes, size_t
 
 void bm_exchange_end(struct bm_exchange *exchange)
 {
+    exchange->body_until_ns = UINT64_MAX;
     if (exchange->handlers && exchange->handlers->on_end)
         exchange->handlers->on_end(exchange, exchange->arg);
 }
@@ -166,6 +170,13 @@ void bm_exchange_window(struct bm_exchange *exchange, uint32_t len)
         return;
     exchange->version->window(exchange, len);
     bm_link_flush(&exchange->connection->link);
+}
+
+void bm_exchange_expect_body(struct bm_exchange *exchange)
+{
+    if (is_alive(exchange) && exchange->version->number >= 2)
+        exchange->body_until_ns =
+            bm_clock_after(bm_connection_now_ns(exchange->connection), BM_HTTP1_BODY_NS);
 }
 
 void bm_exchange_reset(struct bm_exchange *exchange)

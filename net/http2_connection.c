@@ -194,7 +194,8 @@ static void reset_stuck(struct bm_connection *connection, uint64_t now_ns)
         if (exchange->closed)
             continue;
         uint64_t since_ns = bm_h2_stream_blocked_since_ns(exchange->stream);
-        if (since_ns != UINT64_MAX && now_ns - since_ns >= STUCK_NS)
+        if ((since_ns != UINT64_MAX && now_ns - since_ns >= STUCK_NS) ||
+            exchange->body_until_ns <= now_ns)
             bm_h2_stream_reset(exchange->stream, BM_H2_CANCEL);
     }
 }

@@ -84,6 +84,9 @@ void bm_answer_message(struct bm_call *call, const beam_message *message);
 /* Answers with how it has ended. */
 void bm_answer_status(struct bm_call *call, const struct beam_status *status);
 void bm_answer_refusal(struct bm_call *call, const struct bm_refusal *refusal);
+/* So many bytes of an answer may lie here until they are sent; false: refused with 429, and what there was
+ * of the answer is freed. */
+bool bm_answer_reserve(struct bm_call *call, size_t len);
 /* What the body of a message is in; NULL: nothing that is known. */
 const struct beam_codec *bm_answer_codec(const struct bm_call *call, const beam_message *message);
 /* `read` of an answer. */

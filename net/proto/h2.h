@@ -41,7 +41,7 @@
 #define BM_H2_FIELDS_PER_S (256u << 20)        /* decoded bytes; at once: an eighth of it */
 #define BM_H2_OUTPUT_LEN (64u << 10)           /* not acknowledged: four TLS records */
 #define BM_H2_ACKS_MAX 100u                    /* of PING and SETTINGS that wait; CVE-2019-9512 */
-#define BM_H2_GREETING_NS (10 * BM_NS_PER_S)   /* from the start to the peer's first frame */
+#define BM_H2_GREETING_NS (5 * BM_NS_PER_S)    /* from the start to the peer's first frame */
 #define BM_H2_SETTINGS_NS (10 * BM_NS_PER_S)   /* from our SETTINGS to the acknowledgement */
 #define BM_H2_BLOCK_NS (10 * BM_NS_PER_S)      /* from a HEADERS to the end of its block */
 #define BM_H2_DRAIN_NS (1 * BM_NS_PER_S)       /* from a notice to its GOAWAY, without a PING */

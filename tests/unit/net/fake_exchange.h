@@ -104,6 +104,11 @@ void bm_exchange_reset(struct bm_exchange *exchange)
     exchange->reset = true;
 }
 
+void bm_exchange_expect_body(struct bm_exchange *exchange)
+{
+    CHECK(exchange->taken);
+}
+
 void bm_exchange_hold(struct bm_exchange *exchange)
 {
     CHECK(exchange->taken && !exchange->held);

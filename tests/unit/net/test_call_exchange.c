@@ -505,7 +505,7 @@ TEST(call_refuses_a_body_over_the_limit)
 /* What the bodies of one connection take together is limited; another connection has its own. */
 TEST(call_bodies_of_a_connection_share_a_budget)
 {
-    const struct fake_request large = {.path = "echo", .body = "x", .body_len = 15u << 20};
+    const struct fake_request large = {.path = "echo", .body = "x", .body_len = 11u << 20};
     struct bm_exchange exchanges[4];
     struct bm_connection other = {0};
     begin();
