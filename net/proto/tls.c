@@ -23,6 +23,7 @@
 #ifndef WOLFSSL_USER_SETTINGS /* the system's says in there how it was made; ours has our own file */
 #include <wolfssl/options.h>
 #endif
+#include <wolfssl/error-ssl.h>
 #include <wolfssl/ssl.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
@@ -273,6 +274,7 @@ static int begin_client(struct bm_tls *tls, const struct bm_tls_start *start)
     return negotiate(tls);
 }
 
+/* start: a client's. */
 static int begin(struct bm_tls *tls, const struct bm_tls_start *start)
 {
     bool client = tls->context->role == BM_TLS_CLIENT;
@@ -319,8 +321,10 @@ int bm_tls_new(struct bm_tls **ret_tls, struct bm_tls_context *context,
     tls->payer = bm_payer_new(start->account);
     if (!tls->payer)
         return -ENOMEM;
+    /* A server begins with the peer's first bytes: one that says nothing costs nothing of the library's. */
     struct bm_payer *outer = bm_payer_enter(tls->payer);
-    r = begin(tls, start);
+    if (context->role == BM_TLS_CLIENT)
+        r = begin(tls, start);
     bm_payer_leave(outer);
     if (r < 0)
         return r;
@@ -379,7 +383,11 @@ int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_
     if (tls->state != BM_TLS_HANDSHAKE)
         return 0;
     struct bm_payer *outer = bm_payer_enter(tls->payer);
-    int r = negotiate(tls);
+    int r = 0;
+    if (!tls->ssl && begin(tls, NULL) < 0)
+        r = fail(tls, MEMORY_E);
+    if (r == 0)
+        r = negotiate(tls);
     bm_payer_leave(outer);
     return r;
 }
@@ -487,6 +495,11 @@ int bm_tls_close(struct bm_tls *tls)
     if (tls->closed)
         return 0;
     tls->closed = true;
+    if (!tls->ssl) { /* nobody has said anything: no keys, and as the library would say it */
+        char close_notify[] = {21, 3, 3, 0, 2, 1, 0};
+        (void)bm_tls_on_send(NULL, close_notify, sizeof(close_notify), tls);
+        return tls->out_error;
+    }
     struct bm_payer *outer = bm_payer_enter(tls->payer);
     (void)wolfSSL_shutdown(tls->ssl);
     bm_payer_leave(outer);

@@ -166,6 +166,8 @@ int bm_tls_failure_of(struct bm_tls *tls, int error)
     /* The first is what 5.9 turns the second into; no call of the system can fail here. */
     if (error == WOLFSSL_ERROR_SYSCALL || error == MATCH_SUITE_ERROR)
         return bm_tls_say(tls->why, -BEAM_ETLS_PROTOCOL, "no cipher suite in common");
+    if (error == BUFFER_ERROR || error == BUFFER_E || error == INCOMPLETE_DATA)
+        return bm_tls_say(tls->why, -BEAM_ETLS_PROTOCOL, "a message of the handshake is malformed");
     if (error == VERSION_ERROR)
         return bm_tls_say(tls->why, -BEAM_ETLS_PROTOCOL, "no version of TLS in common");
     return bm_tls_say(tls->why, -BEAM_ETLS_PROTOCOL, "%s", bm_tls_library_says(error));

@@ -54,7 +54,9 @@ enum bm_tls_state {
 };
 
 struct bm_tls {
-    struct WOLFSSL *ssl; /* stays the first: a test asks it for what Beam never does */
+    /* A server's NULL until the peer has said something. Stays the first: a test asks it for what Beam
+     * never does. */
+    struct WOLFSSL *ssl;
     struct bm_tls_context *context;
     struct bm_payer *payer;
     struct bm_account *account;

@@ -292,19 +292,25 @@ static inline void attack_application(beam_http_request *request, void *arg)
               0);
 }
 
+static bool attack_expired; /* the server's certificate has */
+
 static inline struct bm_certificate attack_certificate(enum bm_certificate_use use,
                                                        const char *name,
                                                        const struct bm_certificate *issuer)
 {
     const char *names[] = {name, NULL};
+    bool expired = attack_expired && use == BM_CERTIFICATE_SERVER;
+    int64_t now_s = (int64_t)time(NULL);
     struct bm_certificate made;
     REQUIRE_INT(bm_certificate_make(&made,
                                     &(struct bm_certificate_options){
                                         .size = sizeof(struct bm_certificate_options),
                                         .use = use,
-                                        .common_name = "test",
+                                        .common_name = name,
                                         .names = use == BM_CERTIFICATE_CA ? NULL : names,
                                         .issuer = issuer,
+                                        .not_before_s = expired ? now_s - 20 * 86400 : 0,
+                                        .not_after_s = expired ? now_s - 10 * 86400 : 0,
                                     }),
                 0);
     return made;
@@ -326,7 +332,10 @@ static inline struct bm_tls_context *attack_client_context(const struct bm_tls_o
     if (!options.ca.data)
         options.ca = (struct bm_tls_bytes){.data = site.ca.pem, .len = strlen(site.ca.pem)};
     options.alpn = alpn ? names : NULL;
-    REQUIRE_INT(bm_tls_context_new(&context, &options, NULL), 0);
+    char why[BM_TLS_WHY_LEN] = "";
+    int r = bm_tls_context_new(&context, &options, why);
+    test_note("%s", why);
+    REQUIRE_INT(r, 0);
     return context;
 }
 
