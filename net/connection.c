@@ -151,7 +151,8 @@ static void end(struct bm_connection *connection)
     if (connection->version)
         broken = connection->version->end(connection);
     connection->ended = true;
-    if (connection->told)
+    /* What is broken says nothing more: its exchange, whom it would be asked for, is gone. */
+    if (connection->told && !broken)
         bm_link_abort(&connection->link, true);
     else
         bm_link_close(&connection->link, broken);

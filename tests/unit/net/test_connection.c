@@ -430,6 +430,52 @@ TEST(connection_ends_with_the_runtime)
     }
 }
 
+static ssize_t fragment_read(struct bm_exchange *exchange, uint8_t *buf, size_t len, bool *ret_end,
+                             void *arg)
+{
+    unsigned *given = arg;
+    (void)exchange;
+    (void)ret_end;
+    CHECK_UINT(waiting_closes, 0);
+    CHECK(len >= 8);
+    memcpy(buf, "fragment", 8);
+    return (*given)++ == 0 ? 8 : 0;
+}
+
+static unsigned fragments;
+
+static void serve_fragment(struct bm_exchange *exchange, const struct bm_exchange_request *request)
+{
+    static const struct bm_exchange_handlers handlers = {
+        .read = fragment_read,
+        .on_close = waiting_on_close,
+    };
+    (void)request;
+    waiting = exchange;
+    fragments = waiting_closes = 0;
+    bm_exchange_take(exchange, &handlers, &fragments);
+    CHECK_INT(bm_exchange_answer(exchange, 200, NULL, 0, NULL, -1), 0);
+}
+
+/* A body to HTTP/1.0 ends with its connection: one that is cut off must not look whole. */
+TEST(connection_that_ends_with_the_runtime_shows_a_broken_answer_as_broken)
+{
+    int fd = rig_open_raw(h1_tcp);
+    rig.serve = serve_fragment;
+    raw_send(fd, "GET / HTTP/1.0\r\n\r\n");
+    raw_expect(fd, "fragment");
+    rig_turn(0); /* and its send has ended */
+    /* What it has to say now comes too late: nobody asks an exchange that is gone. */
+    bm_exchange_resume(waiting);
+    struct bm_dependent *dependent = &rig.server.connection->dependent;
+    dependent->calls->end(dependent);
+    RIG_UNTIL(rig.server.closed > 0);
+    CHECK_UINT(waiting_closes, 1);
+    CHECK_INT(recv(fd, raw_text, sizeof(raw_text), MSG_DONTWAIT), -1);
+    CHECK_INT(errno, ECONNRESET);
+    close_raw(fd);
+}
+
 TEST(connection_without_exchanges_ends_with_the_runtime_at_once)
 {
     for (size_t i = 0; i < RIG_WAYS; i++) {
