@@ -438,6 +438,8 @@ void bm_pump_start(struct bm_pump *pump, const struct bm_pump_options *options, 
     }
     read_on(pump);
     pump->in_step = false;
+    if (pump->broken) /* no memory to read with: nothing comes that would free it */
+        bm_task_queue(pump->core->reactor, &pump->end_task);
 }
 
 int beam_stream_to_fd(beam_stream **stream, int *ret_fd)
