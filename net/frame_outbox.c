@@ -43,7 +43,7 @@ static uint64_t opened_by(const uint8_t *frame_bytes)
         return 0;
     if (frame.flags & BM_MSG_OPEN)
         return frame.channel;
-    if (frame.attached == 0 || bm_frame_parse_message(&frame, &head) < 0 ||
+    if (frame.attached == 0 || bm_frame_parse_network_message(&frame, &head) < 0 ||
         bm_frame_parse_attached(&head, 0, &attached) < 0)
         return 0;
     return attached.id;

@@ -2,6 +2,7 @@
  * order and every other end, what was surely not sent, and hostile bytes. docs/spec/http.md section 2. */
 #include "tests/unit/net/session_rig.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "runtime/channel.h"
@@ -209,6 +210,51 @@ TEST(what_was_not_given_to_the_network_was_surely_not_run)
     CHECK_INT(cut.code, BEAM_UNAVAILABLE);
     CHECK_UINT(waits.count, 1);
     CHECK_INT(waits.code, BEAM_UNAVAILABLE);
+    rig_free(&end);
+    rig_end();
+}
+
+static struct {
+    unsigned count;
+    enum beam_code code;
+} stream_end;
+
+static void on_stream_end(beam_stream *stream, const struct beam_status *status, void *arg)
+{
+    (void)stream;
+    (void)arg;
+    stream_end.count++;
+    stream_end.code = status->code;
+}
+
+/* Attached channels are opened too, whatever stands for a descriptor beside them. */
+TEST(what_was_attached_beside_a_descriptor_and_not_given_was_surely_not_run)
+{
+    static const struct beam_stream_handlers handlers = {.on_end = on_stream_end};
+    struct rig_end end;
+    int fds[2];
+    rig_begin();
+    open_end(&end);
+    stream_end.count = 0;
+    beam_message *message = beam_message_new();
+    beam_channel *channel = beam_message_attach_channel(message);
+    REQUIRE_INT(beam_call(end.session, "hold", &message, NULL, NULL, NULL), 0);
+    rig_pull(&end);
+    end.exchange->stuck = end.exchange->out_len;
+    REQUIRE_INT(pipe2(fds, O_CLOEXEC), 0);
+    message = beam_message_new();
+    beam_stream *stream = beam_message_attach_stream(message);
+    beam_stream_set_handlers(stream, &handlers, NULL);
+    beam_message_attach_fd(message, &fds[0]);
+    REQUIRE_INT(beam_channel_send(channel, &message), 0);
+    rig_pull(&end);
+    rig_close(&end, -ECONNRESET);
+    rig_turn();
+    CHECK_UINT(stream_end.count, 1);
+    CHECK_INT(stream_end.code, BEAM_UNAVAILABLE);
+    beam_stream_free(stream);
+    beam_channel_free(channel);
+    close(fds[1]);
     rig_free(&end);
     rig_end();
 }
