@@ -145,6 +145,7 @@ say "7. over a network: TLS with certificates for trying, at both ends"
 run "$beam" cert "$dir/certs" --client uri:spiffe://demo/ada | sed "/^  next:/,\$d; s|$dir|\$dir|"
 certs=$dir/certs
 mine=(--cert "$certs/client.pem" --key "$certs/client.key")
+: >"$dir/server.log" # the first server's lines are not this one's
 "$beam" serve echo --listen https://localhost:0 --cert "$certs/server.pem" --key "$certs/server.key" \
     --client-ca "$certs/ca.pem" 2>"$dir/server.log" &
 server=$!
