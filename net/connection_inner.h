@@ -111,6 +111,7 @@ struct bm_connection {
     bool ended;
     bool upgraded; /* HTTP/1.1: these are bytes of another protocol */
     bool raw_end;  /* ... and ours have had their end */
+    bool raw_full; /* ... and its owner may have more than `raw` had room for */
     uint8_t first_len;
     uint8_t first[BM_H2_PREFACE_LEN]; /* server, without TLS: until it is known */
     uint8_t *raw;                     /* BM_CONNECTION_RAW_LEN, or NULL */

@@ -175,6 +175,7 @@ static void raw_pull(struct bm_connection *connection)
     }
     connection->raw_at = 0;
     connection->raw_len = (size_t)n;
+    connection->raw_full = n == BM_CONNECTION_RAW_LEN;
     connection->raw_end = end;
 }
 
@@ -263,9 +264,14 @@ static const uint8_t *http1_output(struct bm_connection *connection, size_t *ret
     return connection->upgraded ? raw_output(connection, ret_len) : NULL;
 }
 
+/* Behind a 101, and behind raw bytes, there may be more, or the end, which are asked for when these have left:
+ * as if they were one byte more. */
 static size_t http1_output_len(const struct bm_connection *connection)
 {
-    return bm_http1_output_len(connection->http1) + connection->raw_len;
+    size_t head = bm_http1_output_len(connection->http1), raw = connection->raw_len;
+    bool more = raw > 0 ? connection->raw_full || connection->raw_end
+                        : head > 0 && bm_http1_upgraded(connection->http1);
+    return head + raw + (more ? 1 : 0);
 }
 
 static void http1_output_ack(struct bm_connection *connection, size_t len)

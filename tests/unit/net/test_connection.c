@@ -295,6 +295,76 @@ TEST(connection_carries_another_protocol_both_ways)
     }
 }
 
+#define POUR_LEN 300000u
+
+static struct {
+    size_t left;
+    unsigned closes;
+} pour;
+
+static ssize_t pour_read(struct bm_exchange *exchange, uint8_t *buf, size_t len, bool *ret_end,
+                         void *arg)
+{
+    size_t n = pour.left < len ? pour.left : len;
+    (void)exchange;
+    (void)arg;
+    memset(buf, 'p', n);
+    pour.left -= n;
+    *ret_end = pour.left == 0;
+    return (ssize_t)n;
+}
+
+static void pour_on_close(struct bm_exchange *exchange, int error, void *arg)
+{
+    (void)exchange;
+    (void)arg;
+    pour.closes++;
+    CHECK_INT(error, 0);
+}
+
+static const struct bm_exchange_handlers pour_handlers = {
+    .read = pour_read,
+    .on_close = pour_on_close,
+};
+
+static void serve_pour(struct bm_exchange *exchange, const struct bm_exchange_request *request)
+{
+    const struct bm_field fields[] = {BM_FIELD("upgrade", "websocket")};
+    CHECK(request->upgrade);
+    bm_exchange_take(exchange, &pour_handlers, NULL);
+    CHECK_INT(bm_exchange_answer(exchange, 101, fields, 1, NULL, 0), 0);
+}
+
+/* Nobody says a word meanwhile: what is sent has to bring what comes next, and the end, by itself, and not
+ * the next timer (BM_LINK_TRIM_NS). */
+TEST(connection_says_all_of_another_protocol_to_a_peer_that_is_silent)
+{
+    int fd = rig_open_raw(h1_tcp);
+    static char bytes[65536];
+    size_t got = 0;
+    ssize_t n = -1;
+    pour.left = POUR_LEN;
+    pour.closes = 0;
+    rig.serve = serve_pour;
+    raw_send(fd, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n"
+                 "Upgrade: websocket\r\n\r\n");
+    unsigned idle = 0; /* times in a row that nothing was there for either end */
+    while (n != 0 && idle < 20) {
+        struct pollfd ends[] = {{.fd = beam_runtime_fd(rig.runtime), .events = POLLIN},
+                                {.fd = fd, .events = POLLIN}};
+        idle = poll(ends, 2, 100) > 0 ? 0 : idle + 1;
+        if (ends[0].revents)
+            REQUIRE_INT(beam_runtime_turn(rig.runtime), 0);
+        n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+        for (ssize_t i = 0; i < n; i++)
+            got += bytes[i] == 'p' ? 1 : 0;
+    }
+    CHECK_INT(n, 0);
+    CHECK(got >= POUR_LEN && got < POUR_LEN + 8); /* the head has some, too */
+    close_raw(fd);
+    CHECK_UINT(pour.closes, 1);
+}
+
 /* ---- resets ---- */
 
 TEST(connection_client_resets_an_exchange)
