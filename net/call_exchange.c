@@ -211,7 +211,7 @@ static struct bm_call *new_call(struct bm_server *server, struct bm_exchange *ex
     if (!call)
         return NULL;
     memset(call, 0, sizeof(*call));
-    if (bm_visitor_peer(visitor, &call->asker) < 0) {
+    if (bm_visitor_peer(visitor, bm_connection_peer_texts(connection), &call->asker) < 0) {
         bm_pool_put(&core->pool, call, cap);
         return NULL;
     }

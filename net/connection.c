@@ -254,6 +254,7 @@ static void free_connection(struct bm_connection *connection)
     if (connection->version)
         connection->version->free(connection);
     bm_tls_free(connection->link.tls);
+    bm_peer_texts_unref(connection->peer_texts);
     struct bm_account account = connection->account;
     bm_free(&account, connection, sizeof(*connection));
 }
@@ -442,6 +443,11 @@ bool bm_connection_secure(const struct bm_connection *connection)
 const struct bm_tls *bm_connection_tls(const struct bm_connection *connection)
 {
     return connection->link.tls;
+}
+
+struct bm_peer_texts **bm_connection_peer_texts(struct bm_connection *connection)
+{
+    return &connection->peer_texts;
 }
 
 const char *bm_connection_address(const struct bm_connection *connection)

@@ -11,6 +11,7 @@
 
 #include "net/exchange.h"
 #include "net/proto/tls.h"
+#include "runtime/peer.h"
 
 struct bm_core;
 struct bm_account;
@@ -72,6 +73,8 @@ bool bm_connection_secure(const struct bm_connection *connection);
 /* After on_open, or in on_request; NULL without TLS. Borrowed. */
 const struct bm_tls *bm_connection_tls(const struct bm_connection *connection);
 /* "192.0.2.7:4711", "[2001:db8::1]:80", "unix": of the peer; borrowed. */
+/* Who asked last, kept for whoever asks next: most often the same. */
+struct bm_peer_texts **bm_connection_peer_texts(struct bm_connection *connection);
 const char *bm_connection_address(const struct bm_connection *connection);
 struct bm_core *bm_connection_core(const struct bm_connection *connection);
 /* Who pays for it and all that hangs on it. */

@@ -27,6 +27,7 @@
     (300 * BM_NS_PER_S)                         /* server, without exchanges; as BM_HTTP1_IDLE_NS */
 #define BM_CONNECTION_LOOK_NS (5 * BM_NS_PER_S) /* how often for exchanges that are stuck; ours */
 #define BM_CONNECTION_UNCONSUMED_MAX (64u << 10) /* HTTP/1.1, of a body; ours */
+#define BM_EXCHANGE_SMALL_MAX 2048u              /* bytes of an answer; ours */
 #define BM_CONNECTION_RAW_LEN (16u << 10)        /* behind a 101, to send: a record of TLS */
 #define BM_CONNECTION_ADDRESS_LEN 64u            /* "[" INET6_ADDRSTRLEN "%scope]:65535" */
 
@@ -75,6 +76,7 @@ struct bm_exchange {
     struct bm_h2_stream *stream; /* HTTP/2, while it is there */
     uint8_t *body;               /* HTTP/2: of an answer, what goes out */
     size_t body_len, body_at;
+    uint32_t body_cap;      /* 0: it is the account's, else the pool's */
     size_t unconsumed;      /* bytes that on_body brought */
     uint64_t body_until_ns; /* HTTP/2: the peer's has to be there; UINT64_MAX: no hurry */
     unsigned holds;
@@ -119,6 +121,7 @@ struct bm_connection {
     int refused; /* HTTP/1.1: why the engine takes no more */
     int error;
     uint64_t first_until_ns, idle_until_ns, look_ns;
+    struct bm_peer_texts *peer_texts; /* who asked last; NULL: nobody */
     char address[BM_CONNECTION_ADDRESS_LEN];
     char why[BM_TLS_WHY_LEN];
 };
@@ -143,6 +146,9 @@ int bm_connection_loss(const struct bm_connection *connection);
 
 /* One more of the connection; NULL: no memory. */
 struct bm_exchange *bm_exchange_new(struct bm_connection *connection);
+/* HTTP/2: a copy of what goes out. A small one is not charged: there are as many as streams. -ENOMEM. */
+int bm_exchange_keep_body(struct bm_exchange *exchange, const void *body, size_t len);
+void bm_exchange_drop_body(struct bm_exchange *exchange);
 /* Shows a request to the owner, and answers it if nobody does. */
 void bm_exchange_show(struct bm_exchange *exchange, const struct bm_exchange_request *request);
 void bm_exchange_body(struct bm_exchange *exchange, const uint8_t *bytes, size_t len);

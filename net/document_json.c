@@ -155,14 +155,15 @@ int bm_document_json_field(const void *document, size_t len, const char *leave, 
     bool leaves = leave && beam_kv_get(&map, leave, &value) == 0;
     beam_kv_iter_init(&iter, &map);
     unsigned count = 0;
-    if (leaves) {
+    while (count <= leaves && beam_kv_iter_next(&iter, NULL, &value) > 0)
+        count++;
+    count -= leaves; /* most answers have nothing else */
+    if (leaves && count > 0) {
         beam_kv_writer_init_buffer(&writer, &left);
         beam_kv_begin_map(&writer, NULL);
-        count = put_without(&writer, &map, leave);
+        put_without(&writer, &map, leave);
         beam_kv_end(&writer);
         r = beam_kv_writer_finish(&writer, &document, &len);
-    } else {
-        count = beam_kv_iter_next(&iter, NULL, &value) > 0;
     }
     if (r == 0 && count > 0) {
         r = beam_convert(&beam_kv_codec, &beam_json, document, len, NULL, &json, NULL);

@@ -13,9 +13,12 @@
 
 struct bm_exchange *bm_exchange_new(struct bm_connection *connection)
 {
-    struct bm_exchange *exchange = bm_alloc_zero(NULL, sizeof(*exchange));
+    uint32_t cap;
+    struct bm_exchange *exchange =
+        bm_pool_get(&connection->link.core->pool, sizeof(*exchange), &cap);
     if (!exchange)
         return NULL;
+    memset(exchange, 0, sizeof(*exchange));
     exchange->connection = connection;
     exchange->version = connection->version;
     exchange->body_until_ns = UINT64_MAX;
@@ -27,15 +30,37 @@ struct bm_exchange *bm_exchange_new(struct bm_connection *connection)
 
 static void free_body(struct bm_exchange *exchange)
 {
-    if (exchange->body)
-        exchange->body =
-            bm_free(&exchange->connection->account, exchange->body, exchange->body_len);
+    if (exchange->body && exchange->body_cap > 0)
+        bm_pool_put(&exchange->connection->link.core->pool, exchange->body, exchange->body_cap);
+    else if (exchange->body)
+        bm_free(&exchange->connection->account, exchange->body, exchange->body_len);
+    exchange->body = NULL;
+}
+
+int bm_exchange_keep_body(struct bm_exchange *exchange, const void *body, size_t len)
+{
+    struct bm_connection *connection = exchange->connection;
+    exchange->body_cap = 0;
+    exchange->body = len <= BM_EXCHANGE_SMALL_MAX
+                         ? bm_pool_get(&connection->link.core->pool, len, &exchange->body_cap)
+                         : bm_alloc(&connection->account, len);
+    if (!exchange->body)
+        return -ENOMEM;
+    memcpy(exchange->body, body, len);
+    exchange->body_len = len;
+    return 0;
+}
+
+void bm_exchange_drop_body(struct bm_exchange *exchange)
+{
+    free_body(exchange);
 }
 
 static void free_exchange(struct bm_exchange *exchange)
 {
     bm_list_unlink(&exchange->node);
-    bm_free(NULL, exchange, sizeof(*exchange));
+    /* The core may have ended. */
+    bm_pool_put(bm_core_pool(bm_core_current()), exchange, bm_pool_cap(sizeof(*exchange)));
 }
 
 static void left_connection(struct bm_exchange *exchange)

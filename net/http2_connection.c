@@ -268,7 +268,6 @@ static int http2_answer(struct bm_exchange *exchange, unsigned status,
                         const struct bm_field *fields, size_t field_count, const void *body,
                         int64_t body_len)
 {
-    struct bm_account *account = &exchange->connection->account;
     struct bm_field all[BM_H2_FIELDS_MAX];
     char length[LENGTH_LEN + 1];
     bool bodiless = exchange->to_head || status == 204 || status == 304;
@@ -282,16 +281,14 @@ static int http2_answer(struct bm_exchange *exchange, unsigned status,
         all[field_count++] = BM_FIELD("content-length", length);
     }
     if (body_len > 0 && !bodiless) {
-        exchange->body = bm_alloc(account, (size_t)body_len);
-        if (!exchange->body)
-            return -ENOMEM;
-        memcpy(exchange->body, body, (size_t)body_len);
-        exchange->body_len = (size_t)body_len;
+        int kept = bm_exchange_keep_body(exchange, body, (size_t)body_len);
+        if (kept < 0)
+            return kept;
     }
     int r = bm_h2_respond(exchange->stream, status, all, field_count,
                           bodiless || body_len == 0 ? NULL : read_source);
-    if (r < 0 && exchange->body)
-        exchange->body = bm_free(account, exchange->body, exchange->body_len);
+    if (r < 0)
+        bm_exchange_drop_body(exchange);
     return r;
 }
 

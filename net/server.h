@@ -49,8 +49,11 @@ struct bm_visitor {
     char name[256];        /* room for the identity */
 };
 
-/* Its peer, to be kept (bm_peer_clear) after its views have ended. -ENOMEM. visitor.c */
-int bm_visitor_peer(const struct bm_visitor *visitor, struct bm_peer *ret_peer);
+/* Its peer, to be kept (bm_peer_clear) after its views have ended. *last are the texts of who asked before
+ * on this connection, most often the same, and become those of this one; NULL: nobody keeps any. -ENOMEM.
+ * visitor.c */
+int bm_visitor_peer(const struct bm_visitor *visitor, struct bm_peer_texts **last,
+                    struct bm_peer *ret_peer);
 
 /* connection.h on_request of connections that a server accepted; arg is the struct bm_server. */
 void bm_server_on_request(struct bm_connection *connection, struct bm_exchange *exchange,

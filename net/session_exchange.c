@@ -173,7 +173,7 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
     bm_exchange_take(exchange, &bm_net_session_handlers, ns);
     int r = bm_net_session_attach(ns, exchange, websocket);
     if (r == 0)
-        r = bm_visitor_peer(visitor, &session->peer);
+        r = bm_visitor_peer(visitor, NULL, &session->peer);
     if (r == 0)
         r = answer(exchange, websocket ? &handshake : NULL);
     if (r < 0) {

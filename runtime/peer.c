@@ -44,6 +44,16 @@ int bm_peer_texts_new(beam_str identity, beam_str address, struct bm_peer_texts 
     return 0;
 }
 
+static bool same(beam_str a, beam_str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+bool bm_peer_texts_are(const struct bm_peer_texts *texts, beam_str identity, beam_str address)
+{
+    return texts && same(texts->identity, identity) && same(texts->address, address);
+}
+
 struct bm_peer_texts *bm_peer_texts_ref(struct bm_peer_texts *texts)
 {
     if (texts)

@@ -11,6 +11,8 @@ struct bm_peer_texts;
 
 /* Copies both. -ENOMEM. */
 int bm_peer_texts_new(beam_str identity, beam_str address, struct bm_peer_texts **ret);
+/* Whether they say the same; NULL says nothing. */
+bool bm_peer_texts_are(const struct bm_peer_texts *texts, beam_str identity, beam_str address);
 /* Any thread. NULL is nobody. */
 struct bm_peer_texts *bm_peer_texts_ref(struct bm_peer_texts *texts);
 struct bm_peer_texts *bm_peer_texts_unref(struct bm_peer_texts *texts);

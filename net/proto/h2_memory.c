@@ -79,17 +79,27 @@ static struct block *take_spare(struct bm_h2_memory *memory, size_t len)
     return bm_list_entry(node, struct block, node);
 }
 
-void *bm_h2_memory_alloc(size_t len, void *user)
+static void *get(struct bm_h2_memory *memory, size_t len)
 {
-    struct bm_h2_memory *memory = user;
     size_t sum = len_for(len);
     struct block *block = sum > 0 ? take_spare(memory, sum) : NULL;
     if (!block && sum > 0)
         block = bm_alloc(memory->account, sum);
-    if (block)
-        return keep(memory, block, sum);
-    memory->refused = true;
-    return NULL;
+    return block ? keep(memory, block, sum) : NULL;
+}
+
+void *bm_h2_memory_get(struct bm_h2_memory *memory, size_t len)
+{
+    void *bytes = get(memory, len);
+    return bytes ? memset(bytes, 0, len) : NULL;
+}
+
+void *bm_h2_memory_alloc(size_t len, void *user)
+{
+    struct bm_h2_memory *memory = user;
+    void *bytes = get(memory, len);
+    memory->refused |= !bytes;
+    return bytes;
 }
 
 void *bm_h2_memory_calloc(size_t count, size_t len, void *user)

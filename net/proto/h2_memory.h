@@ -31,6 +31,9 @@ void bm_h2_memory_init(struct bm_h2_memory *memory, struct bm_account *account);
 void bm_h2_memory_trim(struct bm_h2_memory *memory); /* gives back what is kept */
 void bm_h2_memory_free_all(struct bm_h2_memory *memory);
 
+/* Zeroed; for blocks of ours that come and go with nghttp2's. NULL: nothing has happened but that. */
+void *bm_h2_memory_get(struct bm_h2_memory *memory, size_t len);
+
 /* As malloc(3) and its like, in the form in which nghttp2 calls them; `memory` is a struct
  * bm_h2_memory. */
 void *bm_h2_memory_alloc(size_t len, void *memory);

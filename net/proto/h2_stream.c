@@ -11,7 +11,7 @@
 
 struct bm_h2_stream *bm_h2_stream_new(struct bm_h2 *h2, void *arg)
 {
-    struct bm_h2_stream *stream = bm_alloc_zero(h2->account, sizeof(*stream));
+    struct bm_h2_stream *stream = bm_h2_memory_get(&h2->memory, sizeof(*stream));
     if (!stream)
         return NULL;
     stream->h2 = h2;
@@ -22,7 +22,8 @@ struct bm_h2_stream *bm_h2_stream_new(struct bm_h2 *h2, void *arg)
 
 struct bm_h2_stream *bm_h2_stream_free(struct bm_h2_stream *stream)
 {
-    return bm_free(stream->h2->account, stream, sizeof(*stream));
+    bm_h2_memory_free(stream, &stream->h2->memory);
+    return NULL;
 }
 
 void bm_h2_stream_link(struct bm_h2_stream *stream)
