@@ -178,6 +178,29 @@ TEST(a_pipe_that_nobody_reads_breaks_its_writer)
     end();
 }
 
+/* The write that waits in it is the kernel's, which has to let go of it. */
+TEST(a_pipe_that_is_full_keeps_no_runtime_from_its_end)
+{
+    static char bytes[300000];
+    int fds[2];
+    begin();
+    REQUIRE_INT(pipe2(fds, O_CLOEXEC), 0);
+    give(&fds[1]);
+    size_t sent = 0, before = 1;
+    for (unsigned still = 0; still < 50; turn()) {
+        ssize_t n = send(there.fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL);
+        before = sent;
+        sent += n > 0 ? (size_t)n : 0;
+        still = sent == before ? still + 1 : 0;
+    }
+    CHECK(sent > 65536);
+    end();
+    char buf[1];
+    CHECK(recv(there.fd, buf, 1, 0) <= 0); /* its end has gone */
+    close(there.fd);
+    close(fds[0]);
+}
+
 TEST(a_socket_goes_both_ways_and_is_half_closed)
 {
     int fds[2];

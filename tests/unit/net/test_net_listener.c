@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -1008,4 +1009,75 @@ TEST(net_tickets_are_good_for_two_hours_at_most)
     finish();
     bm_clock_set(NULL);
     bm_tls_context_unref(context);
+}
+
+/* --- all of it at once ----------------------------------------------------------------------- */
+
+#define BUSY_URL "https://127.0.0.1:0"
+
+static struct bm_certificate busy_certificate;
+static atomic_uint reloads, adoptions;
+
+static void *keep_reloading(void *arg)
+{
+    const struct beam_net_listen net = secure(&busy_certificate);
+    (void)arg;
+    while (!atomic_load(&enough)) {
+        int r = beam_net_reload(runtime, BUSY_URL, &net);
+        CHECK(r == 0 || r == -ENOENT);
+        atomic_fetch_add(&reloads, 1);
+    }
+    return NULL;
+}
+
+static void *keep_adopting(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&enough)) {
+        int pair[2];
+        REQUIRE_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        int r = beam_net_adopt(runtime, BUSY_URL, &pair[0], "\x16\x03", 2);
+        CHECK(r == 0 || r == -ENOENT || r == -ESHUTDOWN);
+        CHECK((pair[0] < 0) == (r == 0));
+        if (pair[0] >= 0)
+            close(pair[0]);
+        close(pair[1]);
+        atomic_fetch_add(&adoptions, 1);
+    }
+    return NULL;
+}
+
+static void await_more(void)
+{
+    unsigned reloads_before = atomic_load(&reloads), before = atomic_load(&adoptions);
+    while (atomic_load(&reloads) < reloads_before + 3 || atomic_load(&adoptions) < before + 3)
+        (void)sched_yield();
+}
+
+TEST(net_listener_ends_while_it_is_reloaded_and_given_sockets)
+{
+    busy_certificate = certificate_for(BM_CERTIFICATE_SERVER, "dns:localhost", NULL);
+    const struct beam_net_listen net = secure(&busy_certificate);
+    for (unsigned i = 0; i < 6; i++) {
+        pthread_t threads[3];
+        make(2);
+        REQUIRE_INT(listen_at(BUSY_URL, &net), 0);
+        start();
+        struct bm_socket_address address = address_of(BUSY_URL);
+        atomic_store(&enough, false);
+        REQUIRE_INT(pthread_create(&threads[0], NULL, keep_reloading, NULL), 0);
+        REQUIRE_INT(pthread_create(&threads[1], NULL, keep_adopting, NULL), 0);
+        REQUIRE_INT(pthread_create(&threads[2], NULL, keep_connecting, &address), 0);
+        await_more();
+        if (i % 2 == 0) {
+            CHECK_INT(beam_unlisten(runtime, BUSY_URL), 0);
+        } else {
+            beam_runtime_stop(runtime);
+        }
+        await_more();
+        atomic_store(&enough, true);
+        for (unsigned k = 0; k < 3; k++)
+            pthread_join(threads[k], NULL);
+        finish();
+    }
 }
