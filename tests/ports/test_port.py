@@ -83,7 +83,7 @@ def summary(frame, later, byte_channels):
     if frame.kind == HELLO:
         name, fds = f" name={c['name']}" if c["name"] else "", "none" if c["fds"] is None else c["fds"]
         return (f"HELLO version={c['version']} role={c['role']}{name} window={c['window']} channels={c['channels']} "
-                f"message={c['message']} fds={fds}")
+                f"message={c['message']} fds={fds}" + (f" ping={c['ping']}" if c["ping"] else ""))
     if frame.kind == PING:
         return f"PING{flags('ACK')} token={c}"
     if frame.kind == CREDIT:

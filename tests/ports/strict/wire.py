@@ -16,7 +16,7 @@ RULES = {HELLO: (0, False, 8, ROOM), MSG: (15, True, 0, ROOM), END: (1, True, 8,
          PING: (1, False, 8, 8), GOAWAY: (0, False, 16, ROOM)}
 #        in HELLO: if absent, least, most
 LIMITS = {"version": (0, 1, 2**63 - 1), "window": (16384, 16384, 2**31 - 1), "channels": (16, 1, 2**31 - 1),
-          "message": (65536, 1, 2**31 - 1), "fds": (None, 0, 2**31 - 1)}
+          "message": (65536, 1, 2**31 - 1), "fds": (None, 0, 2**31 - 1), "ping": (None, 1, 3600)}
 EXHAUSTED = {"TOO_MANY_CHANNELS", "FLOW_CONTROL", "CREDIT_OVERFLOW", "FRAME_OVERSIZED", "TOO_MANY_ABORTS"}
 
 Frame = collections.namedtuple("Frame", "id kind flags fds attached content")
