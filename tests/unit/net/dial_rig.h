@@ -43,6 +43,7 @@ struct dial_rig {
     unsigned post_status, connect_status,
         upgrade_status;     /* 0: a session; 1: no answer; else this */
     bool deaf;              /* what connects is not spoken with */
+    bool scarce;            /* memory may be missing */
     unsigned resumed;       /* ... over a TLS that was */
     char authorization[64]; /* of the last request */
     int silent_fds[8];      /* accepted and not spoken with */
@@ -151,7 +152,12 @@ static inline void rig_accept(void)
         .tls = rig.tls,
         .owner = &server_owner,
     };
-    REQUIRE_INT(bm_connection_new(&options, &fd, &connection), 0);
+    int r = bm_connection_new(&options, &fd, &connection);
+    if (r == -ENOMEM && rig.scarce) {
+        close(fd);
+        return;
+    }
+    REQUIRE_INT(r, 0);
     rig.connections++;
 }
 
