@@ -299,6 +299,8 @@ static void on_close(beam_session *session, const struct beam_status *status, vo
     struct slot *slot = arg;
     int r = session->connect_error;
     if (r == 0)
+        r = session->error; /* what answered did not keep to the protocol */
+    if (r == 0)
         r = status->code == BEAM_UNAVAILABLE ? -ECONNABORTED : -ECONNREFUSED;
     slot->opened = NULL;
     beam_session_free(session);

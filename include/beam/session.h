@@ -83,8 +83,10 @@ BEAM_EXPORT int beam_connect(beam_runtime *runtime, const char *url,
 /* The same from a thread that is no reactor, waiting until the session is open: on_open is not
  * called for it. Errors as above, and what becomes of the connection:
  * -ETIMEDOUT. -ECONNREFUSED, -ENOENT and what else connect(2) says. -ECONNABORTED: the peer was
- * there and left. -ESHUTDOWN: the runtime has not been started, or has ended. -EINVAL: no such
- * reactor. -EDEADLK: on a reactor. */
+ * there and left. -BEAM_E…: it does not keep to the protocol (session errors, <beam/error.h>). Over a
+ * network also -EACCES (401, 403), -EBUSY (429, 502, 503, 504), -EPROTO (no Beam), -EPROTONOSUPPORT (no
+ * common version), -BEAM_ETLS_…. -ESHUTDOWN: the runtime has not been started, or has ended. -EINVAL: no
+ * such reactor. -EDEADLK: on a reactor. */
 BEAM_EXPORT int beam_connect_wait(beam_runtime *runtime, const char *url,
                                   const struct beam_connect_options *options,
                                   beam_session **ret_session);

@@ -313,6 +313,24 @@ TEST(a_peer_that_never_says_hello_is_given_up)
     runtime = beam_runtime_free(runtime);
 }
 
+TEST(a_peer_that_says_something_else_is_no_refused_connection)
+{
+    static struct raw_peer peer;
+    static struct raw_packet packet;
+    char url[40];
+    int fds[2];
+    beam_runtime *runtime = client_runtime();
+    REQUIRE_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+    raw_wrap(&peer, fds[0]);
+    raw_clear(&packet);
+    raw_put_hello(&packet, true); /* as if it had connected */
+    raw_send(&peer, &packet);
+    snprintf(url, sizeof(url), "unix:fd:%d", fds[1]);
+    CHECK_INT(connect_result(runtime, url, 0), -BEAM_EHELLO_ROLE);
+    raw_close(&peer);
+    runtime = beam_runtime_free(runtime);
+}
+
 TEST(a_call_to_a_peer_that_never_says_hello_ends_with_the_session)
 {
     struct asked asked = {.service = "x"};
