@@ -85,7 +85,9 @@ static const char *advice_for(int error)
         return "the server does not let in who asks (401, 403): --token-file FILE, or --cert FILE "
                "--key FILE, say who that is";
     case EBUSY:
-        return "the server is too busy, or ending (429, 503); later it may not be";
+        return "the server is too busy, ending, or not there behind its proxy (429, 502, 503, "
+               "504); "
+               "later it may not be";
     case EPROTO:
     case EPROTONOSUPPORT:
         return "what answers there is no Beam of this version, or a proxy that lets nothing of it "

@@ -211,6 +211,12 @@ static enum beam_code code_of(unsigned status)
     return status == 406 ? BEAM_UNIMPLEMENTED : bm_http_status_code(status);
 }
 
+/* A proxy that does not reach its server; or one that does not know the way, so that others are tried. */
+static bool is_of_proxy(unsigned status)
+{
+    return status == 502 || status == 504;
+}
+
 static int error_of(unsigned status)
 {
     return status == 401 || status == 403 ? -EACCES : status == 406 ? -EPROTONOSUPPORT : -EBUSY;
@@ -245,6 +251,9 @@ static int on_answer(struct bm_net_session *ns, unsigned status, const struct bm
     if (settles(status)) {
         say(dial, error_of(status), "the server has answered %u", status);
         settle(dial, code_of(status));
+    } else if (is_of_proxy(status)) {
+        say(dial, error_of(status), "the server has answered %u", status);
+        fail(dial);
     } else {
         say(dial, -EPROTO, "the server has answered %u, and not as one of Beam", status);
         fail(dial);

@@ -150,6 +150,25 @@ TEST(a_server_without_beam_is_told_of_as_one)
     rig_end();
 }
 
+/* Each way is tried all the same: some proxies say that of a way which they do not know. */
+TEST(a_proxy_that_does_not_reach_its_server_is_told_of_as_one)
+{
+    static const unsigned statuses[] = {502, 504};
+    for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        char text[64];
+        rig_begin(false);
+        rig.post_status = rig.connect_status = rig.upgrade_status = statuses[i];
+        rig_connect("http", NULL);
+        RIG_UNTIL(rig.closes > 0);
+        CHECK_UINT(rig.requests, 3);
+        CHECK_INT(rig.code, BEAM_UNAVAILABLE);
+        CHECK_INT(rig.session->connect_error, -EBUSY);
+        snprintf(text, sizeof(text), "the server has answered %u", statuses[i]);
+        CHECK_STR(rig.text, text);
+        rig_end();
+    }
+}
+
 TEST(nobody_at_the_address_is_said_at_once)
 {
     char url[64];
