@@ -21,6 +21,7 @@
 #include "base/assert.h"
 #include "kv/utf8.h"
 #include "runtime/core.h"
+#include "runtime/dedicated.h"
 #include "runtime/details.h"
 #include "runtime/early.h"
 #include "runtime/forward.h"
@@ -64,7 +65,7 @@ void bm_channel_drop_out(beam_channel *channel)
 {
     beam_message *message;
     while ((message = bm_message_queue_pop(&channel->out))) {
-        if (channel->session) {
+        if (channel->session && channel->dedicated_state != BM_DEDICATED_FLOWS) {
             channel->session->queue_len -= (uint64_t)bm_message_cost(message);
             if (!(message->flags & BM_MESSAGE_UNPAID))
                 bm_session_take_back_fds(channel->session, bm_message_fds(message));
@@ -230,6 +231,7 @@ void bm_channel_gone(beam_channel *channel)
     if (!session)
         return;
 
+    bm_dedicated_over(channel, false);
     bm_channel_drop_out(channel);
     drop_incoming(channel);
     if (bm_list_linked(&channel->held_node)) {
@@ -328,6 +330,10 @@ int bm_channel_may_send(beam_channel *channel, uint64_t len, unsigned fds)
     const beam_session *session = channel->session;
     if (channel->local_ended || channel->gone)
         return -EPIPE;
+    if (channel->dedicated_state == BM_DEDICATED_FLOWS) {
+        channel->blocked |= channel->send_credit <= 0;
+        return channel->send_credit > 0 ? 0 : -EAGAIN;
+    }
     if (session) {
         /* M5: the peer's limit for messages is none for the frames of a stream. */
         bool stream = channel->mode == BM_MODE_BYTES;
@@ -353,6 +359,10 @@ void bm_channel_enqueue(beam_channel *channel, beam_message *message)
     channel->core->messages_sent++;
     if (message->flags & BM_MESSAGE_LAST)
         channel->local_ended = true;
+    if (channel->dedicated_state == BM_DEDICATED_FLOWS) {
+        bm_dedicated_ready(channel);
+        return;
+    }
     if (!session)
         return;
     session->queue_len += (uint64_t)cost;
@@ -370,12 +380,20 @@ void bm_channel_make_ready(beam_channel *channel)
         return;
     if (bm_timer_armed(&channel->fd_timer))
         return;
+    if (channel->dedicated_state != BM_DEDICATED_NONE && !channel->abort_due) {
+        bm_dedicated_ready(channel);
+        return;
+    }
     bm_list_push_back(&session->ready, &channel->ready_node);
     bm_session_want_flush(session);
 }
 
 void bm_channel_return_credit(beam_channel *channel, int64_t amount)
 {
+    if (BM_UNLIKELY(channel->dedicated_state == BM_DEDICATED_FLOWS)) {
+        bm_dedicated_consumed(channel, amount);
+        return;
+    }
     if (channel->gone || channel->remote_ended || !channel->session)
         return;
     channel->owed += amount;
@@ -496,6 +514,7 @@ void bm_channel_abort_with(beam_channel *channel, uint32_t code, const char *tex
         bm_channel_gone(channel);
         return;
     }
+    bm_dedicated_over(channel, true);
     bm_channel_drop_out(channel);
     drop_incoming(channel);
     channel->abort_due = true;

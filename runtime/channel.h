@@ -35,6 +35,7 @@
 
 struct bm_core;
 struct bm_service;
+struct bm_dedicated;
 struct bm_hop;
 
 /* What kind of conversation it is for its owner here. */
@@ -63,6 +64,7 @@ struct beam_channel {
     uint8_t kind; /* enum bm_channel_kind */
     uint8_t mode; /* enum bm_channel_mode */
     uint8_t depth;
+    uint8_t dedicated_state; /* enum bm_dedicated_state */
     uint8_t due;             /* BM_DUE_… */
     uint8_t wanted_fds;      /* blocked: the fd credit it waits for */
     uint8_t wanted_channels; /* ... and the room for channels attached to its message */
@@ -94,6 +96,7 @@ struct beam_channel {
     bool hold_bytes : 1;    /* beam_stream_hold was called in this on_data */
     bool transcodes : 1;    /* a request whose service has a codec: transcode.c */
     bool withdrawn : 1;     /* who asked waits no more: bm_channel_withdraw() */
+    bool dedicate : 1;      /* it may have a stream of its own, where there are such: dedicated.h */
 
     /* Of a request, at the serving end: here, where each of its messages asks for it. */
     bool handed_over : 1; /* its first message is with the handler, or in session->held */
@@ -152,6 +155,8 @@ struct beam_channel {
     /* Call: the answer, should its status come behind it. Request in session->held: its message. */
     beam_message *reply;
     beam_reply_fn *on_reply;
+
+    struct bm_dedicated *dedicated; /* its stream, undecided or flowing; or NULL */
 
     struct bm_hop *hop; /* events that are served on another core: forward.c's */
 

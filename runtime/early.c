@@ -11,6 +11,7 @@
 
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/dedicated.h"
 #include "runtime/message.h"
 #include "runtime/session.h"
 
@@ -65,6 +66,16 @@ void bm_early_put(beam_channel *channel, beam_message *message)
     bm_message_queue_push(&channel->early, message);
 }
 
+void bm_early_put_bytes(beam_channel *channel, const uint8_t *bytes, uint32_t len)
+{
+    beam_message *message = bm_message_new(channel->core);
+    if (message && bm_message_copy_body(message, bytes, len) < 0) {
+        beam_message_free(message);
+        message = NULL;
+    }
+    bm_early_put(channel, message);
+}
+
 static beam_message *pop_early(beam_channel *channel)
 {
     beam_message *message = bm_message_queue_pop(&channel->early);
@@ -87,8 +98,9 @@ static void tell_early_bytes(beam_channel *channel, beam_message *message)
     channel->hold_bytes = false;
     if (h && h->on_data)
         h->on_data((beam_stream *)channel, message->body, message->body_len, channel->arg);
-    bm_channel_return_credit(channel,
-                             channel->hold_bytes ? BM_MESSAGE_COST : bm_message_cost(message));
+    /* A frame's own cost is none on a stream of its own (dedicated.h). */
+    int64_t own = channel->dedicated_state == BM_DEDICATED_FLOWS ? 0 : BM_MESSAGE_COST;
+    bm_channel_return_credit(channel, channel->hold_bytes ? own : own + (int64_t)message->body_len);
     beam_message_free(message);
 }
 

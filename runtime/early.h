@@ -9,6 +9,8 @@ bool bm_early_applies(const beam_channel *channel);
 /* Takes over a message that waits. NULL: there was no memory to keep it, and the channel is
  * aborted. */
 void bm_early_put(beam_channel *channel, beam_message *message);
+/* Bytes of a stream, copied. */
+void bm_early_put_bytes(beam_channel *channel, const uint8_t *bytes, uint32_t len);
 /* The end of the channel waits too, behind the messages. */
 void bm_early_end(beam_channel *channel, const struct beam_status *status);
 /* There is somebody to hear it now: has the notify task call bm_early_tell(). */

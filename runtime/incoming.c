@@ -20,6 +20,7 @@
 #include "kv/utf8.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/dedicated.h"
 #include "runtime/early.h"
 #include "runtime/message.h"
 #include "runtime/pumped_fds.h"
@@ -189,6 +190,8 @@ bool bm_incoming_credit(beam_session *session, uint64_t id, uint64_t amount)
         return bm_incoming_was_given(session, id) ? true : fail(session, -BEAM_EFRAME_CHANNEL);
     if (amount > (uint64_t)most || channel->send_credit + (int64_t)amount > most)
         return fail(session, -BEAM_ECREDIT_OVERFLOW);
+    if (channel->dedicated_state == BM_DEDICATED_FLOWS)
+        return true; /* there it means nothing */
     channel->send_credit += (int64_t)amount;
     bm_session_credited(session, channel);
     return true;
@@ -233,7 +236,8 @@ bool bm_incoming_end(beam_session *session, uint64_t id, uint8_t flags,
     }
     if (!abort && channel->incoming)
         return fail(session, -BEAM_EFRAGMENT);
-    if (!abort && (channel->remote_ended || (channel->ours && channel->oneway)))
+    if (!abort && (channel->remote_ended || (channel->ours && channel->oneway) ||
+                   !bm_dedicated_may_come(channel)))
         return fail(session, -BEAM_EFRAME_CHANNEL);
     if (abort && !channel->ours && !session->inner && !is_of_deadline(channel, end->code) &&
         abort_is_too_many(session))
@@ -297,6 +301,8 @@ static int open_attached(beam_session *session, beam_message *message)
                                       entry->mode == BM_MODE_FD ? BM_MODE_BYTES : entry->mode);
         if (!entry->channel)
             return -ENOMEM;
+        if (entry->about.dedicated)
+            bm_dedicated_begin(entry->channel, entry->about.token);
     }
     if (message->attachments)
         message->attachments->received = true;
@@ -604,23 +610,13 @@ static bool continue_message(beam_session *session, beam_channel *channel, uint8
     return alive(session);
 }
 
-static void keep_early_bytes(beam_channel *channel, const uint8_t *bytes, uint32_t len)
-{
-    beam_message *message = bm_message_new(channel->core);
-    if (message && bm_message_copy_body(message, bytes, len) < 0) {
-        beam_message_free(message);
-        message = NULL;
-    }
-    bm_early_put(channel, message);
-}
-
 static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t flags,
                          const uint8_t *bytes, uint32_t len)
 {
     int64_t cost = (int64_t)len + BM_MESSAGE_COST;
     if (flags & ~BM_MSG_END)
         return fail(session, -BEAM_EFRAME_FLAGS);
-    if (channel->remote_ended)
+    if (channel->remote_ended || !bm_dedicated_may_come(channel))
         return fail(session, -BEAM_EFRAME_CHANNEL);
     if (channel->recv_credit <= 0)
         return fail(session, -BEAM_EFLOW_CONTROL);
@@ -631,7 +627,7 @@ static bool stream_bytes(beam_session *session, beam_channel *channel, uint8_t f
     channel->hold_bytes = false;
     channel->core->messages_received++;
     if (len > 0 && bm_early_applies(channel)) {
-        keep_early_bytes(channel, bytes, len);
+        bm_early_put_bytes(channel, bytes, len);
     } else {
         if (len > 0 && h && h->on_data && channel->handle)
             h->on_data((beam_stream *)channel, bytes, len, channel->arg);

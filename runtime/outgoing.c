@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/dedicated.h"
 #include "runtime/details.h"
 #include "runtime/message.h"
 #include "runtime/pumped_fds.h"
@@ -112,6 +113,8 @@ void bm_outgoing_bind(beam_session *session, beam_channel *channel, beam_message
         bm_channel_bind(entry->channel, session, session->next_id, true);
         entry->id = session->next_id;
         session->next_id += 2;
+        if (entry->about.dedicated)
+            bm_dedicated_begin(entry->channel, entry->about.token);
     }
 }
 
@@ -158,9 +161,9 @@ static bool large_must_wait(beam_session *session, beam_channel *channel,
 static void mark_large(const beam_session *session, beam_message *message)
 {
     /* Exact limits are the carrier's; this only asks whether one frame could ever hold it. */
-    unsigned pumped = session->carrier->pumps_fds ? bm_message_fds(message) : 0;
-    if (!session->carrier->immediate && bm_message_len(message) + 64 + pumped * BM_ABOUT_LEN_MAX +
-                                                16u * bm_message_channels(message) +
+    unsigned attached = BM_ATTACHED_LEN + (session->carrier->pumps_fds ? BM_ABOUT_LEN_MAX : 0);
+    if (!session->carrier->immediate && bm_message_len(message) + 64 +
+                                                attached * bm_message_channels(message) +
                                                 BM_NAME_LEN_MAX + 1 >
                                             BM_FRAME_LEN_MAX)
         message->flags |= BM_MESSAGE_LARGE;
@@ -193,6 +196,8 @@ static enum visit put_messages(beam_session *session, beam_channel *channel)
         if (!pay(session, channel, message))
             return PARKED_UNTIL_CREDIT;
         mark_large(session, message);
+        if (message->attachments)
+            bm_dedicated_offer(session, message);
         if (large_must_wait(session, channel, message)) {
             bm_list_unlink(&channel->ready_node);
             bm_list_push_back(&session->large_waiting, &channel->ready_node);

@@ -30,8 +30,7 @@ static uint32_t abouts_len(const beam_message *message)
     const struct bm_attachments *att = message->attachments;
     uint32_t len = 0;
     for (unsigned i = 0; i < att->channel_count; i++)
-        if (att->channels[i].mode == BM_MODE_FD)
-            len += bm_about_write(&att->channels[i].about, scratch);
+        len += bm_about_write(&att->channels[i].about, att->channels[i].mode, scratch);
     return len;
 }
 
@@ -54,7 +53,7 @@ static void plan_first(struct bm_packing *packing)
         .body_len = message->body_len,
     };
     bool pumped = message->attachments && message->attachments->pumped;
-    if (pumped)
+    if (head->attached > 0 && channel->session->carrier->pumps_fds)
         head->abouts_len = abouts_len(message);
     uint32_t head_len = bm_frame_message_head_len(head);
     if (head->large && BM_FRAME_LEN_MAX - head_len < head->body_len)
@@ -89,20 +88,20 @@ static uint8_t *write_bytes(const struct bm_packing *packing, uint8_t *out)
         flags |= BM_MSG_MORE;
     if (packing->whole && (message->flags & BM_MESSAGE_LAST))
         flags |= BM_MSG_END;
-    out =
-        bm_frame_put_bytes(out, channel->id, flags, message->body + message->packed, packing->part);
+    const uint8_t *bytes = packing->part > 0 ? message->body + message->packed : NULL;
+    out = bm_frame_put_bytes(out, channel->id, flags, bytes, packing->part);
     message->packed += packing->part;
     return out;
 }
 
-static void write_attached(const beam_message *message, uint8_t *entry)
+static void write_attached(const beam_message *message, uint8_t *entry, bool says_more)
 {
     const struct bm_attachments *att = message->attachments;
     uint8_t *about = entry + (size_t)att->channel_count * BM_ATTACHED_LEN;
     for (unsigned i = 0; i < att->channel_count; i++, entry += BM_ATTACHED_LEN) {
         struct bm_attached attached = {.id = att->channels[i].id, .mode = att->channels[i].mode};
-        if (attached.mode == BM_MODE_FD)
-            attached.about_len = bm_about_write(&att->channels[i].about, about);
+        if (says_more)
+            attached.about_len = bm_about_write(&att->channels[i].about, attached.mode, about);
         about += attached.about_len;
         bm_frame_put_attached(entry, &attached);
     }
@@ -138,7 +137,7 @@ static uint8_t *write_first(const struct bm_packing *packing, uint8_t *out)
     uint8_t *attached;
     out = bm_frame_put_message(out, channel->id, flags, packing->fds, &head, &attached);
     if (head.attached > 0)
-        write_attached(message, attached);
+        write_attached(message, attached, head.abouts_len > 0);
     if (head.large)
         message->packed = head.body_len;
     return out;

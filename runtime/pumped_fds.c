@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
+#include "runtime/dedicated.h"
 #include "runtime/message.h"
 #include "runtime/socket_pair.h"
 
@@ -73,6 +74,7 @@ int bm_pumped_fds_send(struct bm_core *core, beam_message *message)
             .length = options->read_len,
         };
         bm_channel_attached(all[i].channel);
+        all[i].channel->dedicate = options->read_len > BM_DEDICATED_LEN_MIN;
         bm_pump_start(all[i].pump, options, (beam_stream *)all[i].channel, &att->fds[i]);
     }
     att->pumped = true;

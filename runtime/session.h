@@ -66,6 +66,11 @@ struct bm_carrier {
     /* A message that is a body alone, copied. false also when it is too long for this way. The slot
      * is NULL where it would gain nothing. */
     bool (*put_body)(beam_session *session, beam_channel *channel, const void *body, size_t len);
+    /* Channels of bytes may have streams of their own (dedicated.h); NULL: never. Now? */
+    bool (*dedicates)(const beam_session *session);
+    /* One that is undecided has a token, borrowed for the call. true: it is looked after, until a stream
+     * joins it or is declined, or it is over. false: there will be none. NULL as that. */
+    bool (*dedicate)(beam_session *session, beam_channel *channel, const uint8_t *token);
     /* Sends what was put. */
     void (*commit)(beam_session *session);
     /* The session has failed, and abort follows: its GOAWAY goes if it can go at once. */

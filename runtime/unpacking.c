@@ -53,14 +53,13 @@ static bool on_hello(beam_session *session, const struct bm_unpacking *carrier, 
 }
 
 /* D2: it counts as a descriptor, and becomes one when its channel is open. */
-static int take_descriptor(const struct bm_attached *attached, struct bm_attached_channel *entry,
-                           struct bm_attachments *att)
+static int take_descriptor(struct bm_attachments *att)
 {
     if (att->fd_count == BEAM_MESSAGE_FDS_MAX)
         return -BEAM_EFRAME_FDS;
     att->fds[att->fd_count++] = -1;
     att->pumped = true;
-    return bm_about_parse(attached->about, attached->about_len, &entry->about);
+    return 0;
 }
 
 /* 0, a session error, or -ENOMEM. */
@@ -76,11 +75,12 @@ static int take_attached(const struct bm_message_head *head, beam_message *messa
             return -ENOMEM;
         entry->id = attached.id;
         entry->mode = attached.mode;
-        if (attached.mode == BM_MODE_FD) {
-            r = take_descriptor(&attached, entry, message->attachments);
-            if (r < 0)
-                return r;
-        }
+        if (attached.mode == BM_MODE_FD)
+            r = take_descriptor(message->attachments);
+        if (r == 0)
+            r = bm_about_parse(attached.about, attached.about_len, attached.mode, &entry->about);
+        if (r < 0)
+            return r;
     }
     return 0;
 }

@@ -115,6 +115,12 @@ BEAM_EXPORT ssize_t beam_stream_write(beam_stream *stream, const void *data, siz
 BEAM_EXPORT void beam_stream_hold(beam_stream *stream);
 BEAM_EXPORT void beam_stream_release(beam_stream *stream, size_t len);
 
+/* Asks for a connection's stream of its own for a long transfer, where a carrier has such (HTTP/2): its bytes
+ * then neither wait for the session's others nor hold them up. To be called where the stream was attached, before
+ * its message is sent; no effect at any other time and on other carriers, and none but on speed. Costs
+ * a round trip before the first byte. Descriptors, but for short files, get one by themselves. */
+BEAM_EXPORT void beam_stream_dedicate(beam_stream *stream);
+
 /* A stream as a file descriptor, for whoever wants read(2) and write(2): a connected stream socket, blocking
  * and close-on-exec, whose bytes the library moves from now on, both ways. An end is an end of file, and
  * shutdown(2) with SHUT_WR is our end; a reset, or the loss of the session, reads as ECONNRESET and never

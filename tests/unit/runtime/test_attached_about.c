@@ -17,9 +17,7 @@ static int say(const struct bm_attached *attached, char *out, size_t size, size_
 {
     struct bm_about about;
     const char *mode = attached->mode == BM_MODE_BYTES ? "bytes" : "messages";
-    int r = 0;
-    if (attached->mode == BM_MODE_FD)
-        r = bm_about_parse(attached->about, attached->about_len, &about);
+    int r = bm_about_parse(attached->about, attached->about_len, attached->mode, &about);
     if (r < 0)
         return r;
     *pos += (size_t)snprintf(out + *pos, size - *pos, "%s%llu ", *pos > 0 ? ", " : "",
@@ -32,6 +30,9 @@ static int say(const struct bm_attached *attached, char *out, size_t size, size_
     if (attached->mode == BM_MODE_FD && about.length != BM_PUMP_TO_END)
         *pos +=
             (size_t)snprintf(out + *pos, size - *pos, " %llu", (unsigned long long)about.length);
+    if (about.dedicated)
+        *pos += (size_t)snprintf(out + *pos, size - *pos, " token %02x..%02x", about.token[0],
+                                 about.token[BM_TOKEN_LEN - 1]);
     return 0;
 }
 
@@ -88,8 +89,8 @@ TEST(what_is_written_is_read_again)
                                      .writable = access & 2,
                                      .length = kind == 0 ? INT64_MAX : BM_PUMP_TO_END};
             struct bm_about again;
-            uint32_t len = bm_about_write(&about, document);
-            REQUIRE_INT(bm_about_parse(document, len, &again), 0);
+            uint32_t len = bm_about_write(&about, BM_MODE_FD, document);
+            REQUIRE_INT(bm_about_parse(document, len, BM_MODE_FD, &again), 0);
             CHECK_UINT(again.kind, about.kind);
             CHECK_UINT(again.readable, about.readable);
             CHECK_UINT(again.writable, about.writable);
