@@ -10,7 +10,9 @@
 #include "net/connection_inner.h"
 
 #define STUCK_NS BM_LINK_STALL_NS /* a stream whose window the peer does not open; CVE-2019-9511 */
-#define LENGTH_LEN 20u            /* digits of a length */
+#define MANY                                                                                       \
+    8u /* requests in one piece: they are served before another connection's are read; ours */
+#define LENGTH_LEN 20u /* digits of a length */
 
 static struct bm_exchange *exchange_of(struct bm_h2_stream *stream)
 {
@@ -148,7 +150,10 @@ static void http2_free(struct bm_connection *connection)
 
 static size_t http2_receive(struct bm_connection *connection, const uint8_t *bytes, size_t len)
 {
+    uint32_t before = connection->open;
     (void)bm_h2_receive(connection->h2, bytes, len, bm_connection_now_ns(connection));
+    if (connection->open >= before + MANY)
+        bm_reactor_yield(connection->link.core->reactor);
     return len;
 }
 

@@ -229,15 +229,17 @@ bool bm_completions_run(struct bm_reactor *reactor)
 
     struct bm_cqe batch[BM_BATCH_CQES];
     bool left = false;
+    const unsigned most = reactor->yielded ? 1 : BM_BATCH_CQES;
+    reactor->yielded = false;
     for (unsigned done = 0; !left;) {
-        unsigned n = bm_kernel_reap(reactor->kernel, batch, BM_BATCH_CQES);
+        unsigned n = bm_kernel_reap(reactor->kernel, batch, most);
         reactor->reaped += n;
         for (unsigned i = 0; i < n; i++)
             bm_completion_enter(reactor, &batch[i]);
-        if (n < BM_BATCH_CQES)
+        if (n < most)
             break;
         done += n;
-        left = done >= BM_TURN_CQES || turn_is_long(reactor);
+        left = done >= BM_TURN_CQES || reactor->yielded || turn_is_long(reactor);
     }
     settle(reactor);
     return left || reactor->held_len > 0 || !bm_list_empty(&reactor->ended);

@@ -248,6 +248,11 @@ uint64_t bm_reactor_now_ns(struct bm_reactor *reactor)
     return reactor->now_ns;
 }
 
+void bm_reactor_yield(struct bm_reactor *reactor)
+{
+    reactor->yielded = true;
+}
+
 /* Returns whether a source has more than its budget; *ret_came, whether any had anything. */
 static bool drain_sources(struct bm_reactor *reactor, bool *ret_came)
 {
@@ -313,10 +318,14 @@ bool bm_reactor_once(struct bm_reactor *reactor)
 
     bool came;
     bool left = run_mail(reactor);
-    left |= drain_sources(reactor, &came);
+    bool more = drain_sources(reactor, &came);
     left |= run_tasks(reactor);
     left |= run_timers(reactor);
-    left |= bm_completions_run(reactor);
+    if (BM_LIKELY(!reactor->yielded) || !more || ++reactor->waited > BM_YIELD_TURNS) {
+        reactor->waited = 0;
+        left |= bm_completions_run(reactor);
+    }
+    left |= more;
     left |= run_tasks(reactor);
     bm_wake_dirty(reactor);
     left |= !bm_ops_submit(reactor);

@@ -101,6 +101,11 @@ int bm_reactor_turn(struct bm_reactor *reactor);
 /* The reactor whose thread this is, or NULL. */
 struct bm_reactor *bm_reactor_current(void);
 
+/* What a completion has brought is much, and goes on by way of sources: completions behind it wait until
+ * those have caught up, but no longer than some turns, so that what all of them bring is not under way at
+ * once, in memory that no cache holds. From a completion's callback. */
+void bm_reactor_yield(struct bm_reactor *reactor);
+
 /* The time as of this turn, on bm_clock_now_ns(): the clock is read once a turn, by the first who asks. */
 uint64_t bm_reactor_now_ns(struct bm_reactor *reactor);
 

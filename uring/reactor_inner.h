@@ -14,11 +14,12 @@
 #define BM_SQ_LEN 256u  /* ours: one turn's batch; more stay in line for the next turn */
 #define BM_CQ_LEN 4096u /* ours: for the multishots of a thousand sessions between two turns */
 
-#define BM_BATCH_CQES 32u               /* ours: copied at once; then the clock is looked at */
-#define BM_TURN_CQES 256u               /* ours: completions a turn */
-#define BM_TURN_MESSAGES 64u            /* ours: of each source and of the mailbox, a turn */
-#define BM_TURN_TASKS 4096u             /* ours: a task that queues itself must not hold the turn */
-#define BM_TURN_TIMERS 256u             /* ours: as completions */
+#define BM_BATCH_CQES 32u    /* ours: copied at once; then the clock is looked at */
+#define BM_YIELD_TURNS 32u   /* ours: turns without completions for a source that has more */
+#define BM_TURN_CQES 256u    /* ours: completions a turn */
+#define BM_TURN_MESSAGES 64u /* ours: of each source and of the mailbox, a turn */
+#define BM_TURN_TASKS 4096u  /* ours: a task that queues itself must not hold the turn */
+#define BM_TURN_TIMERS 256u  /* ours: as completions */
 #define BM_TURN_NS (500 * BM_NS_PER_US) /* ours: of completions before the kernel is entered */
 #define BM_TURNS_UNCLOCKED 8u           /* ours: turns without an enter between two clock reads */
 #define BM_DIRTY_MAX 64u                /* ours: peers to be woken later; more are woken at once */
@@ -70,6 +71,8 @@ struct bm_reactor {
     unsigned closing;  /* BM_TAG_CLOSE in flight */
     uint64_t now_ns;
     uint64_t turn_start_ns; /* 0: not asked yet */
+    bool yielded;           /* as asked for; completions come one by one, and wait for sources */
+    unsigned waited;        /* turns, in a row, in which they have */
     uint64_t slept_at_ns;   /* when we last went to sleep; 0: a doorbell is no measure of a wake */
 
     /* An op that is not IDLE is on one of these. */
