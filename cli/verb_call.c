@@ -59,6 +59,7 @@ struct call {
     struct credentials credentials;
 };
 
+#define NET_WINDOW (1u << 20) /* what is on the way: 64 KiB a round trip is little over a network */
 static int read_arguments(int argc, char **argv, struct call *call, char ***ret_pairs)
 {
     const struct option options[] = {
@@ -222,7 +223,8 @@ int call_main(int argc, char **argv)
 
     enum beam_log_level level = BEAM_LOG_ERROR;
     struct beam_runtime_options options =
-        BEAM_RUNTIME_OPTIONS(.transports = transports_all, .log = log_to_stderr, .log_arg = &level);
+        BEAM_RUNTIME_OPTIONS(.transports = transports_all, .log = log_to_stderr, .log_arg = &level,
+                             .limits = {.window = transport_is_net(call.url) ? NET_WINDOW : 0});
     r = beam_runtime_new(&options, &runtime);
     for (unsigned i = 0; r >= 0 && i < call.serve.count; i++) {
         int status = service_add(runtime, call.serve.items[i]);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define BLOCK_LEN (BM_H2_FIELDS_MAX * sizeof(struct bm_field) + BM_H2_FIELDS_LEN_MAX)
+
 void bm_h2_block_init(struct bm_h2_block *block, struct bm_account *account)
 {
     *block = (struct bm_h2_block){.account = account};
@@ -12,7 +14,8 @@ void bm_h2_block_init(struct bm_h2_block *block, struct bm_account *account)
 void bm_h2_block_deinit(struct bm_h2_block *block)
 {
     bm_h2_block_clear(block);
-    block->bytes = bm_free(block->account, block->bytes, block->bytes ? BM_H2_FIELDS_LEN_MAX : 0);
+    block->fields = bm_free(block->account, block->fields, block->fields ? BLOCK_LEN : 0);
+    block->bytes = NULL;
 }
 
 void bm_h2_block_clear(struct bm_h2_block *block)
@@ -45,10 +48,9 @@ int bm_h2_block_add(struct bm_h2_block *block, beam_str name, beam_str value, bo
         return -EMSGSIZE;
     if (bm_h2_block_too_large(block))
         return 0;
-    if (!block->bytes)
-        block->bytes = bm_alloc(block->account, BM_H2_FIELDS_LEN_MAX);
-    if (!block->bytes)
+    if (!block->fields && !(block->fields = bm_alloc(block->account, BLOCK_LEN)))
         return -ENOMEM;
+    block->bytes = (char *)(block->fields + BM_H2_FIELDS_MAX);
     if (pseudo >= 0)
         block->pseudo[pseudo] = (beam_str){keep(block, value), value.len};
     else

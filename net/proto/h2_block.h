@@ -14,12 +14,12 @@
 
 struct bm_h2_block {
     struct bm_account *account;
-    char *bytes; /* BM_H2_FIELDS_LEN_MAX, or NULL */
+    char *bytes; /* BM_H2_FIELDS_LEN_MAX, or NULL; behind the fields, in their block */
     size_t bytes_len;
     beam_str pseudo[BM_H2_PSEUDO_FIELDS];
-    struct bm_field fields[BM_H2_FIELDS_MAX];
-    size_t count; /* of fields that came, pseudo fields not among them */
-    size_t len;   /* of names and values that came */
+    struct bm_field *fields; /* BM_H2_FIELDS_MAX, or NULL */
+    size_t count;            /* of fields that came, pseudo fields not among them */
+    size_t len;              /* of names and values that came */
 };
 
 void bm_h2_block_init(struct bm_h2_block *block, struct bm_account *account);
