@@ -3,7 +3,6 @@
  * Why a stream is over is told by its code and by what has had its end: 0 only where both directions have.
  * A held exchange holds its stream, and gives it back before the engine goes. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -269,12 +268,25 @@ static int http2_ask(struct bm_connection *connection, const struct bm_connectio
                          &exchange->stream);
 }
 
+static struct bm_field length_field(char room[LENGTH_LEN], uint64_t len)
+{
+    size_t at = LENGTH_LEN;
+    do {
+        room[--at] = (char)('0' + len % 10);
+        len /= 10;
+    } while (len > 0);
+    return (struct bm_field){.name = "content-length",
+                             .name_len = sizeof("content-length") - 1,
+                             .value = room + at,
+                             .value_len = LENGTH_LEN - at};
+}
+
 static int http2_answer(struct bm_exchange *exchange, unsigned status,
                         const struct bm_field *fields, size_t field_count, const void *body,
                         int64_t body_len)
 {
     struct bm_field all[BM_H2_FIELDS_MAX];
-    char length[LENGTH_LEN + 1];
+    char length[LENGTH_LEN];
     bool bodiless = exchange->to_head || status == 204 || status == 304;
     if (status < 200 || field_count >= BM_H2_FIELDS_MAX ||
         bm_field_find(fields, field_count, "content-length"))
@@ -282,8 +294,7 @@ static int http2_answer(struct bm_exchange *exchange, unsigned status,
     if (field_count > 0)
         memcpy(all, fields, field_count * sizeof(*fields));
     if (body_len >= 0 && status != 204 && !(status == 304 && body_len == 0)) {
-        snprintf(length, sizeof(length), "%lld", (long long)body_len);
-        all[field_count++] = BM_FIELD("content-length", length);
+        all[field_count++] = length_field(length, (uint64_t)body_len);
     }
     if (body_len > 0 && !bodiless) {
         int kept = bm_exchange_keep_body(exchange, body, (size_t)body_len);

@@ -48,10 +48,12 @@ bool bm_field_is_value(const char *value, size_t len)
 
 bool bm_field_same(const char *a, size_t a_len, const char *b)
 {
+    if (strlen(b) != a_len) /* most that differ do, and media types begin alike */
+        return false;
     for (size_t i = 0; i < a_len; i++)
-        if (b[i] == '\0' || lower((unsigned char)a[i]) != lower((unsigned char)b[i]))
+        if (lower((unsigned char)a[i]) != lower((unsigned char)b[i]))
             return false;
-    return b[a_len] == '\0';
+    return true;
 }
 
 static bool has_name(const struct bm_field *field, const char *name)
