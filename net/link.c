@@ -363,6 +363,8 @@ static void on_task(struct bm_task *task)
         bm_task_queue(link->core->reactor, task);
         return;
     }
+    if (link->phase == BM_LINK_OPEN && bm_task_put_off(link->core->reactor, task))
+        return;
     link->second = false;
     bm_link_enter(link);
     if (link->early) {

@@ -109,6 +109,7 @@ int bm_reactor_new(const struct bm_reactor_options *options, struct bm_reactor *
     bm_list_init(&reactor->left);
     bm_list_init(&reactor->ended);
     bm_list_init(&reactor->tasks);
+    bm_list_init(&reactor->late);
     bm_list_init(&reactor->sources);
     bm_list_init(&reactor->buffers);
     bm_wheel_init(&reactor->wheel, bm_clock_now_ns());
@@ -319,6 +320,7 @@ bool bm_reactor_once(struct bm_reactor *reactor)
     bool came;
     bool left = run_mail(reactor);
     bool more = drain_sources(reactor, &came);
+    reactor->catching_up = more && reactor->yielded && reactor->waited < BM_YIELD_TURNS;
     left |= run_tasks(reactor);
     left |= run_timers(reactor);
     if (BM_LIKELY(!reactor->yielded) || !more || ++reactor->waited > BM_YIELD_TURNS) {
@@ -327,6 +329,10 @@ bool bm_reactor_once(struct bm_reactor *reactor)
     }
     left |= more;
     left |= run_tasks(reactor);
+    if (BM_UNLIKELY(!bm_list_empty(&reactor->late))) {
+        bm_list_splice_back(&reactor->tasks, &reactor->late);
+        left = true;
+    }
     bm_wake_dirty(reactor);
     left |= !bm_ops_submit(reactor);
 
@@ -507,6 +513,15 @@ void bm_task_queue(struct bm_reactor *reactor, struct bm_task *task)
         return;
     bm_list_push_back(&reactor->tasks, &task->node);
     bm_embed_kick(reactor);
+}
+
+bool bm_task_put_off(struct bm_reactor *reactor, struct bm_task *task)
+{
+    if (!reactor->catching_up)
+        return false;
+    if (!bm_list_linked(&task->node))
+        bm_list_push_back(&reactor->late, &task->node);
+    return true;
 }
 
 void bm_task_cancel(struct bm_task *task)

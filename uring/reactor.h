@@ -111,6 +111,9 @@ uint64_t bm_reactor_now_ns(struct bm_reactor *reactor);
 
 /* Queue a task for this turn (owner's thread); no effect when it is already queued. */
 void bm_task_queue(struct bm_reactor *reactor, struct bm_task *task);
+/* For a task that collects what others say: puts it off to the next turn while sources catch up after a
+ * bm_reactor_yield, and says so. That ends with them, and after some turns at the latest. */
+bool bm_task_put_off(struct bm_reactor *reactor, struct bm_task *task);
 void bm_task_cancel(struct bm_task *task);
 
 void bm_source_add(struct bm_reactor *reactor, struct bm_source *source);

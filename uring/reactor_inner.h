@@ -71,6 +71,7 @@ struct bm_reactor {
     unsigned closing;  /* BM_TAG_CLOSE in flight */
     uint64_t now_ns;
     uint64_t turn_start_ns; /* 0: not asked yet */
+    bool catching_up;       /* yielded, and a source had more in this turn */
     bool yielded;           /* as asked for; completions come one by one, and wait for sources */
     unsigned waited;        /* turns, in a row, in which they have */
     uint64_t slept_at_ns;   /* when we last went to sleep; 0: a doorbell is no measure of a wake */
@@ -83,6 +84,7 @@ struct bm_reactor {
     struct bm_list ended; /* cancelled before the kernel knew of them */
     uint64_t reaped;      /* completions copied out of the ring, ever */
     struct bm_list tasks;
+    struct bm_list late; /* tasks of the next turn */
     struct bm_list sources;
     struct bm_list *source_next; /* where a drain goes on, whichever source was removed meanwhile */
     struct bm_list buffers;
