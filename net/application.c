@@ -183,7 +183,7 @@ static beam_http_request *new_request(struct bm_server *server, struct bm_exchan
     request->exchange = exchange;
     request->server = server;
     request->core = bm_connection_core(connection);
-    bm_collected_init(&request->body, request->core, connection);
+    bm_collected_init(&request->body, request->core, connection, server->memory_max);
     if (copy_head(request, from) < 0 || bm_visitor_peer(visitor, NULL, &request->peer) < 0) {
         if (request->head)
             bm_pool_put(&request->core->pool, request->head, request->head_cap);

@@ -218,7 +218,7 @@ static struct bm_call *new_call(struct bm_server *server, struct bm_exchange *ex
     call->exchange = exchange;
     call->server = server;
     call->core = core;
-    bm_collected_init(&call->body, core, connection);
+    bm_collected_init(&call->body, core, connection, server->memory_max);
     return call;
 }
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "net/memory_budget.h"
 #include "runtime/core.h"
 #include "runtime/frame.h"
 #include "runtime/runtime.h"
@@ -14,9 +15,10 @@
 
 static _Thread_local struct bm_list charged;
 
-void bm_collected_init(struct bm_collected *collected, struct bm_core *core, const void *payer)
+void bm_collected_init(struct bm_collected *collected, struct bm_core *core, const void *payer,
+                       uint64_t memory_max)
 {
-    *collected = (struct bm_collected){.core = core, .payer = payer};
+    *collected = (struct bm_collected){.core = core, .payer = payer, .memory_max = memory_max};
 }
 
 static uint64_t charged_to(const void *payer)
@@ -35,6 +37,18 @@ static uint64_t most(const struct bm_collected *collected)
     const struct beam_limits *limits = &collected->core->runtime->limits;
     uint64_t share = limits->large_len_max - limits->large_len_max / 4;
     return share > limits->message_len_max ? share : limits->message_len_max;
+}
+
+/* So many bytes are here now. A core that has ended counts nothing any more. */
+static void hold(struct bm_collected *collected, size_t len)
+{
+    if (collected->core != bm_core_current())
+        return;
+    struct bm_networks *networks = &collected->core->networks;
+    networks->bodies += len - collected->held;
+    collected->held = len;
+    if (networks->account.used == 0) /* its connection has gone, and tells of it no more */
+        bm_memory_tell(collected->core);
 }
 
 static void discharge(struct bm_collected *collected)
@@ -71,6 +85,9 @@ int bm_collected_reserve(struct bm_collected *collected, uint64_t len)
         return -EMSGSIZE;
     if (len <= body->cap)
         return 0;
+    if (len > BM_FRAME_LEN_MAX &&
+        bm_memory_look(collected->core, collected->memory_max) == BM_MEMORY_OUT)
+        return -ENOMEM;
     int r = charge(collected, len);
     if (r < 0)
         return r;
@@ -83,6 +100,7 @@ int bm_collected_reserve(struct bm_collected *collected, uint64_t len)
     }
     body->block = block;
     body->cap = cap;
+    hold(collected, cap);
     return 0;
 }
 
@@ -117,6 +135,7 @@ void bm_collected_deinit(struct bm_collected *collected)
     if (collected->body.block)
         bm_pool_put(pool, collected->body.block, collected->body.cap);
     collected->body = (struct bm_body){0};
+    hold(collected, 0);
     discharge(collected);
 }
 
@@ -124,5 +143,7 @@ int bm_collected_answer(struct bm_collected *collected, size_t len)
 {
     if (!collected->body.block)
         discharge(collected);
-    return charge(collected, (uint64_t)collected->body.cap + len);
+    int r = charge(collected, (uint64_t)collected->body.cap + len);
+    hold(collected, collected->body.cap + (r == 0 ? len : 0));
+    return r;
 }

@@ -20,11 +20,14 @@ struct bm_collected {
     struct bm_list node; /* among those that are charged, */
     const void *list;    /* ... which are of one thread; NULL: it is not */
     uint64_t charged;    /* bytes; 0 for what fits a frame */
+    size_t held;         /* bytes, among those of the core's networks */
+    uint64_t memory_max; /* memory_budget.h */
 };
 
-void bm_collected_init(struct bm_collected *collected, struct bm_core *core, const void *payer);
+void bm_collected_init(struct bm_collected *collected, struct bm_core *core, const void *payer,
+                       uint64_t memory_max);
 /* Room for so many bytes in all. -EMSGSIZE: over the limit for messages. -ENOBUFS: the connection has too
- * much under way. -ENOMEM. */
+ * much under way. -ENOMEM, also when all connections together hold too much. */
 int bm_collected_reserve(struct bm_collected *collected, uint64_t len);
 /* The next bytes. Errors as bm_collected_reserve. */
 int bm_collected_add(struct bm_collected *collected, const uint8_t *bytes, size_t len);

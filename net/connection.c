@@ -22,6 +22,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "net/connection_inner.h"
+#include "net/memory_budget.h"
 
 void bm_connection_fail(struct bm_connection *connection, int error)
 {
@@ -268,6 +269,7 @@ static void on_gone(struct bm_link *link)
                                     connection->arg);
     bm_list_unlink(&connection->dependent.node);
     free_connection(connection);
+    bm_memory_tell(core);
     bm_core_check_quiet(core);
 }
 
@@ -300,7 +302,19 @@ static void end_dependent(struct bm_dependent *dependent)
     bm_connection_close(connection);
 }
 
-static const struct bm_dependent_calls dependent_calls = {drain_dependent, end_dependent};
+static bool spare_dependent(struct bm_dependent *dependent, uint64_t idle_ns)
+{
+    struct bm_connection *connection = bm_container_of(dependent, struct bm_connection, dependent);
+    uint64_t until_ns = connection->idle_until_ns; /* of a server's without exchanges */
+    if (until_ns == UINT64_MAX || connection->close_due || connection->ended ||
+        bm_connection_now_ns(connection) < until_ns - BM_CONNECTION_IDLE_NS + idle_ns)
+        return false;
+    bm_connection_close(connection);
+    return true;
+}
+
+static const struct bm_dependent_calls dependent_calls = {drain_dependent, end_dependent,
+                                                          spare_dependent};
 
 /* ---- its beginning ---- */
 
@@ -339,7 +353,7 @@ int bm_connection_new(const struct bm_connection_options *options, int *fd,
                       struct bm_connection **ret_connection)
 {
     struct bm_core *core = options->core;
-    struct bm_account account = {.parent = bm_reactor_account(core->reactor)};
+    struct bm_account account = {.parent = &core->networks.account};
     BM_CLEANUP(freep)
     struct bm_connection *connection = bm_alloc_zero(&account, sizeof(*connection));
     if (!connection)

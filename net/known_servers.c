@@ -65,7 +65,7 @@ static void end(struct bm_dependent *dependent)
     bm_task_queue(known->core->reactor, &known->end_task);
 }
 
-static const struct bm_dependent_calls calls = {end, end};
+static const struct bm_dependent_calls calls = {.drain = end, .end = end};
 
 /* Stands in front of all that hangs on the core, so that it is found at once. */
 static struct known_servers *find_all(struct bm_core *core)

@@ -22,6 +22,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "net/memory_budget.h"
 #include "net/resolve.h"
 #include "net/server.h"
 #include "net/stream_socket.h"
@@ -151,7 +152,11 @@ static int begin_connection(struct gate *gate, int *fd, bool limited, const void
         .owner = &owner,
         .arg = visit,
     };
-    int r = limited ? admit(gate, visit, *fd) : 0;
+    int r = 0;
+    if (bm_memory_look(gate->core, visit->server->memory_max) == BM_MEMORY_OUT)
+        r = -ENOBUFS; /* who is here already asks the others to come back */
+    if (r == 0 && limited)
+        r = admit(gate, visit, *fd);
     if (r == 0)
         r = bm_connection_new(&options, fd, &connection);
     if (r < 0)

@@ -20,6 +20,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "net/memory_budget.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
 #include "runtime/fd_budget.h"
@@ -542,6 +543,8 @@ static void net_free(beam_session *session)
 {
     struct bm_net_session *ns = bm_net_session_of(session);
     bm_assert(!ns->exchange && !ns->cut && !ns->pipe.websocket);
+    if (!bm_session_is_orphan(session))
+        bm_memory_tell(session->core);
     bm_free(NULL, ns, sizeof(*ns));
 }
 
@@ -576,6 +579,7 @@ int bm_net_session_new(struct bm_core *core, bool opener, struct bm_net_session 
     if (!ns)
         return -ENOMEM;
     bm_session_init(&ns->session, core, &net_carrier, opener);
+    ns->session.account.parent = &core->networks.account;
     ns->session.ping_s = BM_NET_SESSION_PING_S;
     ns->out.bytes.account = &ns->session.account;
     ns->peer_ping_s = BM_NET_SESSION_PING_S;

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "net/access.h"
+#include "net/memory_budget.h"
 #include "net/url.h"
 
 #define WHY_LEN 128u
@@ -103,6 +104,7 @@ int bm_server_new(beam_runtime *runtime, const struct bm_url *url,
     atomic_init(&server->refs, 1);
     bm_address_limits_init(&server->addresses, options->connections_address_max,
                            options->connections_address_per_s);
+    server->memory_max = options->memory_max;
     server->runtime = runtime;
     server->on_request = options->on_request;
     server->on_request_arg = options->on_request_arg;
@@ -169,15 +171,27 @@ static void refuse_visitor(const struct way *way, unsigned status)
     }
 }
 
+static const struct bm_field retry = {
+    .name = "retry-after", .value = "1", .name_len = 11, .value_len = 1};
+
+/* All connections together hold more than they may: nothing new begins. True: it was refused. */
+static bool is_shed(const struct way *way)
+{
+    struct bm_core *core = bm_connection_core(bm_exchange_connection(way->exchange));
+    if (bm_memory_look(core, way->server->memory_max) == BM_MEMORY_ROOM)
+        return false;
+    bm_exchange_refuse(way->exchange, 503, BEAM_RESOURCE_EXHAUSTED,
+                       "this server has no memory to spare now", &retry, 1);
+    return true;
+}
+
 static void to_session(const struct way *way, bool websocket)
 {
-    static const struct bm_field retry = {
-        .name = "retry-after", .value = "1", .name_len = 11, .value_len = 1};
     /* relaxed: who comes at the same moment comes before it. */
     if (atomic_load_explicit(&way->server->draining, memory_order_relaxed))
         bm_exchange_refuse(way->exchange, 503, BEAM_UNAVAILABLE, "this server is draining", &retry,
                            1);
-    else
+    else if (!is_shed(way))
         bm_session_exchange(way->server, way->exchange, way->request, &way->visitor, websocket);
 }
 
@@ -225,7 +239,7 @@ static void below_prefix(struct way *way, beam_str rest)
         refuse_nothing_there(way);
     else if (!is(way->request->method, "POST"))
         refuse_method(way, "POST");
-    else
+    else if (!is_shed(way))
         bm_call_exchange(way->server, way->exchange, way->request, &way->visitor,
                          (beam_str){rest.ptr + 5, rest.len - 5});
 }
@@ -249,5 +263,7 @@ void bm_server_on_request(struct bm_connection *connection, struct bm_exchange *
     }
     /* Nobody is refused here: who is known is told, and the rest is the application's. */
     (void)bm_access_judge(way.server->access, exchange, request, &way.visitor);
+    if (is_shed(&way))
+        return;
     bm_application_exchange(way.server, exchange, request, &way.visitor);
 }

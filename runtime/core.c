@@ -243,6 +243,7 @@ int bm_core_open(struct bm_core *core)
         return r;
     }
     core->reactor = reactor;
+    core->networks.account.parent = bm_reactor_account(reactor);
     core->allocs_begin = bm_alloc_count_thread();
     bm_list_init(&core->sessions);
     bm_list_init(&core->timers);
@@ -290,6 +291,8 @@ void bm_core_close(struct bm_core *core)
     struct bm_list *node;
     while ((node = bm_list_pop_front(&core->sessions)))
         bm_session_orphan(bm_list_entry(node, beam_session, node));
+    if (core->networks.total)
+        atomic_fetch_sub_explicit(core->networks.total, core->networks.told, memory_order_relaxed);
     current = NULL;
     pthread_mutex_lock(&core->runtime->start_lock);
     core->closed = true;

@@ -44,6 +44,18 @@ struct bm_dependent {
 struct bm_dependent_calls {
     void (*drain)(struct bm_dependent *dependent); /* the core stops: end when you are done */
     void (*end)(struct bm_dependent *dependent);   /* ... and has waited long enough: end now */
+    /* Memory is short: end, if nothing has been going on for so long. True: it does. NULL: never. */
+    bool (*spare)(struct bm_dependent *dependent, uint64_t idle_ns);
+};
+
+/* What connections of networks hold on a core; net/memory_budget.c looks after it. */
+struct bm_networks {
+    struct bm_account account; /* theirs, and their sessions' */
+    size_t bodies;             /* of calls, in and out, bytes */
+    size_t messages;           /* of their sessions, when they were last counted */
+    size_t told;               /* of all three, to the process: */
+    _Atomic size_t *total;     /* ... here; relaxed; NULL: never */
+    uint64_t counted_ns;
 };
 
 struct bm_core {
@@ -60,6 +72,7 @@ struct bm_core {
     struct bm_list dialers;
     struct bm_list stores; /* those that were closed too, if anybody may still ask for them */
     struct bm_list dependents;
+    struct bm_networks networks;
     struct bm_list notify; /* channels with a callback due */
     struct bm_list notify_sessions;
     struct bm_task notify_task; /* makes those callbacks */

@@ -23,7 +23,6 @@
 #ifndef WOLFSSL_USER_SETTINGS /* the system's says in there how it was made; ours has our own file */
 #include <wolfssl/options.h>
 #endif
-#include <wolfssl/error-ssl.h>
 #include <wolfssl/ssl.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
@@ -131,6 +130,14 @@ static int on_new_ticket(WOLFSSL *ssl, const unsigned char *ticket, int len, voi
 static int fail(struct bm_tls *tls, int error)
 {
     tls->failure = bm_tls_failure_of(tls, error);
+    tls->state = BM_TLS_FAILED;
+    tls->in_left = 0;
+    return tls->failure;
+}
+
+static int no_memory(struct bm_tls *tls)
+{
+    tls->failure = bm_tls_say(tls->why, -ENOMEM, "no memory for this connection");
     tls->state = BM_TLS_FAILED;
     tls->in_left = 0;
     return tls->failure;
@@ -383,11 +390,11 @@ int bm_tls_receive(struct bm_tls *tls, const uint8_t *bytes, size_t len, uint64_
     if (tls->state != BM_TLS_HANDSHAKE)
         return 0;
     struct bm_payer *outer = bm_payer_enter(tls->payer);
-    int r = 0;
-    if (!tls->ssl && begin(tls, NULL) < 0)
-        r = fail(tls, MEMORY_E);
+    int r = tls->ssl ? 0 : begin(tls, NULL);
     if (r == 0)
         r = negotiate(tls);
+    else
+        r = no_memory(tls);
     bm_payer_leave(outer);
     return r;
 }

@@ -101,7 +101,8 @@ TEST(attack_without_client_certificate)
 {
     struct bm_certificate ca = attack_certificate(BM_CERTIFICATE_CA, "clients", NULL);
     struct bm_certificate other = attack_certificate(BM_CERTIFICATE_CA, "others", NULL);
-    struct bm_certificate client = attack_certificate(BM_CERTIFICATE_CLIENT, "uri:beam://me", &other);
+    struct bm_certificate client =
+        attack_certificate(BM_CERTIFICATE_CLIENT, "uri:beam://me", &other);
     site_open(&(struct beam_net_listen){.size = sizeof(struct beam_net_listen),
                                         .client_ca = attack_pem(ca.pem)});
     refused("localhost", NULL, "the peer has refused", "no client certificate");

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "net/access.h"
+#include "net/memory_budget.h"
 #include "net/server.h"
 #include "net/url.h"
 #include "tests/support/test.h"
@@ -93,6 +94,26 @@ void bm_application_exchange(struct bm_server *server, struct bm_exchange *excha
 {
     (void)server, (void)exchange, (void)request;
     saw("application%s", visitor->known ? "" : " stranger");
+}
+
+static enum bm_memory_pressure pressure;
+
+enum bm_memory_pressure bm_memory_look(struct bm_core *core, uint64_t max)
+{
+    (void)core, (void)max;
+    return pressure;
+}
+
+struct bm_connection *bm_exchange_connection(const struct bm_exchange *exchange)
+{
+    (void)exchange;
+    return NULL;
+}
+
+struct bm_core *bm_connection_core(const struct bm_connection *connection)
+{
+    (void)connection;
+    return NULL;
 }
 
 void bm_exchange_refuse(struct bm_exchange *exchange, unsigned status, enum beam_code code,
@@ -253,6 +274,25 @@ TEST(server_asks_who_it_is_before_anything_else)
     judged = 503;
     CHECK_STR(way_of(server, &row), "refused 503");
     judged = 0;
+    bm_server_unref(server);
+}
+
+TEST(server_without_memory_begins_nothing_and_tells_of_itself)
+{
+    static const struct row rows[] = {
+        {"POST", "/beam/v1", "refused 503 retry-after: 1", 2, NULL},
+        {"GET", "/beam/v1/ws", "refused 503 retry-after: 1", 1, NULL},
+        {"POST", "/beam/call/echo", "refused 503 retry-after: 1", 2, NULL},
+        {"GET", "/mine", "refused 503 retry-after: 1", 2, NULL},
+        {"GET", "/beam/health", "about health", 2, NULL},
+        {"GET", "/beam/stats", "about stats", 2, NULL},
+        {"GET", "/beam/nothing", "refused 404", 2, NULL},
+    };
+    judged = 0;
+    struct bm_server *server = server_at("http://h", &defaults);
+    pressure = BM_MEMORY_SHORT;
+    check_rows(server, rows, BM_ARRAY_LEN(rows));
+    pressure = BM_MEMORY_ROOM;
     bm_server_unref(server);
 }
 
