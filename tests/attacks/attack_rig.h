@@ -214,6 +214,7 @@ static struct attack_site {
     struct bm_socket_address plain, secure;
     struct bm_tls_context *client_h2, *client_http1;
     struct neighbour neighbour;
+    bool has_neighbour;
     uint32_t calm_us; /* the neighbour's percentile before */
     size_t before_bytes;
     atomic_uint held, cancels, echoes, applications;
@@ -409,20 +410,29 @@ static inline void attack_nothing(void *arg)
     (void)arg;
 }
 
-/* Lets so much time pass at once, between two calls of the neighbour. */
+static inline void neighbour_until(unsigned calls)
+{
+    unsigned begin = atomic_load(&site.neighbour.calls);
+    WAIT_UNTIL(atomic_load(&site.neighbour.calls) - begin >= calls);
+}
+
+/* What was sent before has been read: it came before what the neighbour has sent since, and been answered. */
+static inline void attack_settle(void)
+{
+    if (site.has_neighbour)
+        neighbour_until(2); /* one may have been under way */
+}
+
+/* Lets so much time pass at once, between two calls of the neighbour, when the server has read what was sent. */
 static inline void attack_pass(uint64_t ns)
 {
+    attack_settle();
     pthread_mutex_lock(&site.neighbour.busy);
     atomic_fetch_add(&attack_later_ns, ns);
     for (int i = 0; i < 3; i++) /* a turn each: what is due, and what follows */
         served_run(site.runtime, 0, attack_nothing, NULL);
     pthread_mutex_unlock(&site.neighbour.busy);
-}
-
-static inline void neighbour_until(unsigned calls)
-{
-    unsigned begin = atomic_load(&site.neighbour.calls);
-    WAIT_UNTIL(atomic_load(&site.neighbour.calls) - begin >= calls);
+    attack_settle();
 }
 
 /* A server, its neighbour, and how that one is without any attack. */
@@ -433,6 +443,7 @@ static inline void attack_begin(const struct beam_net_listen *net)
     pthread_mutex_init(&site.neighbour.figures, NULL);
     site.neighbour.address = site.plain;
     REQUIRE_INT(pthread_create(&site.neighbour.thread, NULL, neighbour_run, &site.neighbour), 0);
+    site.has_neighbour = true;
     neighbour_until(ATTACK_WINDOW); /* warm */
     (void)neighbour_p99_us(&site.neighbour);
     neighbour_until(ATTACK_CALLS);

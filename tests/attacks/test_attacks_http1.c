@@ -11,11 +11,6 @@ static void say(struct attacker *attacker, const char *text)
 
 #define HEAD "POST /beam/call/echo HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\n"
 
-static void slow_head_round(struct attacker *attacker)
-{
-    attacker_send_slowly(attacker, HEAD, sizeof(HEAD) - 1);
-}
-
 static void check_said(const struct attacker *attacker, const char *text)
 {
     if (!strstr(attacker->text, text))
@@ -23,24 +18,26 @@ static void check_said(const struct attacker *attacker, const char *text)
     CHECK(strstr(attacker->text, text) != NULL);
 }
 
-static void slow_head_is_told_round(struct attacker *attacker)
+static void slow_head_round(struct attacker *attacker)
 {
-    slow_head_round(attacker);
+    attacker_send_slowly(attacker, HEAD, 10);
+    attack_pass(BM_NS_PER_S);
     CHECK(attacker_is_closed(attacker));
     check_said(attacker, "HTTP/1.1 408");
 }
 
 TEST(attack_slow_headers_http1)
 {
-    attack_run(&(struct attack){"a head by the byte", ATTACK_BOTH, false, slow_head_is_told_round,
-                                0, false});
+    attack_run(
+        &(struct attack){"a head by the byte", ATTACK_BOTH, false, slow_head_round, 0, false});
 }
 
 /* A byte every second is less than a body may have. */
 static void slow_post_round(struct attacker *attacker)
 {
     say(attacker, HEAD "content-length: 1000\r\n\r\n");
-    attacker_send_slowly(attacker, "a body that comes by the byte, and never as a whole", 50);
+    attacker_send_slowly(attacker, "a body by the byte, and never whole", 20);
+    attack_pass(BM_NS_PER_S);
     CHECK(attacker_is_closed(attacker));
     check_said(attacker, "HTTP/1.1 408");
 }
@@ -48,8 +45,8 @@ static void slow_post_round(struct attacker *attacker)
 static void slow_chunks_round(struct attacker *attacker)
 {
     say(attacker, HEAD "transfer-encoding: chunked\r\n\r\n");
-    for (unsigned i = 0; i < 10 && !attacker->closed; i++)
-        attacker_send_slowly(attacker, "1\r\nx\r\n", 6);
+    attacker_send_slowly(attacker, "1\r\nx\r\n1\r\ny\r\n1\r\nz\r\n1", 19);
+    attack_pass(2 * BM_NS_PER_S);
     CHECK(attacker_is_closed(attacker));
     check_said(attacker, "HTTP/1.1 408");
 }

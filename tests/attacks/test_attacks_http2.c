@@ -328,14 +328,16 @@ TEST(attack_internal_data_buffering)
 static void slow_greeting_round(struct attacker *attacker)
 {
     frames_greet(0, 0);
-    attacker_send_slowly(attacker, frames.bytes, 40);
+    attacker_send_slowly(attacker, frames.bytes, BM_H2_GREETING_NS / BM_NS_PER_S);
+    attack_pass(BM_NS_PER_S);
 }
 
 static void slow_head_round(struct attacker *attacker)
 {
     greet(attacker);
     frames_post_with(1, ECHO, F_END_STREAM, "x", "a value that takes its time and never ends");
-    attacker_send_slowly(attacker, frames.bytes, 40);
+    attacker_send_slowly(attacker, frames.bytes, 9 + BM_H2_BLOCK_NS / BM_NS_PER_S);
+    attack_pass(BM_NS_PER_S);
     frames.len = 0;
 }
 
