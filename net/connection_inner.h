@@ -87,6 +87,7 @@ struct bm_exchange {
     bool in_end, out_end; /* HTTP/1.1 */
     bool end_due;         /* ... on_end is still to be called, unless it becomes another protocol */
     bool left;            /* ... something of it has left */
+    bool patient;         /* a window that stays shut is no reason to end it */
     bool finishing, closed;
 };
 

@@ -204,6 +204,11 @@ void bm_exchange_expect_body(struct bm_exchange *exchange)
             bm_clock_after(bm_connection_now_ns(exchange->connection), BM_HTTP1_BODY_NS);
 }
 
+void bm_exchange_patient(struct bm_exchange *exchange)
+{
+    exchange->patient = true;
+}
+
 void bm_exchange_reset(struct bm_exchange *exchange)
 {
     if (!is_alive(exchange))

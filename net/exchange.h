@@ -74,6 +74,9 @@ void bm_exchange_window(struct bm_exchange *exchange, uint32_t len);
 /* Server: the body is collected, so it has to come at a least rate (BM_HTTP1_BODY_NS, which HTTP/1.1 has for
  * every body); else the exchange is reset. Not for one that lasts, as a session's. */
 void bm_exchange_expect_body(struct bm_exchange *exchange);
+/* A peer that opens its window for nothing of ours is waited for, however long: a slow reader. Else its
+ * stream is reset after a while (CVE-2019-9511). */
+void bm_exchange_patient(struct bm_exchange *exchange);
 /* Breaks off both ways; on_close follows. Over HTTP/1.1 the connection ends. */
 void bm_exchange_reset(struct bm_exchange *exchange);
 /* Lives on after on_close until it is released, and keeps its place among the peer's streams: for as long

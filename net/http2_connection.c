@@ -195,7 +195,7 @@ static void reset_stuck(struct bm_connection *connection, uint64_t now_ns)
 {
     for (struct bm_list *n = connection->exchanges.next; n != &connection->exchanges; n = n->next) {
         const struct bm_exchange *exchange = bm_list_entry(n, struct bm_exchange, node);
-        if (exchange->closed)
+        if (exchange->closed || exchange->patient)
             continue;
         uint64_t since_ns = bm_h2_stream_blocked_since_ns(exchange->stream);
         if ((since_ns != UINT64_MAX && now_ns - since_ns >= STUCK_NS) ||

@@ -42,7 +42,7 @@
 #define STEP_NS (3 * BM_NS_PER_S)    /* docs/spec/http.md L1 */
 #define ADDRESS_NS (3 * BM_NS_PER_S) /* ours: until the next address is tried, if there is one */
 #define TOKEN_LEN_MAX 8192u          /* ours: what a header list of 16 KiB has room for */
-#define PATH_LEN (BM_URL_PREFIX_MAX + 8u)
+#define PATH_LEN (BM_URL_PREFIX_MAX + 16u)
 #define BEARER "Bearer "
 
 enum { WAY_BITS = 1 << BEAM_NET_HTTP2 | 1 << BEAM_NET_CONNECT | 1 << BEAM_NET_UPGRADE };
@@ -84,6 +84,11 @@ struct dial {
     enum beam_code code;
     char why[256];
 };
+
+static beam_str str(const char *text)
+{
+    return (beam_str){text, strlen(text)};
+}
 
 static struct bm_reactor *reactor_of(const struct dial *dial)
 {
@@ -236,16 +241,25 @@ static bool is_session(const struct bm_field *fields, size_t count)
            version->value_len == 1 && version->value[0] == '1';
 }
 
+/* Without one there are no streams beside the session. */
+static void keep_id(struct bm_net_session *ns, const struct bm_field *fields, size_t count)
+{
+    const struct bm_field *id = bm_field_find(fields, count, "beam-session");
+    if (id && id->value_len == BM_NET_SESSION_ID_LEN)
+        memcpy(ns->id, id->value, BM_NET_SESSION_ID_LEN);
+}
+
 static int on_answer(struct bm_net_session *ns, unsigned status, const struct bm_field *fields,
                      size_t field_count, void *arg)
 {
     struct dial *dial = arg;
-    (void)ns;
     bool good = dial->way == BEAM_NET_HTTP2 ? status == 200 && is_session(fields, field_count)
                                             : bm_websocket_offer_verify(&dial->offer, (int)status,
                                                                         fields, field_count) == 0;
-    if (good)
+    if (good) {
+        keep_id(ns, fields, field_count);
         return 0;
+    }
     if (dial->failed || dial->settled)
         return -EPROTO;
     if (settles(status)) {
@@ -285,13 +299,50 @@ static void on_open(struct bm_net_session *ns, void *arg)
     bm_task_cancel(&dial->task);
     bm_known_servers_learn(dial->core, &dial->url, dial->way);
     set_peer(dial);
-    free_secrets(dial);
+    if (dial->way != BEAM_NET_HTTP2)
+        free_secrets(dial); /* else requests beside the session need them too */
+}
+
+static struct bm_field authorization(const struct dial *dial)
+{
+    return (struct bm_field){.name = "authorization",
+                             .name_len = 13,
+                             .value = dial->bearer,
+                             .value_len = dial->bearer_len,
+                             .secret = true};
+}
+
+static int ask_beside(struct bm_net_session *ns, const char *path, const struct bm_field *fields,
+                      size_t field_count, const struct bm_exchange_handlers *handlers,
+                      void *handlers_arg, struct bm_exchange **ret_exchange, void *arg)
+{
+    struct dial *dial = arg;
+    char whole[PATH_LEN];
+    struct bm_field all[8];
+    (void)ns;
+    bm_assert(field_count < BM_ARRAY_LEN(all));
+    if (!dial->usable || dial->over)
+        return -ESHUTDOWN;
+    snprintf(whole, sizeof(whole), "%s%s", dial->url.prefix, path);
+    memcpy(all, fields, field_count * sizeof(fields[0]));
+    if (dial->bearer)
+        all[field_count++] = authorization(dial);
+    const struct bm_connection_ask ask = {
+        .method = str("POST"),
+        .authority = str(dial->authority),
+        .path = str(whole),
+        .fields = all,
+        .field_count = field_count,
+        .body = true,
+    };
+    return bm_connection_ask(dial->connection, &ask, handlers, handlers_arg, ret_exchange);
 }
 
 static const struct bm_net_session_owner session_owner = {
     .on_answer = on_answer,
     .on_lost = on_lost,
     .on_open = on_open,
+    .ask = ask_beside,
     .on_over = on_over,
 };
 
@@ -307,11 +358,6 @@ static void on_timer(struct bm_timer *timer)
 }
 
 /* --- asking ---------------------------------------------------------------------------------- */
-
-static beam_str str(const char *text)
-{
-    return (beam_str){text, strlen(text)};
-}
 
 /* What the request of a way is made of. */
 static int ask_for(struct dial *dial, struct bm_exchange **ret_exchange)
@@ -332,11 +378,7 @@ static int ask_for(struct dial *dial, struct bm_exchange **ret_exchange)
         count = dial->offer.field_count;
     }
     if (dial->bearer)
-        fields[count++] = (struct bm_field){.name = "authorization",
-                                            .name_len = 13,
-                                            .value = dial->bearer,
-                                            .value_len = dial->bearer_len,
-                                            .secret = true};
+        fields[count++] = authorization(dial);
     const struct bm_connection_ask ask = {
         .method = str(http2      ? "POST"
                       : extended ? "CONNECT"

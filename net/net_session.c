@@ -20,10 +20,10 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "net/dedicated_stream.h"
 #include "net/memory_budget.h"
 #include "runtime/channel.h"
 #include "runtime/core.h"
-#include "runtime/fd_budget.h"
 #include "runtime/packing.h"
 #include "runtime/unpacking.h"
 
@@ -446,6 +446,7 @@ static void net_abort(beam_session *session)
     ns->closing = true;
     bm_timer_cancel(reactor, &ns->life_timer);
     bm_timer_cancel(reactor, &ns->memory_timer);
+    bm_dedicated_stream_session_over(ns);
     drop_cut(ns);
     if (ns->exchange && (ns->farewell || ns->shut || ns->heard_end || ns->said_end))
         end_exchange(ns);
@@ -542,7 +543,7 @@ void bm_net_session_detach(struct bm_net_session *ns)
 static void net_free(beam_session *session)
 {
     struct bm_net_session *ns = bm_net_session_of(session);
-    bm_assert(!ns->exchange && !ns->cut && !ns->pipe.websocket);
+    bm_assert(!ns->exchange && !ns->cut && !ns->pipe.websocket && bm_list_empty(&ns->streams));
     if (!bm_session_is_orphan(session))
         bm_memory_tell(session->core);
     bm_free(NULL, ns, sizeof(*ns));
@@ -564,6 +565,8 @@ static const struct bm_carrier net_carrier = {
     .put_end = bm_packing_put_end,
     .put_u64 = bm_packing_put_u64,
     .put_goaway = bm_packing_put_goaway,
+    .dedicates = bm_dedicated_stream_can,
+    .dedicate = bm_dedicated_stream_begin,
     .commit = net_commit,
     .farewell = net_farewell,
     .shut = net_shut,
@@ -572,6 +575,19 @@ static const struct bm_carrier net_carrier = {
     .free = net_free,
     .memory = net_memory,
 };
+
+struct bm_net_session *bm_net_session_find(struct bm_core *core, const char *id)
+{
+    /* All of them are looked at: who asks has been let in, and asks for 64 at most. */
+    for (struct bm_list *n = core->sessions.next; n != &core->sessions; n = n->next) {
+        beam_session *session = bm_list_entry(n, beam_session, node);
+        struct bm_net_session *ns = bm_net_session_of(session);
+        if (session->carrier == &net_carrier && !session->opener &&
+            session->state == BM_SESSION_OPEN && memcmp(ns->id, id, BM_NET_SESSION_ID_LEN) == 0)
+            return ns;
+    }
+    return NULL;
+}
 
 int bm_net_session_new(struct bm_core *core, bool opener, struct bm_net_session **ret_ns)
 {
@@ -583,6 +599,7 @@ int bm_net_session_new(struct bm_core *core, bool opener, struct bm_net_session 
     ns->session.ping_s = BM_NET_SESSION_PING_S;
     ns->out.bytes.account = &ns->session.account;
     ns->peer_ping_s = BM_NET_SESSION_PING_S;
+    bm_list_init(&ns->streams);
     bm_timer_init(&ns->life_timer, on_life);
     bm_timer_init(&ns->linger_timer, on_linger);
     bm_timer_init(&ns->memory_timer, on_memory_retry);

@@ -12,6 +12,7 @@
 #define BM_NET_SESSION_WINDOW (4u << 20) /* docs/spec/http.md S7 */
 #define BM_NET_SESSION_PING_S 20u /* S6: what we ask for, and what is asked by who says nothing */
 #define BM_NET_SESSION_PINGS_MISSED 3u   /* S6 */
+#define BM_NET_SESSION_ID_LEN 22u        /* S2: 128 bits in base64url */
 #define BM_NET_SESSION_OUTPUT_MAX 65536u /* ours: bytes that wait when no more frames are put */
 #define BM_NET_SESSION_LINGER_NS (5 * BM_NS_PER_S) /* ours: from our end to the peer's */
 
@@ -29,6 +30,11 @@ struct bm_net_session_owner {
     bool (*on_lost)(struct bm_net_session *ns, int error, void *arg);
     /* The peer's HELLO is here: this way it is. */
     void (*on_open)(struct bm_net_session *ns, void *arg);
+    /* Makes a request beside the session's, with a body and whatever its way asks for; path is what stands
+     * behind the prefix. Errors as bm_connection_ask. NULL: there are none. */
+    int (*ask)(struct bm_net_session *ns, const char *path, const struct bm_field *fields,
+               size_t field_count, const struct bm_exchange_handlers *handlers, void *handlers_arg,
+               struct bm_exchange **ret_exchange, void *arg);
     /* The session has ended, and its exchange is ending. The owner is not called again, and lets go of the
      * session (bm_session_unref) when it has put its own things away. */
     void (*on_over)(struct bm_net_session *ns, void *arg);
@@ -62,6 +68,11 @@ struct bm_net_session {
 
     const struct bm_net_session_owner *owner;
     void *owner_arg;
+
+    /* Streams beside it: dedicated_stream.h. */
+    char id[BM_NET_SESSION_ID_LEN + 1]; /* what the server calls it; "": not known */
+    struct bm_list streams;             /* those that are not on their own yet */
+    bool streams_refused;               /* client: the server, or the way to it, has none */
 };
 
 static inline struct bm_net_session *bm_net_session_of(beam_session *session)
@@ -71,6 +82,9 @@ static inline struct bm_net_session *bm_net_session_of(beam_session *session)
 
 /* CONNECTING. -ENOMEM. */
 int bm_net_session_new(struct bm_core *core, bool opener, struct bm_net_session **ret_ns);
+
+/* A server's session of this core by its id, BM_NET_SESSION_ID_LEN bytes; NULL: there is none. */
+struct bm_net_session *bm_net_session_find(struct bm_core *core, const char *id);
 
 /* What an exchange that carries a session calls; its arg is the struct bm_net_session. */
 extern const struct bm_exchange_handlers bm_net_session_handlers;

@@ -233,6 +233,8 @@ static void below_prefix(struct way *way, beam_str rest)
         session(way);
     else if (is(rest, "v1/ws"))
         websocket(way);
+    else if (is(rest, "v1/stream"))
+        bm_stream_exchange(way->exchange, way->request, &way->visitor);
     else if (about)
         bm_about_exchange(way->server, way->exchange, way->request, &way->visitor, rest);
     else if (!begins(rest, "call/", 5) || rest.len == 5)

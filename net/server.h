@@ -72,6 +72,10 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
                          const struct bm_exchange_request *request,
                          const struct bm_visitor *visitor, bool websocket);
 
+/* POST PREFIX/v1/stream: the stream of a channel, beside its session; dedicated_stream.c. */
+void bm_stream_exchange(struct bm_exchange *exchange, const struct bm_exchange_request *request,
+                        const struct bm_visitor *visitor);
+
 /* POST PREFIX/call/SERVICE[/METHOD]; rest is what stands behind "call/"; call_exchange.c. */
 void bm_call_exchange(struct bm_server *server, struct bm_exchange *exchange,
                       const struct bm_exchange_request *request, const struct bm_visitor *visitor,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "net/base64url.h"
 #include "net/net_session.h"
 #include "net/proto/websocket_handshake.h"
 #include "net/server.h"
@@ -13,7 +14,6 @@
 #define TYPE "application/x-beam"
 #define VERSION "1"
 #define RETRY_AFTER_S "1" /* ours: a server that drains is soon another one */
-#define ID_LEN 22u        /* 16 bytes in base64url without padding */
 
 static bool is(beam_str text, const char *other)
 {
@@ -21,18 +21,12 @@ static bool is(beam_str text, const char *other)
     return text.len == len && memcmp(text.ptr, other, len) == 0;
 }
 
-/* 128 bits that nobody can guess, six in a character; the last has two of them. */
-static void make_id(char ret[ID_LEN + 1])
+/* 128 bits that nobody can guess. */
+static void make_id(char ret[BM_NET_SESSION_ID_LEN + 1])
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    uint8_t bytes[18] = {0};
-    bm_random(bytes, 16);
-    for (unsigned i = 0; i < ID_LEN; i++) {
-        unsigned bit = i * 6;
-        unsigned pair = (unsigned)bytes[bit / 8] << 8 | bytes[bit / 8 + 1];
-        ret[i] = digits[pair >> (10 - bit % 8) & 63];
-    }
-    ret[ID_LEN] = '\0';
+    uint8_t bytes[16];
+    bm_random(bytes, sizeof(bytes));
+    bm_base64url_128(bytes, ret);
 }
 
 static void refuse(struct bm_exchange *exchange, unsigned status, enum beam_code code,
@@ -127,15 +121,14 @@ static bool judge_websocket(const struct bm_server *server, struct bm_exchange *
     return false;
 }
 
-static int answer(struct bm_exchange *exchange, const struct bm_websocket_answer *handshake)
+static int answer(struct bm_exchange *exchange, const char *id,
+                  const struct bm_websocket_answer *handshake)
 {
-    char id[ID_LEN + 1];
     struct bm_field fields[7] = {
         BM_FIELD("cache-control", "no-store"),
         BM_FIELD("x-accel-buffering", "no"),
     };
     size_t count = 2;
-    make_id(id);
     fields[count++] = BM_FIELD("beam-session", id);
     if (!handshake) {
         fields[count++] = BM_FIELD("content-type", TYPE);
@@ -172,10 +165,11 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
     beam_session *session = bm_session_ref(&ns->session);
     bm_exchange_take(exchange, &bm_net_session_handlers, ns);
     int r = bm_net_session_attach(ns, exchange, websocket);
+    make_id(ns->id);
     if (r == 0)
         r = bm_visitor_peer(visitor, NULL, &session->peer);
     if (r == 0)
-        r = answer(exchange, websocket ? &handshake : NULL);
+        r = answer(exchange, ns->id, websocket ? &handshake : NULL);
     if (r < 0) {
         bm_session_lost(session, BEAM_UNAVAILABLE, beam_strerror(r));
         bm_exchange_reset(exchange);

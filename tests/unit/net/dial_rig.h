@@ -41,12 +41,16 @@ struct dial_rig {
     unsigned accepted, connections, requests;
     unsigned posts, connects, upgrades; /* requests for sessions, by way */
     unsigned post_status, connect_status,
-        upgrade_status;     /* 0: a session; 1: no answer; else this */
-    bool deaf;              /* what connects is not spoken with */
-    bool scarce;            /* memory may be missing */
-    unsigned resumed;       /* ... over a TLS that was */
-    char authorization[64]; /* of the last request */
-    int silent_fds[8];      /* accepted and not spoken with */
+        upgrade_status;               /* 0: a session; 1: no answer; else this */
+    unsigned streams;                 /* requests for streams beside a session */
+    unsigned stream_status;           /* as post_status */
+    void (*on_stream)(bool answered); /* before and after it is shown to the server; or NULL */
+    const char *stranger;             /* who asks for them, if it is somebody else */
+    bool deaf;                        /* what connects is not spoken with */
+    bool scarce;                      /* memory may be missing */
+    unsigned resumed;                 /* ... over a TLS that was */
+    char authorization[64];           /* of the last request */
+    int silent_fds[8];                /* accepted and not spoken with */
     unsigned silent_count;
     /* The client. */
     beam_session *session;
@@ -81,6 +85,28 @@ static void rig_log(enum beam_log_level level, const char *text, void *arg)
 
 /* --- the server --- */
 
+static const struct bm_exchange_handlers rig_nothing;
+
+static void on_stream_request(struct bm_exchange *exchange,
+                              const struct bm_exchange_request *request,
+                              const struct bm_visitor *visitor)
+{
+    struct bm_visitor asker = *visitor;
+    rig.streams++;
+    if (rig.on_stream)
+        rig.on_stream(false);
+    if (rig.stranger)
+        asker.peer.identity = (beam_str){rig.stranger, strlen(rig.stranger)};
+    if (rig.stream_status == 1)
+        bm_exchange_take(exchange, &rig_nothing, NULL);
+    else if (rig.stream_status > 1)
+        CHECK_INT(bm_exchange_answer(exchange, rig.stream_status, NULL, 0, NULL, 0), 0);
+    else
+        bm_stream_exchange(exchange, request, &asker);
+    if (rig.on_stream)
+        rig.on_stream(true);
+}
+
 static void on_request(struct bm_connection *connection, struct bm_exchange *exchange,
                        const struct bm_exchange_request *request, void *arg)
 {
@@ -108,9 +134,13 @@ static void on_request(struct bm_connection *connection, struct bm_exchange *exc
     rig.upgrades += websocket && !connect;
     snprintf(rig.authorization, sizeof(rig.authorization), "%.*s",
              field ? (int)field->value_len : 0, field ? field->value : "");
+    if (request->path.len > 7 &&
+        memcmp(request->path.ptr + request->path.len - 7, "/stream", 7) == 0) {
+        on_stream_request(exchange, request, &visitor);
+        return;
+    }
     if (status == 1) {
-        static const struct bm_exchange_handlers nothing;
-        bm_exchange_take(exchange, &nothing, NULL);
+        bm_exchange_take(exchange, &rig_nothing, NULL);
     } else if (status > 1) {
         /* With what a server says about it: no frames. */
         static const char why[] = "{\"code\":\"UNKNOWN\",\"message\":\"why\"}";

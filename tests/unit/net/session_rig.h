@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "net/net_session.h"
 #include "net/proto/websocket.h"
+#include "net/server.h"
 #include "runtime/core.h"
 #include "runtime/frame.h"
 #include "tests/support/raw_peer.h"
@@ -54,6 +55,39 @@ void bm_exchange_reset(struct bm_exchange *exchange)
 {
     CHECK(!exchange->closed);
     exchange->reset = true;
+}
+
+/* Of streams beside a session there are none here. */
+void bm_exchange_patient(struct bm_exchange *exchange)
+{
+    CHECK(!exchange->closed);
+}
+
+void bm_exchange_take(struct bm_exchange *exchange, const struct bm_exchange_handlers *handlers,
+                      void *arg)
+{
+    (void)exchange, (void)handlers, (void)arg;
+    CHECK(false);
+}
+
+int bm_exchange_answer(struct bm_exchange *exchange, unsigned status, const struct bm_field *fields,
+                       size_t field_count, const void *body, int64_t body_len)
+{
+    (void)exchange, (void)status, (void)fields, (void)field_count, (void)body, (void)body_len;
+    CHECK(false);
+    return -EINVAL;
+}
+
+struct bm_connection *bm_exchange_connection(const struct bm_exchange *exchange)
+{
+    (void)exchange;
+    return NULL;
+}
+
+struct bm_core *bm_connection_core(const struct bm_connection *connection)
+{
+    (void)connection;
+    return NULL;
 }
 
 /* --- the clock --- */

@@ -71,6 +71,14 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
     saw("session%s", websocket ? " websocket" : "");
 }
 
+void bm_stream_exchange(struct bm_exchange *exchange, const struct bm_exchange_request *request,
+                        const struct bm_visitor *visitor)
+{
+    (void)exchange, (void)request;
+    CHECK(visitor->known);
+    saw("stream");
+}
+
 void bm_call_exchange(struct bm_server *server, struct bm_exchange *exchange,
                       const struct bm_exchange_request *request, const struct bm_visitor *visitor,
                       beam_str rest)
@@ -185,6 +193,7 @@ TEST(server_finds_the_way_by_the_path)
         {"POST", "/beam/v1", "refused 426 upgrade: websocket", 1, NULL},
         {"GET", "/beam/v1", "refused 405 allow: POST", 2, NULL},
         {"GET", "/beam/v1", "refused 405 allow: POST", 1, NULL},
+        {"POST", "/beam/v1/stream", "stream", 2, NULL},
         {"GET", "/beam/v1/ws", "session websocket", 1, NULL},
         {"POST", "/beam/v1/ws", "refused 405 allow: GET", 1, NULL},
         {"CONNECT", "/beam/v1/ws", "session websocket", 2, "websocket"},
@@ -204,7 +213,6 @@ TEST(server_finds_the_way_by_the_path)
         {"GET", "/beam/", "refused 404", 2, NULL},
         {"GET", "/beam?/v1", "refused 404", 2, NULL},
         {"POST", "/beam/v1/", "refused 404", 2, NULL},
-        {"POST", "/beam/v1/stream", "refused 404", 2, NULL},
         {"POST", "/beam//v1", "refused 404", 2, NULL},
         {"POST", "/beam/V1", "refused 404", 2, NULL},
         {"POST", "/beam/%76%31", "refused 404", 2, NULL},
