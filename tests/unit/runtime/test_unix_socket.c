@@ -385,7 +385,7 @@ static void *contend(void *arg)
 /* However many come at once over a stale file, one gets it, and the file stays that one's. */
 TEST(unix_listeners_that_start_together_over_a_stale_file_leave_one)
 {
-    enum { CONTENDERS = 4, ROUNDS = 50 };
+    enum { CONTENDERS = 4, ROUNDS = 15 };
     for (int round = 0; round < ROUNDS; round++) {
         struct bm_unix_address address = in_tmpdir("s");
         struct contender contenders[CONTENDERS];
