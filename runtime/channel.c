@@ -552,8 +552,10 @@ void bm_channel_withdraw(beam_channel *channel)
 void bm_channel_withdrawn(beam_channel *channel)
 {
     const struct beam_status status = {.code = BEAM_CANCELLED};
-    if (channel->kind != BM_CHANNEL_REQUEST || bm_list_linked(&channel->held_node)) {
-        bm_channel_abort(channel, BEAM_CANCELLED, NULL); /* it has not run */
+    bool has_run = channel->kind == BM_CHANNEL_REQUEST && !bm_list_linked(&channel->held_node);
+    /* Not yet; or it is over, and its end, which was still on its way, would not be sent any more. */
+    if (!has_run || bm_channel_request(channel)->answered) {
+        bm_channel_abort(channel, BEAM_CANCELLED, NULL);
         return;
     }
     channel->withdrawn = true;

@@ -528,3 +528,60 @@ TEST(calls_are_made_with_curl)
     }
     rig_close_runtime();
 }
+
+/* --- ends ------------------------------------------------------------------------------------ */
+
+enum cut { BY_RUNTIME, BY_SERVER, BY_CLIENT, BY_RESET, CUTS };
+
+static void cut_connection(struct rig_end *end)
+{
+    if (end->connection)
+        end->connection->dependent.calls->end(&end->connection->dependent);
+}
+
+/* Whether there were so many turns before all was done. */
+static bool cut_after(struct rig_way way, enum cut cut, bool events, unsigned turns)
+{
+    static const struct bm_field fields[] = {BM_FIELD("accept", "text/event-stream"),
+                                             BM_FIELD("content-type", "text/plain")};
+    static const char all[] =
+        "event: message\ndata: {\"n\":0}\n\nevent: message\ndata: {\"n\":1}\n\n"
+        "event: message\ndata: {\"n\":2}\n\nevent: end\ndata: {\"code\":\"OK\"}\n\n";
+    struct rig_talk talk = {.send_len = events ? 0 : 100000};
+    const size_t whole = events ? sizeof(all) - 1 : talk.send_len;
+    rig_open(way);
+    test_note("%s, cut %d, events %d, after %u turns", way.name, (int)cut, events, turns);
+    prepare();
+    REQUIRE_INT(ask(&talk, events ? "/beam/call/several" : "/beam/call/echo",
+                    events ? fields : fields + 1, 1, !events),
+                0);
+    for (unsigned i = 0; i < turns && talk.closes == 0; i++)
+        rig_turn(20);
+    bool done = talk.closes > 0;
+    if (cut == BY_SERVER)
+        cut_connection(&rig.server);
+    else if (cut == BY_CLIENT)
+        cut_connection(&rig.client);
+    else if (cut == BY_RESET && talk.exchange)
+        bm_exchange_reset(talk.exchange);
+    if (cut != BY_RUNTIME)
+        RIG_UNTIL(talk.closes > 0);
+    rig_close_runtime();
+    CHECK_UINT(talk.closes, 1);
+    CHECK(talk.ends <= 1 && rig.client.closed == 1 && rig.server.closed == 1);
+    /* A runtime that stops ends the call, and says so in an event. */
+    bool told = cut == BY_RUNTIME && events && talk.got > 0;
+    CHECK(talk.ends == 0 || talk.status != 200 || talk.got == whole || told);
+    CHECK(!done || (talk.ends == 1 && talk.error == 0));
+    return !done;
+}
+
+/* Whoever ends it: everybody is told, once, and nothing that is cut off looks whole. */
+TEST(calls_may_be_cut_after_every_turn)
+{
+    for (size_t i = 0; i < RIG_WAYS; i++)
+        for (enum cut cut = BY_RUNTIME; cut < CUTS; cut++)
+            for (int events = 0; events < 2; events++)
+                for (unsigned n = 0; n < 200 && cut_after(rig_ways[i], cut, events, n);)
+                    n += n < 20 ? 1 : 5;
+}
