@@ -235,7 +235,8 @@ static bool put_end(beam_session *session, beam_channel *channel)
         end.details_len = bm_details_write(channel->end_text, details);
         end.details = end.details_len > 0 ? details : NULL;
     }
-    uint8_t flags = channel->abort_due ? BM_END_ABORT : channel->withdrawn ? BM_END_WITHDRAWN : 0;
+    bool leaves = channel->withdrawn && channel->ours; /* the serving end only knows of it */
+    uint8_t flags = channel->abort_due ? BM_END_ABORT : leaves ? BM_END_WITHDRAWN : 0;
     return session->carrier->put_end(session, channel->id, flags, &end);
 }
 
