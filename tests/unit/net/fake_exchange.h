@@ -138,6 +138,12 @@ struct bm_core *bm_connection_core(const struct bm_connection *connection)
     return connection->core;
 }
 
+struct bm_peer_texts **bm_connection_peer_texts(struct bm_connection *connection)
+{
+    (void)connection;
+    return NULL;
+}
+
 const char *bm_connection_address(const struct bm_connection *connection)
 {
     (void)connection;

@@ -138,6 +138,30 @@ TEST(calls_are_answered_over_each_http)
     }
 }
 
+/* Neither does their client, which is in the same process. A record of TLS takes memory of its library. */
+TEST(calls_of_http2_allocate_nothing_when_there_were_some)
+{
+    const struct bm_field type[] = {BM_FIELD("content-type", "image/png")};
+    for (size_t i = 0; i < RIG_WAYS; i++) {
+        uint64_t allocs = 0;
+        if (!rig_ways[i].http2 || rig_ways[i].tls)
+            continue;
+        rig_open(rig_ways[i]);
+        prepare();
+        for (int n = 0; n < 100; n++) {
+            struct rig_talk talk = {.send_len = 20};
+            if (n == 50)
+                allocs = bm_alloc_totals().allocs;
+            REQUIRE_INT(ask(&talk, "/beam/call/echo", type, 1, true), 0);
+            RIG_UNTIL(talk.closes > 0);
+            CHECK_UINT(talk.status, 200);
+            CHECK_UINT(talk.got, 20);
+        }
+        CHECK_UINT(bm_alloc_totals().allocs - allocs, 0);
+        rig_close();
+    }
+}
+
 TEST(calls_carry_large_bodies_both_ways)
 {
     const struct bm_field type[] = {BM_FIELD("content-type", "image/png")};

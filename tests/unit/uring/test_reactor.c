@@ -152,6 +152,103 @@ TEST(source_may_be_removed_while_sources_are_drained)
     }
 }
 
+static struct well *filled; /* by each completion */
+static int completions, latest_left;
+
+static void nop_yields(struct bm_op *op, int res, uint32_t flags)
+{
+    (void)op;
+    (void)res;
+    (void)flags;
+    completions++;
+    latest_left = latest_left > filled->left ? latest_left : filled->left;
+    filled->left += 200;
+    bm_reactor_yield(rig.reactor);
+}
+
+/* The first turn does not know it yet; from then on each brings what the one before was served. */
+TEST(completions_wait_behind_one_that_yields_until_sources_have_caught_up)
+{
+    struct bm_op ops[40];
+    struct well well = WELL(0);
+    filled = &well;
+    completions = latest_left = 0;
+    rig_open(&rig);
+    bm_source_add(rig.reactor, &well.source);
+    for (int i = 0; i < 40; i++) {
+        bm_op_init(&ops[i], BM_OP_NOP, nop_yields);
+        bm_op_start(rig.reactor, &ops[i]);
+    }
+    while (completions < (int)BM_BATCH_CQES)
+        bm_reactor_turn(rig.reactor);
+    CHECK_INT(completions, (int)BM_BATCH_CQES);
+    latest_left = 0;
+    well.left = 200;
+    while (completions < 40) {
+        int before = completions;
+        bm_reactor_turn(rig.reactor);
+        CHECK(completions - before <= 1);
+    }
+    CHECK(latest_left < (int)BM_TURN_MESSAGES);
+    rig_settle(&rig);
+    bm_source_remove(rig.reactor, &well.source);
+    rig_close(&rig);
+}
+
+/* ... but not for ever, when a source has more and more. */
+TEST(completions_wait_for_sources_no_longer_than_some_turns)
+{
+    struct bm_op op;
+    struct well well = WELL(INT32_MAX);
+    filled = &(struct well){0};
+    completions = 0;
+    rig_open(&rig);
+    bm_source_add(rig.reactor, &well.source);
+    for (int i = 0; i < 2; i++) {
+        bm_op_init(&op, BM_OP_NOP, nop_yields);
+        bm_op_start(rig.reactor, &op);
+        for (unsigned turns = 0; turns < BM_YIELD_TURNS + 4; turns++)
+            bm_reactor_turn(rig.reactor);
+        CHECK_INT(completions, i + 1);
+    }
+    bm_source_remove(rig.reactor, &well.source);
+    rig_close(&rig);
+}
+
+static void put_off(struct bm_task *task)
+{
+    struct job *job = bm_container_of(task, struct job, task);
+    job->again++;
+    if (!bm_task_put_off(rig.reactor, task))
+        job->ran++;
+}
+
+TEST(task_may_be_put_off_while_sources_catch_up)
+{
+    struct bm_op op;
+    struct well well = WELL(0);
+    struct job job = {.task.fn = put_off};
+    filled = &well;
+    completions = 0;
+    rig_open(&rig);
+    bm_source_add(rig.reactor, &well.source);
+    bm_op_init(&op, BM_OP_NOP, nop_yields);
+    bm_op_start(rig.reactor, &op);
+    while (completions == 0)
+        bm_reactor_turn(rig.reactor);
+    CHECK_INT(well.left, 200);
+    bm_task_queue(rig.reactor, &job.task);
+    while (well.left >= (int)BM_TURN_MESSAGES) {
+        bm_reactor_turn(rig.reactor);
+        CHECK_INT(job.ran, 0);
+    }
+    bm_reactor_turn(rig.reactor);
+    CHECK_INT(job.ran, 1);
+    CHECK_INT(job.again, 200 / (int)BM_TURN_MESSAGES + 1); /* once a turn, not over and over */
+    bm_source_remove(rig.reactor, &well.source);
+    rig_close(&rig);
+}
+
 static void *stop_when_asleep(void *arg)
 {
     struct bm_reactor *reactor = arg;
