@@ -210,7 +210,8 @@ static int connections_parse(struct bench_run *run, bool resumed, uint64_t *ret_
         again += c[0] == 'r' && (c[1] == 'r' || c[1] == '\n');
         anew += c[0] == '*' && (c[1] == '*' || c[1] == '\n');
     }
-    if (resumed ? again + 2 < *ret_count || anew > 2 : again > 0)
+    /* OpenSSL tells a ticket's age in whole seconds, and a few are out by more than a server takes. */
+    if (resumed ? anew > 2 + *ret_count / 50 || again + anew + 2 < *ret_count : again > 0)
         return bench_fail(run, "of %llu connections %llu were resumed",
                           (unsigned long long)*ret_count, again);
     return 0;

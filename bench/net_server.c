@@ -387,7 +387,7 @@ bool net_server_is_here(const struct bench_row *row, const char *contender)
 {
     const struct known *it = known_by(contender);
     char path[512];
-    if (it == NULL || (it->program == NULL && !NET_BEAM))
+    if (it == NULL)
         return false;
     if (it->program != NULL && !net_program_find(it->program, path, sizeof(path)))
         return false;

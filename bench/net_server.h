@@ -6,9 +6,6 @@
 
 #include "bench/contest.h"
 
-/* Whether `beam serve` understands http:// and https:// yet. */
-#define NET_BEAM 1
-
 #define NET_LARGE_LEN 100000000 /* of the large file */
 
 struct net_server {

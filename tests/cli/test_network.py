@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,8 @@ with case("a server over a network is told what it lacks before it listens"):
         (*serve, ANYWHERE, "--identity-header", "x-user", "--insecure-anonymous"): "go together",
         (*serve, "unix:/tmp/x.sock", "--token-file", FILE): "--token-file is for https:",
         (*serve, "unix:/tmp/x.sock", "--insecure-anonymous"): "--insecure-anonymous is for https:",
+        (*serve, "unix:/tmp/x.sock", "--address-connections", "9"): "--address-connections is for https:",
+        (*serve, "unix:/tmp/x.sock", "--address-rate", "9"): "--address-rate is for https:",
     }
     for words, part in wrong.items():
         contains(beam(*words, code=USAGE).errors, part)
@@ -254,6 +257,24 @@ with case("whoever asks is known by the same name to a session, a call by curl, 
                 out = subprocess.run(["curl", "-sS", "--max-time", "20", "-H", header, "-X", "POST",
                                       f"{url}/beam/call/whoami"], stdout=subprocess.PIPE, timeout=PATIENCE).stdout
                 equal(json.loads(out).get("identity"), wanted)
+
+with case("an address has as many connections as was said, and makes as many in a second"):
+    for option, number, good in (("--address-connections", "2", 2), ("--address-rate", "1", 2)):
+        with serving("echo", "--listen", ANYWHERE, "--insecure-anonymous", option, number) as url:
+            host, port = url.removeprefix("http://").rstrip("/").split(":")
+            answers = []
+            kept = []
+            for _ in range(4):
+                one = socket.create_connection((host, int(port)), timeout=PATIENCE)
+                kept.append(one)
+                try:
+                    one.sendall(b"GET /beam/health HTTP/1.1\r\nHost: here\r\n\r\n")
+                    answers.append(one.recv(9) == b"HTTP/1.1 ")
+                except ConnectionError:
+                    answers.append(False)
+            for one in kept:
+                one.close()
+            equal(answers, [True] * good + [False] * (4 - good))
 
 with case("nobody there is exit code 4, over a network too"):
     with serving("echo", "--listen", ANYWHERE, "--insecure-anonymous") as url:
