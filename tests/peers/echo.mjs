@@ -8,6 +8,7 @@
 //     node echo.mjs tunnel h2|http1 URL CA               WebSocket's handshake: extended CONNECT, or an upgrade
 //     node echo.mjs idle post|upgrade URL CA             says no more, until the way is closed
 //     node echo.mjs ws URL CA MESSAGES LENGTH
+//     node echo.mjs hello h2|ws URL CA HEX LENGTH        a session's first bytes: as h2_client.py, ws_client.py
 //
 // A call opens so many POSTs, each with so many messages: the first half one after the other, each when the last
 // is back, so that both bodies have to flow at once; the others all together. The last line of its output is what
@@ -247,5 +248,40 @@ function idle(kind, url, ca) {
     stream.once('data', () => stream.resume().on('close', over));
 }
 
+// What a server of Beam's answers to these bytes: printed with what came around them, when all has ended.
+async function hello(kind, url, ca, hex, length) {
+    const sent = Buffer.from(hex, 'hex');
+    if (kind === 'ws') {
+        const {WebSocket} = await import(WS);
+        const socket = new WebSocket(url, ['beam.v1'], {ca: fs.readFileSync(ca)});
+        let came;
+        socket.on('error', (error) => fail(`socket: ${error.message}`));
+        socket.on('open', () => socket.send(sent));
+        socket.once('message', (data) => {
+            came = data;
+            socket.close(1000);
+        });
+        socket.on('close', (code) => console.log(JSON.stringify(
+            {protocol: socket.protocol, came: came?.toString('hex') ?? '', code})));
+        return;
+    }
+    const client = connect(url, ca);
+    const stream = client.request({':method': 'POST', ':path': new URL(url).pathname, 'content-type': TYPE,
+                                   'beam-version': '1'});
+    let headers, came = Buffer.alloc(0);
+    stream.on('error', (error) => fail(`stream: ${error.message}`));
+    stream.on('response', (got) => headers = got);
+    stream.on('data', (data) => {
+        came = Buffer.concat([came, data]);
+        if (came.length >= Number(length))
+            stream.end();
+    });
+    stream.on('end', () => {
+        console.log(JSON.stringify({headers, came: came.subarray(0, Number(length)).toString('hex'), end: 'end'}));
+        client.close();
+    });
+    stream.write(sent);
+}
+
 const [verb, ...words] = process.argv.slice(2);
-await {serve, who, call, flood, tunnel, idle, ws: websocket}[verb](...words);
+await {serve, who, call, flood, tunnel, idle, hello, ws: websocket}[verb](...words);

@@ -17,6 +17,7 @@ sys.dont_write_bytecode = True
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "house"), str(TESTS / "peers")]
 from cases import case, check, finish  # noqa: E402
+from hello import HELLO  # noqa: E402
 from proxies import (PATIENCE, WS, configurations, free_port, missing, place,  # noqa: E402
                      program, proxy, python, running)
 
@@ -123,9 +124,6 @@ with case("peers: nginx-websocket passes an upgrade on, and answers what is none
         check(answer == {"protocol": "beam.v1"}, f"{answer}")
         answer = talk(front, where, 1, 8, 1000)
         check(answer[":status"] == 426, f"{answer}")
-
-HELLO = ("000000000000000038000000010000003000000000000900060000000400070"  # of the least keys: tests/vectors
-         "06f70656e6572726f6c650000000000000800000007000400010000000000000076657273696f6e00")
 
 with case("peers: python3-h2 has a session's stream, in cleartext and over TLS"):
     with place() as where:
