@@ -7,6 +7,7 @@
  *     duplex CHANNELS MESSAGES LENGTH   so many channels to the service `echo`, all open at once, each with so
  *                                       many messages out and back, as fast as there is room
  *     streams COUNT LENGTH              the same with attached streams, of so many bytes each
+ *     dedicated COUNT LENGTH            the same, each in an HTTP/2 stream of its own where there can be one
  *     reverse COUNT LENGTH              so many calls at once of `reverse`, which calls a service of ours
  *     drain                             a channel; says "ready", waits until the server drains, talks on, ends
  *     silence SECONDS                   a message, silence, and another on the same channel
@@ -273,15 +274,16 @@ static void on_streams_taken(const struct beam_status *status, const beam_messag
         fail("echo has answered %s: %.*s", beam_code_text(status->code), BEAM_STR(status->message));
 }
 
-static void begin_streams(void *arg)
+static void open_streams(bool dedicated)
 {
-    (void)arg;
     app.talk_count = (unsigned)app.numbers[0];
     for (unsigned i = 0; i < app.talk_count; i++) {
         BEAM_CLEANUP(beam_message_freep) beam_message *message = beam_message_new();
         struct talk *talk = &app.talks[i];
         talk->number = i;
         talk->stream = beam_message_attach_stream(message);
+        if (dedicated && talk->stream)
+            beam_stream_dedicate(talk->stream);
         int r = beam_call(app.session, "echo", &message, on_streams_taken, NULL, NULL);
         if (r < 0) {
             fail_with("calling", r);
@@ -290,6 +292,18 @@ static void begin_streams(void *arg)
         beam_stream_set_handlers(talk->stream, &stream_handlers, talk);
         write_on(talk);
     }
+}
+
+static void begin_streams(void *arg)
+{
+    (void)arg;
+    open_streams(false);
+}
+
+static void begin_dedicated(void *arg)
+{
+    (void)arg;
+    open_streams(true);
 }
 
 /* --- the other way round --------------------------------------------------------------------- */
@@ -395,8 +409,9 @@ static void begin_open(void *arg)
 }
 
 static const struct task tasks[] = {
-    {"open", 0, begin_open},       {"duplex", 3, begin_duplex}, {"streams", 2, begin_streams},
-    {"reverse", 2, begin_reverse}, {"drain", 0, begin_drain},   {"silence", 1, begin_pair},
+    {"open", 0, begin_open},           {"duplex", 3, begin_duplex},   {"streams", 2, begin_streams},
+    {"dedicated", 2, begin_dedicated}, {"reverse", 2, begin_reverse}, {"drain", 0, begin_drain},
+    {"silence", 1, begin_pair},
 };
 
 /* --- the session ----------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -102,7 +103,8 @@ for name, (scheme, ways) in PROXIES.items():
             client(where, front, "http2", "duplex", 8, 2, 1_000_000)
             client(where, front, "http2", "duplex", 60, 4, 1000)
             client(where, front, "http2", "streams", 60, 50_000)
-            client(where, front, "http2", "streams", 4, 2_000_000)
+            client(where, front, "http2", "dedicated", 60, 50_000)
+            client(where, front, "http2", "dedicated", 4, 2_000_000)
             client(where, front, "http2", "reverse", 60, 1000)
             client(where, front, "http2", "reverse", 8, 300_000)
             check_drain(where, front, "http2", server)
@@ -126,6 +128,25 @@ with case("peers: a session over WebSocket through nginx-websocket"):
         check_drain(where, front, "upgrade", server)
 
 
+# Hours in a minute: time-outs that are short, and sessions that say nothing but that they live. At once, since each
+# takes that long.
+SILENCE = int(os.environ.get("BEAM_SILENCE", 0))
+if SILENCE:
+    with case(f"peers: sessions behind every proxy live through {SILENCE} s without a word, with time-outs of 30 s"):
+        with place() as where, contextlib.ExitStack() as stack:
+            talks = {}
+            for name, (scheme, ways) in {**PROXIES, "nginx-websocket": ("http", ("upgrade",))}.items():
+                _, port = stack.enter_context(beam_serving(where, scheme))
+                front = stack.enter_context(proxy(where, name, port, change=lambda text: text.replace("1h", "30s")))
+                for way in ways if name == "nginx-websocket" else ("http2", *ways):
+                    talks[name, way] = stack.enter_context(subprocess.Popen(
+                        command(where, front, way, "silence", SILENCE), stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+            for key, talk in talks.items():
+                said = talk.communicate(timeout=SILENCE + PATIENCE)[1]
+                check(talk.returncode == 0, f"{key}: {said}")
+
+
 def without(*starts):
     """Leaves the lines away that begin so."""
     def change(text):
@@ -146,6 +167,30 @@ for what, change in (("answered", lambda text: text),
                 proxy(where, "nginx-websocket", port, change=change) as front:
             got = client(where, front, "any", "open")
             check(got["connect_ms"] <= LADDER_MS, f"{got}")
+
+
+def asked_for_streams(where, name):
+    """The statuses that nginx has passed on to who asked for a stream of its own."""
+    log = (where.path / f"{name}.access").read_text()
+    return re.findall(r'"POST /beam/v1/stream HTTP/2\.0" (\d+) ', log)
+
+
+with case("peers: through nginx-grpc a long transfer has a stream of its own"):
+    with place() as where, beam_serving(where, "http") as (server, port):
+        with proxy(where, "nginx-grpc", port) as front:
+            client(where, front, "http2", "dedicated", 4, 2_000_000)
+        statuses = asked_for_streams(where, "nginx-grpc")
+        check(statuses == ["200"] * 4, f"{statuses}")
+
+with case("peers: a transfer whose stream has come to another server, which says 421, goes in the session"):
+    with place() as where, beam_serving(where, "http") as (server, port), \
+            beam_serving(where, "http") as (_, other):
+        away = f"location = /beam/v1/stream {{\n        grpc_pass grpc://127.0.0.1:{other};\n    }}\n    location /beam/ {{"
+        with proxy(where, "nginx-grpc", port, change=lambda text: text.replace("location /beam/ {", away)) as front:
+            client(where, front, "http2", "dedicated", 4, 2_000_000)
+            client(where, front, "any", "dedicated", 60, 50_000)
+        statuses = asked_for_streams(where, "nginx-grpc")
+        check(statuses and set(statuses) == {"421"}, f"{statuses}")
 
 
 def whoami(where, front, *words, code=OK):
@@ -172,7 +217,7 @@ with case("peers: behind nginx-auth nobody is known to a Beam that was told of a
                 proxy(where, "nginx-auth", port, auth) as front:
             contains(whoami(where, front, "--token", "good", code=PERMISSION).errors, "401")
 
-# haproxy is left out: it goes on trying for about as long as a client waits for a way.
+# What a client is told when nobody is behind the proxy. haproxy is left out: it goes on trying for about as long as a client waits for a way.
 for name, part in (("nginx-grpc", "502"), ("nginx-grpcs", "502"), ("nginx-stream", "connecting failed"), ("caddy", "502"),
                    ("nghttpx-h2c", "502")):
     with case(f"peers: a client of {name} is told that there is no server behind it"):
