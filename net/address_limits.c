@@ -69,6 +69,21 @@ void bm_address_key(const struct bm_socket_address *address, uint32_t uid,
     *ret_key = key;
 }
 
+/* 128 bits of which nobody can say what gives the same. */
+void bm_identity_key(const struct bm_address_limits *limits, beam_str identity,
+                     struct bm_address_key *ret_key)
+{
+    for (uint64_t half = 0; half < 2; half++) {
+        const uint64_t secret[2] = {limits->seed, half};
+        beam_xxh3_state state;
+        beam_xxh3_init(&state);
+        beam_xxh3_update(&state, secret, sizeof(secret));
+        beam_xxh3_update(&state, identity.ptr, identity.len);
+        uint64_t sum = beam_xxh3_final(&state);
+        memcpy(ret_key->bytes + 8 * half, &sum, sizeof(sum));
+    }
+}
+
 static struct bm_list *list_of(struct bm_address_limits *limits, const struct bm_address_key *key)
 {
     uint64_t halves[2];

@@ -40,6 +40,7 @@ static void server_free(struct bm_server *server)
         bm_free(NULL, server->prefix, server->prefix_len + 1);
     bm_access_free(server->access);
     bm_address_limits_deinit(&server->addresses);
+    bm_address_limits_deinit(&server->identities);
     bm_free(NULL, server, sizeof(*server));
 }
 
@@ -93,8 +94,11 @@ int bm_server_new(beam_runtime *runtime, const struct bm_url *url,
 {
     ret_why[0] = '\0';
     if (options->connections_address_max > BM_ADDRESS_CONNECTIONS_LIMIT ||
-        options->connections_address_per_s > BM_ADDRESS_CONNECTIONS_LIMIT) {
-        snprintf(ret_why, WHY_LEN, "more than 65536 connections from an address");
+        options->connections_address_per_s > BM_ADDRESS_CONNECTIONS_LIMIT ||
+        options->sessions_identity_max > BM_ADDRESS_CONNECTIONS_LIMIT ||
+        options->sessions_identity_per_s > BM_ADDRESS_CONNECTIONS_LIMIT) {
+        snprintf(ret_why, WHY_LEN,
+                 "more than 65536 connections from an address, or sessions of one identity");
         return -EINVAL;
     }
     BM_CLEANUP(server_unrefp)
@@ -104,6 +108,11 @@ int bm_server_new(beam_runtime *runtime, const struct bm_url *url,
     atomic_init(&server->refs, 1);
     bm_address_limits_init(&server->addresses, options->connections_address_max,
                            options->connections_address_per_s);
+    bm_address_limits_init(&server->identities,
+                           options->sessions_identity_max ? options->sessions_identity_max
+                                                          : BM_IDENTITY_SESSIONS_MAX,
+                           options->sessions_identity_per_s ? options->sessions_identity_per_s
+                                                            : BM_IDENTITY_SESSIONS_PER_S);
     server->memory_max = options->memory_max;
     server->runtime = runtime;
     server->on_request = options->on_request;

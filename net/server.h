@@ -26,6 +26,7 @@ struct bm_server {
     size_t origin_count;
     _Atomic bool draining; /* relaxed: health says 503, sessions are refused */
     struct bm_address_limits addresses;
+    struct bm_address_limits identities; /* sessions */
     uint64_t memory_max;   /* of all connections of the process, or 0: memory_budget.h */
     _Atomic unsigned refs; /* the listener's and each connection's; acq_rel: the last one frees */
 };

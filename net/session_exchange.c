@@ -121,6 +121,46 @@ static bool judge_websocket(const struct bm_server *server, struct bm_exchange *
     return false;
 }
 
+/* A place among the sessions that who asks may have, until his ends. */
+struct seat {
+    struct bm_server *server;
+    struct bm_address_key key;
+};
+
+static void leave(struct bm_net_session *ns, void *arg)
+{
+    struct seat *seat = arg;
+    (void)ns;
+    bm_address_limits_leave(&seat->server->identities, &seat->key);
+    bm_server_unref(seat->server);
+    bm_free(NULL, seat, sizeof(*seat));
+}
+
+static const struct bm_net_session_owner seated = {.on_over = leave};
+
+/* NULL: none is needed. -EAGAIN: he has as many as he may; -ENOMEM. */
+static int take_seat(struct bm_server *server, struct bm_core *core,
+                     const struct bm_visitor *visitor, struct seat **ret_seat)
+{
+    uint64_t refused;
+    *ret_seat = NULL;
+    if (visitor->peer.identity.len == 0)
+        return 0;
+    struct seat *seat = bm_alloc(NULL, sizeof(*seat));
+    if (!seat)
+        return -ENOMEM;
+    bm_identity_key(&server->identities, visitor->peer.identity, &seat->key);
+    int r = bm_address_limits_enter(&server->identities, &seat->key,
+                                    bm_reactor_now_ns(core->reactor), &refused);
+    if (r < 0) {
+        bm_free(NULL, seat, sizeof(*seat));
+        return r;
+    }
+    seat->server = bm_server_ref(server);
+    *ret_seat = seat;
+    return 0;
+}
+
 static int answer(struct bm_exchange *exchange, const char *id,
                   const struct bm_websocket_answer *handshake)
 {
@@ -158,13 +198,29 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
                RETRY_AFTER_S);
         return;
     }
-    if (bm_net_session_new(core, false, &ns) < 0) {
+    struct seat *seat;
+    int r = take_seat(server, core, visitor, &seat);
+    if (r == -EAGAIN) {
+        refuse(exchange, 429, BEAM_RESOURCE_EXHAUSTED, "you have as many sessions as you may",
+               "retry-after", RETRY_AFTER_S);
+        return;
+    }
+    if (r == 0 && bm_net_session_new(core, false, &ns) < 0) {
+        r = -ENOMEM;
+        if (seat)
+            leave(NULL, seat);
+    }
+    if (r < 0) {
         refuse(exchange, 503, BEAM_UNAVAILABLE, "no memory", "retry-after", RETRY_AFTER_S);
         return;
     }
+    if (seat) {
+        ns->owner = &seated;
+        ns->owner_arg = seat;
+    }
     beam_session *session = bm_session_ref(&ns->session);
     bm_exchange_take(exchange, &bm_net_session_handlers, ns);
-    int r = bm_net_session_attach(ns, exchange, websocket);
+    r = bm_net_session_attach(ns, exchange, websocket);
     make_id(ns->id);
     if (r == 0)
         r = bm_visitor_peer(visitor, NULL, &session->peer);

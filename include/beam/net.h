@@ -101,6 +101,10 @@ struct beam_net_listen {
      * ones it may make in a second, twice that in a burst; 256 and 50, at most 65 536. Further ones are
      * closed as soon as they are accepted. Behind a proxy all have one address. */
     uint32_t connections_address_max, connections_address_per_s;
+    /* Sessions that one who is known has with this listener, over all reactors, and how many new ones he may
+     * open in a second, twice that in a burst; 256 and 50, at most 65 536. Further ones are refused (429, with
+     * retry-after). */
+    uint32_t sessions_identity_max, sessions_identity_per_s;
     /* How many bytes all connections of networks may hold in this process together, their calls' bodies and
      * their sessions' messages included; 1 GiB. Above that idle ones are closed, calls and sessions refused
      * (503, with retry-after) until there is room again, and a quarter above it new connections closed as

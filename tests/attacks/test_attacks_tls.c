@@ -65,7 +65,7 @@ static void refused(const char *host, struct bm_tls_context *context, const char
     CHECK(attacker.error < 0);
     CHECK(strstr(why, client_why) != NULL);
     attacker_close(&attacker);
-    WAIT_UNTIL(site.log[0] != '\0');
+    WAIT_UNTIL(attack_has_logged());
     CHECK(attack_logged(server_why));
 }
 
@@ -219,7 +219,7 @@ static void check_offer(const struct offer *offer)
     }
     attacker_close(&attacker);
     if (offer->alert != 0) {
-        WAIT_UNTIL(site.log[0] != '\0');
+        WAIT_UNTIL(attack_has_logged());
         CHECK(attack_logged(offer->server_why));
     }
 }

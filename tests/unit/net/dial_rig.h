@@ -276,6 +276,9 @@ static inline void rig_begin(bool tls)
     REQUIRE_INT(beam_serve(rig.runtime, "echo", rig_echo, NULL), 0);
     rig.core = &rig.runtime->cores[0];
     rig.server.runtime = rig.runtime;
+    atomic_init(&rig.server.refs, 1);
+    bm_address_limits_init(&rig.server.identities, BM_ADDRESS_CONNECTIONS_LIMIT,
+                           BM_ADDRESS_CONNECTIONS_LIMIT);
     rig.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     REQUIRE(rig.listener >= 0);
     REQUIRE_INT(bind(rig.listener, (struct sockaddr *)&address, len), 0);
@@ -293,6 +296,8 @@ static inline void rig_end(void)
         close(rig.silent_fds[i]);
     rig.runtime = beam_runtime_free(rig.runtime);
     CHECK_UINT(rig.connections, 0);
+    CHECK_UINT(atomic_load(&rig.server.refs), 1);
+    bm_address_limits_deinit(&rig.server.identities); /* all have left */
     bm_tls_context_unref(rig.tls);
     close(rig.listener);
     bm_clock_set(NULL);

@@ -365,9 +365,6 @@ TEST(a_runtime_can_end_wherever_a_search_is)
         rig.session = NULL;
         rig.runtime = beam_runtime_free(rig.runtime);
         beam_session_free(session);
-        CHECK_UINT(rig.connections, 0);
-        bm_tls_context_unref(rig.tls);
-        close(rig.listener);
-        bm_clock_set(NULL);
+        rig_end();
     }
 }
