@@ -442,6 +442,24 @@ TEST(a_stream_that_is_reset_behind_go_aborts_its_channel)
     end_raw();
 }
 
+TEST(a_silent_server_says_alive_until_its_end)
+{
+    struct raw raw;
+    begin_raw();
+    ask_well(&raw);
+    raw_says(&raw, "\1\0\0\0", 4, false);
+    RIG_UNTIL(raw.got_len == 9);
+    rig_skip(BM_DEDICATED_ALIVE_NS);
+    RIG_UNTIL(raw.got_len == 13);
+    CHECK_MEM(raw.got + 9, 4, "\3\0\0\0", 4);
+    beam_stream_end(there.stream);
+    RIG_UNTIL(raw.got_len == 25);
+    rig_skip(BM_DEDICATED_ALIVE_NS);
+    CHECK_UINT(raw.got_len, 25);
+    raw_drop(&raw);
+    end_raw();
+}
+
 TEST(an_end_with_a_code_ends_both_ways)
 {
     static const uint8_t chunks[] = {1, 0, 0, 0, 4, 8, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0};
