@@ -127,12 +127,6 @@ struct bm_connection *bm_exchange_connection(const struct bm_exchange *exchange)
     return exchange->connection;
 }
 
-struct bm_peer_texts **bm_connection_peer_texts(struct bm_connection *connection)
-{
-    (void)connection;
-    return NULL; /* each is told anew who asks */
-}
-
 struct bm_core *bm_connection_core(const struct bm_connection *connection)
 {
     return connection->core;

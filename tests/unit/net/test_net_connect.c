@@ -91,7 +91,7 @@ TEST(a_way_that_does_not_answer_leads_to_the_next_after_three_seconds)
     rig_connect("https", NULL);
     RIG_UNTIL(rig.posts == 1);
     struct rig_answer answer;
-    rig_call(5, &answer); /* waits, and is not lost */
+    rig_call(5, &answer);      /* waits, and is not lost */
     rig_skip(2 * BM_NS_PER_S); /* and a second of real time, on a busy machine */
     CHECK_UINT(rig.requests, 1);
     rig_skip(1 * BM_NS_PER_S);
