@@ -55,8 +55,8 @@ def command(where, front, way, *task, scheme="https"):
 def client(where, front, way, *task, scheme="https"):
     """What a client that has to do its task well printed."""
     try:
-        done = subprocess.run(command(where, front, way, *task, scheme=scheme), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+        done = subprocess.run(command(where, front, way, *task, scheme=scheme), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired as late:
         check(False, f"{way} {task} did not end; it said {late.stderr!r}")
     check(done.returncode == 0, f"{way} {task} ended with {done.returncode}: {done.stderr}")
@@ -91,20 +91,20 @@ for scheme in ("http", "https"):
     with case(f"peers: a session without a proxy, by each way, over {scheme}"):
         with place() as where, beam_serving(where, scheme) as (server, port):
             for way in ("any", "http2", *WEBSOCKETS):
-                client(where, Front(port), way, "duplex", 8, 2, 300_000, scheme=scheme)
-                client(where, Front(port), way, "streams", 4, 2_000_000, scheme=scheme)
+                client(where, Front(port), way, "duplex", 8, 1, 300_000, scheme=scheme)
+                client(where, Front(port), way, "streams", 4, 500_000, scheme=scheme)
                 client(where, Front(port), way, "reverse", 8, 300_000, scheme=scheme)
 
 for name, (scheme, ways) in PROXIES.items():
     with case(f"peers: a session of HTTP/2 through {name}"):
         with place() as where, beam_serving(where, scheme) as (server, port), proxy(where, name, port) as front:
             client(where, front, "any", "open")
-            client(where, front, "http2", "duplex", 8, 2, 300_000)
-            client(where, front, "http2", "duplex", 8, 2, 1_000_000)
+            client(where, front, "http2", "duplex", 8, 1, 300_000)
+            client(where, front, "http2", "duplex", 8, 1, 1_000_000)
             client(where, front, "http2", "duplex", 60, 4, 1000)
             client(where, front, "http2", "streams", 60, 50_000)
             client(where, front, "http2", "dedicated", 60, 50_000)
-            client(where, front, "http2", "dedicated", 4, 2_000_000)
+            client(where, front, "http2", "dedicated", 4, 500_000)
             client(where, front, "http2", "reverse", 60, 1000)
             client(where, front, "http2", "reverse", 8, 300_000)
             check_drain(where, front, "http2", server)
@@ -112,15 +112,15 @@ for name, (scheme, ways) in PROXIES.items():
         with case(f"peers: a session over WebSocket through {name}"):
             with place() as where, beam_serving(where, scheme) as (server, port), proxy(where, name, port) as front:
                 for way in ways:
-                    client(where, front, way, "duplex", 8, 2, 300_000)
+                    client(where, front, way, "duplex", 8, 1, 300_000)
                     client(where, front, way, "reverse", 8, 300_000)
                 check_drain(where, front, ways[-1], server)
 
 with case("peers: a session over WebSocket through nginx-websocket"):
     with place() as where, beam_serving(where, "http") as (server, port), \
             proxy(where, "nginx-websocket", port) as front:
-        client(where, front, "upgrade", "duplex", 8, 2, 300_000)
-        client(where, front, "upgrade", "duplex", 8, 2, 1_000_000)
+        client(where, front, "upgrade", "duplex", 8, 1, 300_000)
+        client(where, front, "upgrade", "duplex", 8, 1, 1_000_000)
         client(where, front, "upgrade", "duplex", 60, 4, 1000)
         client(where, front, "upgrade", "streams", 60, 50_000)
         client(where, front, "upgrade", "reverse", 60, 1000)
@@ -178,16 +178,17 @@ def asked_for_streams(where, name):
 with case("peers: through nginx-grpc a long transfer has a stream of its own"):
     with place() as where, beam_serving(where, "http") as (server, port):
         with proxy(where, "nginx-grpc", port) as front:
-            client(where, front, "http2", "dedicated", 4, 2_000_000)
+            client(where, front, "http2", "dedicated", 4, 500_000)
         statuses = asked_for_streams(where, "nginx-grpc")
         check(statuses == ["200"] * 4, f"{statuses}")
 
 with case("peers: a transfer whose stream has come to another server, which says 421, goes in the session"):
     with place() as where, beam_serving(where, "http") as (server, port), \
             beam_serving(where, "http") as (_, other):
-        away = f"location = /beam/v1/stream {{\n        grpc_pass grpc://127.0.0.1:{other};\n    }}\n    location /beam/ {{"
-        with proxy(where, "nginx-grpc", port, change=lambda text: text.replace("location /beam/ {", away)) as front:
-            client(where, front, "http2", "dedicated", 4, 2_000_000)
+        away = f"location = /beam/v1/stream {{ grpc_pass grpc://127.0.0.1:{other}; }}\n"
+        with proxy(where, "nginx-grpc", port,
+                   change=lambda text: text.replace("location /beam/", away + "location /beam/")) as front:
+            client(where, front, "http2", "dedicated", 4, 500_000)
             client(where, front, "any", "dedicated", 60, 50_000)
         statuses = asked_for_streams(where, "nginx-grpc")
         check(statuses and set(statuses) == {"421"}, f"{statuses}")
@@ -217,9 +218,10 @@ with case("peers: behind nginx-auth nobody is known to a Beam that was told of a
                 proxy(where, "nginx-auth", port, auth) as front:
             contains(whoami(where, front, "--token", "good", code=PERMISSION).errors, "401")
 
-# What a client is told when nobody is behind the proxy. haproxy is left out: it goes on trying for about as long as a client waits for a way.
-for name, part in (("nginx-grpc", "502"), ("nginx-grpcs", "502"), ("nginx-stream", "connecting failed"), ("caddy", "502"),
-                   ("nghttpx-h2c", "502")):
+# What a client is told when nobody is behind the proxy. haproxy is left out: it goes on trying for about as long as
+# a client waits for a way.
+for name, part in (("nginx-grpc", "502"), ("nginx-grpcs", "502"), ("nginx-stream", "connecting failed"),
+                   ("caddy", "502"), ("nghttpx-h2c", "502")):
     with case(f"peers: a client of {name} is told that there is no server behind it"):
         with place() as where, proxy(where, name, free_port()) as front:
             contains(beam("call", f"https://localhost:{front.port}", "echo", "--ca", where.ca, "--timeout", "20s",
