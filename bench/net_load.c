@@ -207,8 +207,9 @@ static int connections_parse(struct bench_run *run, bool resumed, uint64_t *ret_
         return bench_fail(run, "openssl s_time made no connection");
     for (const char *c = text; c < line; c++) {
         /* A line of one sign a connection: r for one that was resumed, * for a new one. */
-        again += c[0] == 'r' && (c[1] == 'r' || c[1] == '\n');
-        anew += c[0] == '*' && (c[1] == '*' || c[1] == '\n');
+        bool sign = c[1] == 'r' || c[1] == '*' || c[1] == '\n';
+        again += c[0] == 'r' && sign;
+        anew += c[0] == '*' && sign;
     }
     /* OpenSSL tells a ticket's age in whole seconds, and a few are out by more than a server takes. */
     if (resumed ? anew > 2 + *ret_count / 50 || again + anew + 2 < *ret_count : again > 0)
