@@ -459,18 +459,6 @@ static void on_task(struct bm_task *task)
 
 /* --- the server ------------------------------------------------------------------------------ */
 
-static void refuse(struct bm_exchange *exchange, unsigned status, enum beam_code code,
-                   const char *text, const char *name, const char *value)
-{
-    const struct bm_field field = {
-        .name = name,
-        .name_len = name ? strlen(name) : 0,
-        .value = value,
-        .value_len = value ? strlen(value) : 0,
-    };
-    bm_exchange_refuse(exchange, status, code, text, &field, name ? 1 : 0);
-}
-
 /* It takes the same time however much of it is right. */
 static bool token_is(const uint8_t token[BM_TOKEN_LEN], const char *text)
 {
@@ -589,17 +577,19 @@ static bool judge(struct bm_exchange *exchange, const struct bm_exchange_request
         .token = bm_field_find(fields, count, "beam-token"),
     };
     if (request->protocol.len > 0 || !post)
-        refuse(exchange, 405, BEAM_UNIMPLEMENTED, "a stream is asked for with POST", "allow",
-               "POST");
+        bm_exchange_refuse_saying(exchange, 405, BEAM_UNIMPLEMENTED,
+                                  "a stream is asked for with POST", "allow", "POST");
     else if (request->version != 2)
-        refuse(exchange, 426, BEAM_UNIMPLEMENTED, "there are no streams over HTTP/1.1", "upgrade",
-               "h2c");
+        bm_exchange_refuse_saying(exchange, 426, BEAM_UNIMPLEMENTED,
+                                  "there are no streams over HTTP/1.1", "upgrade", "h2c");
     else if (!type_is_ours(fields, count))
-        refuse(exchange, 415, BEAM_INVALID_ARGUMENT, "content-type is not " TYPE, NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 415, BEAM_INVALID_ARGUMENT, "content-type is not " TYPE,
+                                  NULL, NULL);
     else if (!is_128(ret_asked->session) || !is_128(ret_asked->token) ||
              !parse_id(ret_asked->channel, &ret_asked->id))
-        refuse(exchange, 400, BEAM_INVALID_ARGUMENT,
-               "beam-session, beam-channel or beam-token is missing, or none", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 400, BEAM_INVALID_ARGUMENT,
+                                  "beam-session, beam-channel or beam-token is missing, or none",
+                                  NULL, NULL);
     else
         return true;
     return false;
@@ -626,7 +616,7 @@ static void park(struct bm_net_session *ns, struct bm_exchange *exchange, const 
 {
     struct bm_dedicated_stream *ds = stream_new(ns, asked->id);
     if (!ds) {
-        refuse(exchange, 503, BEAM_UNAVAILABLE, "no memory", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 503, BEAM_UNAVAILABLE, "no memory", NULL, NULL);
         return;
     }
     ds->state = BM_DEDICATED_PARKED;
@@ -644,25 +634,28 @@ void bm_stream_exchange(struct bm_exchange *exchange, const struct bm_exchange_r
         return;
     struct bm_net_session *ns = bm_net_session_find(core, asked.session->value);
     if (!ns) {
-        refuse(exchange, 421, BEAM_NOT_FOUND, "no such session here", "beam-error", "no-session");
+        bm_exchange_refuse_saying(exchange, 421, BEAM_NOT_FOUND, "no such session here",
+                                  "beam-error", "no-session");
         return;
     }
     if (!same(visitor->peer.identity, ns->session.peer.shown.identity)) {
-        refuse(exchange, 403, BEAM_PERMISSION_DENIED, "not for you", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 403, BEAM_PERMISSION_DENIED, "not for you", NULL, NULL);
         return;
     }
     struct bm_dedicated_stream *ds = find(ns, asked.id, false);
     if (find(ns, asked.id, true) || (ds && ds->state != BM_DEDICATED_OFFERED))
-        refuse(exchange, 409, BEAM_ALREADY_EXISTS, "it has been asked for", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 409, BEAM_ALREADY_EXISTS, "it has been asked for", NULL,
+                                  NULL);
     else if (!ds && !may_come(ns, asked.id))
-        refuse(exchange, 410, BEAM_NOT_FOUND, "no such channel, or it has no token", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 410, BEAM_NOT_FOUND,
+                                  "no such channel, or it has no token", NULL, NULL);
     else if (open_streams(ns) >= BM_DEDICATED_STREAMS_MAX)
-        refuse(exchange, 429, BEAM_RESOURCE_EXHAUSTED, "too many streams of this session", NULL,
-               NULL);
+        bm_exchange_refuse_saying(exchange, 429, BEAM_RESOURCE_EXHAUSTED,
+                                  "too many streams of this session", NULL, NULL);
     else if (!ds)
         park(ns, exchange, &asked);
     else if (!token_is(ds->token, asked.token->value))
-        refuse(exchange, 403, BEAM_PERMISSION_DENIED, "not for you", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 403, BEAM_PERMISSION_DENIED, "not for you", NULL, NULL);
     else {
         take_exchange(ds, exchange);
         answer(ds);

@@ -40,3 +40,15 @@ void bm_exchange_refuse(struct bm_exchange *exchange, unsigned status, enum beam
                                           .field_count = field_count,
                                       });
 }
+
+void bm_exchange_refuse_saying(struct bm_exchange *exchange, unsigned status, enum beam_code code,
+                               const char *message, const char *name, const char *value)
+{
+    const struct bm_field field = {
+        .name = name,
+        .name_len = name ? strlen(name) : 0,
+        .value = value,
+        .value_len = value ? strlen(value) : 0,
+    };
+    bm_exchange_refuse(exchange, status, code, message, &field, name ? 1 : 0);
+}

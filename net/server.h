@@ -95,5 +95,8 @@ void bm_application_exchange(struct bm_server *server, struct bm_exchange *excha
 /* Answers with an error as rule Q4 has it: {"code": …, "message": …}. refusal.c. */
 void bm_exchange_refuse(struct bm_exchange *exchange, unsigned status, enum beam_code code,
                         const char *message, const struct bm_field *fields, size_t field_count);
+/* The same with one field of literals, or none (name NULL). */
+void bm_exchange_refuse_saying(struct bm_exchange *exchange, unsigned status, enum beam_code code,
+                               const char *message, const char *name, const char *value);
 
 #endif

@@ -29,18 +29,6 @@ static void make_id(char ret[BM_NET_SESSION_ID_LEN + 1])
     bm_base64url_128(bytes, ret);
 }
 
-static void refuse(struct bm_exchange *exchange, unsigned status, enum beam_code code,
-                   const char *text, const char *name, const char *value)
-{
-    const struct bm_field field = {
-        .name = name,
-        .name_len = name ? strlen(name) : 0,
-        .value = value,
-        .value_len = value ? strlen(value) : 0,
-    };
-    bm_exchange_refuse(exchange, status, code, text, &field, name ? 1 : 0);
-}
-
 /* The media type, without its parameters. */
 static bool type_is_ours(const struct bm_field *field)
 {
@@ -65,22 +53,25 @@ static bool judge(struct bm_exchange *exchange, const struct bm_exchange_request
     const struct bm_field *type = bm_field_find(fields, count, "content-type");
     const struct bm_field *version = bm_field_find(fields, count, "beam-version");
     if (request->protocol.len > 0 || !is(request->method, "POST"))
-        refuse(exchange, 405, BEAM_UNIMPLEMENTED, "a session is asked for with POST", "allow",
-               "POST");
+        bm_exchange_refuse_saying(exchange, 405, BEAM_UNIMPLEMENTED,
+                                  "a session is asked for with POST", "allow", "POST");
     else if (request->version != 2)
-        refuse(exchange, 426, BEAM_UNIMPLEMENTED,
-               "over HTTP/1.1 a session is a WebSocket, beside this path at /ws", "upgrade",
-               BM_WEBSOCKET_UPGRADE);
+        bm_exchange_refuse_saying(exchange, 426, BEAM_UNIMPLEMENTED,
+                                  "over HTTP/1.1 a session is a WebSocket, beside this path at /ws",
+                                  "upgrade", BM_WEBSOCKET_UPGRADE);
     else if (!type_is_ours(type))
-        refuse(exchange, 415, BEAM_INVALID_ARGUMENT, "content-type is not " TYPE, NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 415, BEAM_INVALID_ARGUMENT, "content-type is not " TYPE,
+                                  NULL, NULL);
     else if (!version || !is_number(version))
-        refuse(exchange, 400, BEAM_INVALID_ARGUMENT, "beam-version is missing, or no number",
-               "beam-version", VERSION);
+        bm_exchange_refuse_saying(exchange, 400, BEAM_INVALID_ARGUMENT,
+                                  "beam-version is missing, or no number", "beam-version", VERSION);
     else if (version->value_len != 1 || version->value[0] != VERSION[0])
-        refuse(exchange, 406, BEAM_UNIMPLEMENTED, "only version " VERSION " is spoken here",
-               "beam-version", VERSION);
+        bm_exchange_refuse_saying(exchange, 406, BEAM_UNIMPLEMENTED,
+                                  "only version " VERSION " is spoken here", "beam-version",
+                                  VERSION);
     else if (request->body_len != -1)
-        refuse(exchange, 400, BEAM_INVALID_ARGUMENT, "a session's body has no end", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 400, BEAM_INVALID_ARGUMENT,
+                                  "a session's body has no end", NULL, NULL);
     else
         return true;
     return false;
@@ -92,7 +83,8 @@ static bool judge_websocket(const struct bm_server *server, struct bm_exchange *
                             struct bm_websocket_answer *ret_answer)
 {
     if (request->protocol.len > 0 && !is(request->protocol, BM_WEBSOCKET_UPGRADE)) {
-        refuse(exchange, 501, BEAM_UNIMPLEMENTED, "no such protocol", NULL, NULL);
+        bm_exchange_refuse_saying(exchange, 501, BEAM_UNIMPLEMENTED, "no such protocol", NULL,
+                                  NULL);
         return false;
     }
     const struct bm_websocket_request asked = {
@@ -194,15 +186,16 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
         return;
     /* relaxed; partner: whoever begins to drain it. */
     if (core->stopping || atomic_load_explicit(&server->draining, memory_order_relaxed)) {
-        refuse(exchange, 503, BEAM_UNAVAILABLE, "the server is draining", "retry-after",
-               RETRY_AFTER_S);
+        bm_exchange_refuse_saying(exchange, 503, BEAM_UNAVAILABLE, "the server is draining",
+                                  "retry-after", RETRY_AFTER_S);
         return;
     }
     struct seat *seat;
     int r = take_seat(server, core, visitor, &seat);
     if (r == -EAGAIN) {
-        refuse(exchange, 429, BEAM_RESOURCE_EXHAUSTED, "you have as many sessions as you may",
-               "retry-after", RETRY_AFTER_S);
+        bm_exchange_refuse_saying(exchange, 429, BEAM_RESOURCE_EXHAUSTED,
+                                  "you have as many sessions as you may", "retry-after",
+                                  RETRY_AFTER_S);
         return;
     }
     if (r == 0 && bm_net_session_new(core, false, &ns) < 0) {
@@ -211,7 +204,8 @@ void bm_session_exchange(struct bm_server *server, struct bm_exchange *exchange,
             leave(NULL, seat);
     }
     if (r < 0) {
-        refuse(exchange, 503, BEAM_UNAVAILABLE, "no memory", "retry-after", RETRY_AFTER_S);
+        bm_exchange_refuse_saying(exchange, 503, BEAM_UNAVAILABLE, "no memory", "retry-after",
+                                  RETRY_AFTER_S);
         return;
     }
     if (seat) {
