@@ -21,10 +21,6 @@ from hello import HELLO, check_hello, check_session  # noqa: E402
 from proxies import PATIENCE, WS, free_port, missing, place, program, proxy, python, running  # noqa: E402
 from shell import OTHER, PERMISSION, beam, contains, serving  # noqa: E402
 
-if "http://" not in beam("serve", "--help").text:
-    print("this `beam serve` has no http:// yet")
-    sys.exit(77)
-
 ECHO = TESTS / "peers/echo.mjs"
 SCHEMES = ("http", "https")
 
