@@ -299,6 +299,12 @@ static void print_notes(FILE *out, const struct tally *tally)
         fprintf(out, "  %s %.0f", tally->notes[i].name, tally->notes[i].value);
 }
 
+/* Why a contender has none; absent: because it was not there, else NULL. */
+static void print_no_figures(FILE *out, const char *absent, const struct tally *tally)
+{
+    fprintf(out, " %s\n", absent ? absent : tally->failures > 0 ? tally->error : "no round counts");
+}
+
 /* What is written and read instead of sent. */
 static void print_work(const struct score *score, FILE *out)
 {
@@ -312,10 +318,8 @@ static void print_work(const struct score *score, FILE *out)
         const struct tally *tally = &score->tally[i];
         fprintf(out, "  %-11s", row->contenders[i].name);
         if (tally->per_s.count == 0) {
-            fprintf(out, " %s\n",
-                    row->contenders[i].run == NULL ? "was not there when this was built"
-                    : tally->failures > 0          ? tally->error
-                                                   : "no round counts");
+            print_no_figures(
+                out, row->contenders[i].run ? NULL : "was not there when this was built", tally);
             continue;
         }
         print_number(out, 1, quantile(row, tally, 0.5));
@@ -355,10 +359,7 @@ static void print_server(const struct score *score, FILE *out)
         const struct tally *tally = &score->tally[i];
         fprintf(out, "  %-11s", row->contenders[i].name);
         if (tally->per_s.count == 0) {
-            fprintf(out, " %s\n",
-                    row->contenders[i].run == NULL ? "is not here"
-                    : tally->failures > 0          ? tally->error
-                                                   : "no round counts");
+            print_no_figures(out, row->contenders[i].run ? NULL : "is not here", tally);
             continue;
         }
         if (memory)
@@ -399,7 +400,7 @@ void score_print(const struct score *score, FILE *out)
         const struct tally *tally = &score->tally[i];
         fprintf(out, "  %-6s", row->contenders[i].name);
         if (tally->per_s.count == 0) {
-            fprintf(out, " %s\n", tally->failures > 0 ? tally->error : "no round counts");
+            print_no_figures(out, NULL, tally);
             continue;
         }
         print_time(out, quantile(row, tally, 0.5));
